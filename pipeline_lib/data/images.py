@@ -1,0 +1,125 @@
+"""Open photographs safely and the same way everywhere."""
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline_lib.data.table import ImageList
+from pipeline_lib.errors import DataError
+from pipeline_lib.progress import Progress
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours, below, and is an error instead of a warning
+
+
+class ImageFacts(NamedTuple):
+    """What is known of an image file after it was decoded once; `problem` is empty for a readable image."""
+
+    sha256: str
+    width_px: int
+    height_px: int
+    problem: str
+
+
+def decode(content: bytes, max_megapixels: float) -> Image.Image:
+    """Decode an image file to upright 8-bit RGB.
+
+    EXIF rotation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped. The size is checked
+    before any pixel is decoded. Raises `ValueError` with a sentence when the file is no usable image.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+        if image.width * image.height > max_megapixels * 1e6:
+            raise ValueError(
+                f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"
+            )
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":
+            low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else image.getextrema()
+            scale = 255.0 / max(float(high) - float(low), 1.0)
+            image = image.convert("F").point(lambda value: (value - float(low)) * scale).convert("L")
+        if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+            layer = image.convert("RGBA")
+            image = Image.new("RGBA", layer.size, "white")
+            image.alpha_composite(layer)
+        return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise ValueError("not an image file") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot be decoded: {error}") from error
+
+
+def open_image(folder: Path, image: str, sha256: str, resize_px: int, max_megapixels: float) -> Image.Image:
+    """Read an image of the discretised table, resized to `resize_px` on its longest side (appendix A.1), never enlarged.
+
+    Raises `DataError` when the file is gone or its content is not what was discretised.
+    """
+    path = folder / image
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"image {path} was there when the table was discretised, now: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(
+            f"image {path} has changed since the table was discretised; put the old file back, or remove the discretize"
+            " artifact that this run uses (its folder is in the log) to start over with the new one"
+        )
+    picture = decode(content, max_megapixels)
+    picture.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
+    return picture
+
+
+def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
+    """Decode every image once; the result is in the order of the table, problems included."""
+    progress = Progress("reading images", len(images.rows))
+
+    def scan(image: str) -> ImageFacts:
+        try:
+            content = (images.folder / image).read_bytes()
+            picture = decode(content, max_megapixels)
+        except OSError as error:
+            return ImageFacts("", 0, 0, error.strerror or str(error))
+        except ValueError as error:
+            return ImageFacts("", 0, 0, str(error))
+        return ImageFacts(hashlib.sha256(content).hexdigest(), picture.width, picture.height, "")
+
+    with ThreadPoolExecutor() as pool:
+        facts = []
+        for fact in pool.map(scan, images.rows["image"]):
+            facts.append(fact)
+            progress.advance()
+    return facts
+
+
+def unreadable(images: ImageList, facts: list[ImageFacts]) -> pa.Table:
+    """The images that could not be used and why, in the columns of `schemas.UNREADABLE_IMAGES`."""
+    found = [(image, fact.problem) for image, fact in zip(images.rows["image"], facts, strict=True) if fact.problem]
+    return pa.table(
+        {
+            "image": pa.array([image for image, _ in found], pa.string()),
+            "reason": pa.array([reason for _, reason in found], pa.string()),
+        }
+    )
+
+
+def refuse_too_many_unreadable(problems: pa.Table, total: int, max_fraction: float) -> None:
+    """Raise `DataError` naming the unreadable images when they are more than the recipe allows."""
+    count = problems.num_rows
+    if count <= max_fraction * total:
+        return
+    shown = [f"{row['image']}: {row['reason']}" for row in problems.slice(0, 20).to_pylist()]
+    more = [f".. and {count - 20} more"] if count > 20 else []
+    raise DataError(
+        "\n  ".join(
+            [
+                f"{count} of {total} images are missing or unreadable, data.max_unreadable_fraction allows"
+                f" {max_fraction:g}; repair them, or raise the limit to leave them out",
+                *shown,
+                *more,
+            ]
+        )
+    )

@@ -1,0 +1,28 @@
+"""Errors that a person can act on: what was expected, what was found, what to do next."""
+
+
+class WhyScoreError(Exception):
+    """Base of every error that is the input's or the environment's fault rather than a bug.
+
+    The message is complete by itself; the command line prints it without a traceback.
+    """
+
+
+class RecipeError(WhyScoreError):
+    """A recipe that cannot be run as it is written."""
+
+
+class DataError(WhyScoreError):
+    """An image table or its images are not usable; the message lists every problem found, not only the first."""
+
+
+class ModelError(WhyScoreError):
+    """A model directory, processor, tokenizer or adapter that the pipeline cannot drive correctly."""
+
+
+class StoreError(WhyScoreError):
+    """The artifact store cannot be read or written, or what it holds is damaged."""
+
+
+class Interrupted(WhyScoreError):
+    """Training was asked to stop; a checkpoint is in the store and the next run resumes from it."""

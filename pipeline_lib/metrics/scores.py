@@ -1,0 +1,71 @@
+"""How well scores are predicted: PLCC, SRCC and RMSE on the data set's own scale, with bootstrap intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+
+class Estimate(NamedTuple):
+    """A figure and its bootstrap interval. NaN where it is not defined, e.g. the correlation of constant predictions."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+def score_metrics(true: Array, predicted: Array, *, samples: int, confidence: float, seed: int) -> dict[str, Estimate]:
+    """`plcc`, `srcc` and `rmse` of predicted against true scores, shape (n,) each (section 4.3).
+
+    Intervals are percentile bootstraps over images; all three figures share the resamples.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(true)
+    drawn = rng.integers(n, size=(samples, n))
+    true_drawn, predicted_drawn = true[drawn], predicted[drawn]
+    ranks_drawn = stats.rankdata(true_drawn, axis=1), stats.rankdata(predicted_drawn, axis=1)
+    figures = {
+        "plcc": (_pearson(true, predicted), _pearson(true_drawn, predicted_drawn)),
+        "srcc": (_pearson(stats.rankdata(true), stats.rankdata(predicted)), _pearson(*ranks_drawn)),
+        "rmse": (_rmse(true, predicted), _rmse(true_drawn, predicted_drawn)),
+    }
+    return {name: _estimate(float(value), spread, confidence, n) for name, (value, spread) in figures.items()}
+
+
+def mean_estimate(values: Array, *, samples: int, confidence: float, seed: int) -> Estimate:
+    """A mean (a rate, an average grade) with its percentile bootstrap interval; NaN for no values."""
+    if len(values) == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    drawn = np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))
+    return _estimate(float(values.mean()), values[drawn].mean(axis=1), confidence, len(values))
+
+
+def fit_reference_values(distributions: Array, true: Array) -> Array:
+    """The ten reference values s_i that minimise sum over images of (score - sum_i s_i p_i)^2 (section 4.3).
+
+    `distributions` has shape (n, 10), rows sum to 1; the result is on the data set's own scale. Where a score is never
+    given any probability the solution of least norm is taken, around the mean score.
+    """
+    mean = true.mean()
+    solution = np.linalg.lstsq(distributions, true - mean, rcond=1e-6)[0]
+    return np.asarray(solution + mean)
+
+
+def _pearson(a: Array, b: Array) -> Array:
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1)))
+
+
+def _rmse(true: Array, predicted: Array) -> Array:
+    return np.asarray(np.sqrt(((true - predicted) ** 2).mean(axis=-1)))
+
+
+def _estimate(value: float, spread: Array, confidence: float, rows: int) -> Estimate:
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(spread, [tail, 1 - tail]) if np.isfinite(spread).any() else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high), rows)

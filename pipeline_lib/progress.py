@@ -1,0 +1,56 @@
+"""Progress of long work as log lines: what, how far, how fast, how long still."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+log = logging.getLogger("whyscore.progress")
+
+EVERY_SECONDS = 5.0
+
+
+class Progress:
+    """Counts finished units and logs a line at most every `EVERY_SECONDS`, and one at the end."""
+
+    def __init__(self, what: str, total: int, unit: str = "images"):
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self.skipped = 0
+        self.started = self.last_line = time.monotonic()
+
+    def skip(self, units: int) -> None:
+        """Count units that an earlier run finished; they say nothing about the speed."""
+        self.done += units
+        self.skipped += units
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Count finished units; `note` is shown behind the line, e.g. a loss."""
+        self.done += units
+        now = time.monotonic()
+        if now - self.last_line < EVERY_SECONDS and self.done < self.total:
+            return
+        self.last_line = now
+        elapsed = now - self.started
+        speed = (self.done - self.skipped) / elapsed if elapsed else 0.0
+        line = f"{self.what}: {self.done}/{self.total} {self.unit}"
+        if self.done >= self.total:
+            line += f" in {duration(elapsed)}"
+        elif speed:
+            line += f", {speed:.1f}/s, {duration((self.total - self.done) / speed)} left"
+        log.info("%s%s", line, f" ({note})" if note else "")
+
+    def over(self, items: Iterator[object]) -> Iterator[object]:
+        """Yield the items, counting one unit after each."""
+        for item in items:
+            yield item
+            self.advance()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,210 @@
+"""The whole configuration of a run, as frozen pydantic models; the same models are the form in the Prefect UI.
+
+Two kinds of fields, and one place that separates them: everything under `runtime` is *transient* (it cannot change a
+result and never enters an artifact's key); every other field belongs to the key of each stage that is handed its
+section.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline_lib.errors import RecipeError
+
+SCORES = tuple(range(10))
+"""The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of recipe fields; an unknown field is an error, so that a typing mistake is never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Which photographs and scores to learn from."""
+
+    table: str = Field(description="CSV or Parquet file with one row an image")
+    images: str = Field("", description="Folder that the image column is relative to; empty: the table's own folder")
+    image_column: str = "image"
+    score_column: str = "score"
+    split_column: str | None = Field("split", description="Column with train / val / test; null: draw the splits")
+    group_column: str | None = Field(
+        None, description="Images that share a value never straddle splits (one source photograph, one product, ..)"
+    )
+    val_fraction: Fraction = Field(0.1, description="Share of groups drawn for validation when there is no split column")
+    test_fraction: Fraction = Field(0.1, description="Share of groups drawn for testing when there is no split column")
+    max_unreadable_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Refuse the table when more than this share of its images is missing or unreadable"
+    )
+    max_megapixels: float = Field(100.0, gt=0, description="Refuse images with more pixels (decompression bombs)")
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the two paths: where the files lie is not what they hold (see `data.table.fingerprint`)."""
+        return self.model_dump(exclude={"table", "images"})
+
+
+class Model(Section):
+    """The base vision-language model and how it is driven, the same in generation, training and evaluation."""
+
+    id: str = Field(description="Hub id, a local directory, or 'bundled' for the base VLM that ships with WhyScore")
+    revision: str | None = Field(
+        None, pattern=r"^[0-9a-f]{40}$", description="Commit of a hub id, never a branch; a directory has none"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    resize_px: int = Field(448, ge=16, description="Longest image side before the family's own processing (A.1)")
+    max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
+
+
+class Generation(Section):
+    """How score pairs are made (section 3.1)."""
+
+    fraction: Fraction = Field(1.0, description="Share of the training images used in each iteration (A.1: AVA .25)")
+    min_distance: int = Field(
+        3, ge=1, le=5, description="The wrong score is at least this far from the true one; the paper gives no figure"
+    )
+
+
+class Swap(Section):
+    """How consistency pairs are made (section 3.1)."""
+
+    fraction: Fraction = Field(1.0, description="Share of the score pairs that are swapped (A.1: AVA .3)")
+
+
+class Training(Section):
+    """DPO on LoRA adapters (sections 3.2 and 4.2, Table 4, appendix A.1)."""
+
+    learning_rate: float = Field(5e-5, gt=0)
+    decay_per_iteration: float = Field(0.8, gt=0, le=1, description="The learning rate of iteration n is lr x this^(n-1)")
+    consistency_learning_rate_factor: float = Field(
+        1.0, gt=0, description="Learning rate of the consistency branch over that of the score branch (paper: 1)"
+    )
+    beta: float = Field(0.1, gt=0, description="DPO's beta")
+    sft_weight: float = Field(
+        0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps the format; paper: none"
+    )
+    lora_rank: int = Field(64, ge=1, description="LoRA alpha is twice the rank (A.1)")
+    batch_size: int = Field(128, ge=1, description="Pairs an optimiser step")
+    micro_batch_size: int = Field(4, ge=1, description="Pairs a forward pass; must divide batch_size")
+    epochs: int = Field(1, ge=1)
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Of the learning rate, in training")
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(4096, ge=64, description="Longest row in tokens; a longer one is refused by name, not cut")
+    start_from: Literal["previous", "fresh"] = Field(
+        "previous", description="Adapters start from the previous iteration's adapter, or anew from the base"
+    )
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> "Training":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
+        return self
+
+
+class Merge(Section):
+    """TIES merging of the score and the consistency adapter (appendix A.1)."""
+
+    weights: tuple[float, float] = Field((1.0, 1.0), description="Weight of the score and of the consistency adapter")
+    density: Fraction = Field(0.5, description="Share of entries kept when each adapter is trimmed")
+    majority_sign_method: Literal["frequency", "total"] = "frequency"
+
+
+class Evaluation(Section):
+    """Scores, explanations and their intervals (section 4.3)."""
+
+    bootstrap_samples: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    min_parse_rate: float = Field(0.5, ge=0, le=1, description="A model under this parse rate is reported as collapsed")
+
+
+class Judge(Section):
+    """Who rates the explanations. The local round-trip judge needs no labels and no network."""
+
+    kind: Literal["round_trip"] = "round_trip"
+    holdout_fraction: float = Field(0.2, gt=0, lt=1, description="Share of images held out to measure the judge's error")
+    rows: int | None = Field(None, ge=1, description="Judge this many test rows, drawn once (A.1: AVA 1,000); null: all")
+
+
+class Runtime(Section):
+    """Transient settings: they change where and how fast, never what comes out, and are in no artifact's key."""
+
+    store: str = Field("whyscore-data/store", description="Where artifacts are kept: a local folder")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
+    generation_batch_size: int = Field(32, ge=1)
+    shard_rows: int = Field(256, ge=1, description="Images a shard; a killed generation or evaluation loses one at most")
+    gradient_checkpointing: bool = Field(True, description="Less memory for about a third more time in training")
+    checkpoint_every: int = Field(50, ge=1, description="Optimiser steps between checkpoints in the store")
+
+
+class Recipe(Section):
+    """One run of WhyScore."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Name of the run: folder runs/<name>/ in the store")
+    seed: int = Field(0, ge=0)
+    iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
+    prompt: str = Field("aesthetics", description="Prompt file in pipeline_lib/vlm/prompts, without its ending")
+    data: Data
+    model: Model
+    generation: Generation = Generation()
+    swap: Swap = Swap()
+    training: Training = Training()
+    merge: Merge = Merge()
+    evaluation: Evaluation = Evaluation()
+    judge: Judge = Judge()
+    runtime: Runtime = Runtime()
+
+
+def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a YAML recipe; `overrides` maps dotted field names to values, e.g. `{"data.table": "my.csv"}`.
+
+    A relative `data.table` or `data.images` in the file is relative to the file's folder; one in `overrides` to the
+    working directory. Raises `RecipeError` that lists every wrong field at once.
+    """
+    path = Path(path)
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(f"recipe {path} must be a mapping of fields, found {type(fields).__name__}")
+    data = fields.get("data")
+    if isinstance(data, dict):
+        for field in ("table", "images"):
+            if isinstance(data.get(field), str) and data[field]:
+                data[field] = str(path.parent / data[field])
+    for dotted, value in (overrides or {}).items():
+        section: Any = fields
+        *parents, leaf = dotted.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise RecipeError(f"--set {dotted}: {parent} is not a section of the recipe")
+        section[leaf] = value
+    return parse_recipe(fields, source=str(path))
+
+
+def parse_recipe(fields: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Validate recipe fields; raises `RecipeError` naming each wrong field, what was found and what is allowed."""
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError("\n  ".join([f"{source}: {len(lines)} problem(s)", *lines])) from None
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{where}: unknown field; known here: {', '.join(section.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: required, and missing"
+    return f"{where}: {problem['msg']}, found {problem['input']!r}"

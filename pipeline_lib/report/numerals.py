@@ -1,0 +1,58 @@
+"""Figures as a table prints them: correlations without the leading zero, NaN as a dash."""
+
+import math
+from typing import NamedTuple
+
+from pipeline_lib.metrics.scores import Estimate
+
+UNDEFINED = "–"
+
+
+class Column(NamedTuple):
+    """A column of the results table: the name in `schemas.METRICS`, its heading, and decimals of value and bounds."""
+
+    metric: str
+    heading: str
+    decimals: int
+    bound_decimals: int
+
+
+PLCC, SRCC, RMSE = (Column(f"{name.lower()}_fitted", name, 3, 2) for name in ("PLCC", "SRCC", "RMSE"))
+PLCC_UNFITTED, SRCC_UNFITTED, RMSE_UNFITTED = (
+    Column(f"{name.lower()}_unfitted", name, 3, 2) for name in ("PLCC", "SRCC", "RMSE")
+)
+CONS = Column("cons", "Cons", 2, 2)
+PARSE_RATE = Column("parse_rate", "Parse rate", 3, 2)
+
+
+def decimal(value: float, decimals: int) -> str:
+    """A number with fixed decimals, `.652` for 0.652 and `–` for NaN; from ten on it keeps three significant digits."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    whole_digits = len(str(int(abs(value))))
+    text = f"{value:.{max(0, decimals + 1 - whole_digits)}f}"
+    negative, digits = text.startswith("-"), text.lstrip("-")
+    digits = digits[1:] if digits.startswith("0.") else digits
+    return f"-{digits}" if negative and digits.strip(".0") else digits
+
+
+def value_text(column: Column, estimate: Estimate) -> str:
+    """The figure alone."""
+    return decimal(estimate.value, column.decimals)
+
+
+def bounds_text(column: Column, estimate: Estimate) -> str:
+    """The interval alone, `[.58 .71]`; empty where it is not defined."""
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return ""
+    return f"[{decimal(estimate.low, column.bound_decimals)} {decimal(estimate.high, column.bound_decimals)}]"
+
+
+def estimate_text(column: Column, estimate: Estimate) -> str:
+    """A figure and its interval in the compact form `.652 [.58 .71]`."""
+    return f"{value_text(column, estimate)} {bounds_text(column, estimate)}".rstrip()
+
+
+def percent(fraction: float) -> str:
+    """A share as `95 %`, `99.9 %` or `–`."""
+    return f"{100 * fraction:.3g} %" if math.isfinite(fraction) else UNDEFINED

@@ -1,0 +1,90 @@
+"""What a run shows, in sentences that follow from its figures and their intervals."""
+
+import math
+
+from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.report.contents import ModelResults, RunResults
+from pipeline_lib.report.lineage import final, first_trained, unparsed_answers, zero_shot
+from pipeline_lib.report.numerals import CONS, SRCC_UNFITTED, Column, estimate_text, percent, value_text
+
+
+def verdict(results: RunResults) -> list[str]:
+    """A conclusion, then the sentences that it rests on.
+
+    Two figures count as different only when their bootstrap intervals are apart, which is cautious: all models answer
+    the same images, so a paired test would tell more of them apart.
+    """
+    base, first, last = zero_shot(results), first_trained(results), final(results)
+    if first is base:
+        return ["Nothing was trained in this run."]
+    sentences = [_conclusion(results), _first_iteration(results, base, first)]
+    if last is not first:
+        kept = " and ".join(_against_first(column, first, last) for column in (SRCC_UNFITTED, CONS))
+        sentences.append(f"Beside {first.name}, the final model ({last.name}) {kept}.")
+    return [*sentences, *collapses(results)]
+
+
+def collapses(results: RunResults) -> list[str]:
+    """A sentence for every collapsed model: how many texts did not parse, and what that means."""
+    sentences = []
+    for model in results.models:
+        if model.is_collapsed(results.recipe.evaluation.min_parse_rate):
+            rows, unparsed = model.metric("parse_rate").rows, unparsed_answers(model)
+            sentences.append(
+                f"{model.name} collapsed: {unparsed} of {rows} test texts did not parse (the limit is a parse rate of"
+                f" {percent(results.recipe.evaluation.min_parse_rate)}), and its Cons rests on"
+                f" {model.metric('cons').rows} explanations."
+            )
+    return sentences
+
+
+def intervals_apart(a: Estimate, b: Estimate) -> bool:
+    """Whether both intervals are defined and share no point."""
+    return a.high < b.low or b.high < a.low
+
+
+def _conclusion(results: RunResults) -> str:
+    base, first, last = zero_shot(results), first_trained(results), final(results)
+    if last.is_collapsed(results.recipe.evaluation.min_parse_rate):
+        return f"The final model, {last.name}, collapsed: most of its texts are no answers in the required form."
+    before, after = base.metric(SRCC_UNFITTED.metric), first.metric(SRCC_UNFITTED.metric)
+    if not after.value > before.value:
+        return "Self-training did not show a gain in scoring."
+    if not intervals_apart(before, after):
+        return "Scoring rose, by less than these intervals can tell from chance."
+    if last is first:
+        return "Self-training improved scoring."
+    lost = [column.heading for column in (SRCC_UNFITTED, CONS) if _fell(first, last, column)]
+    if lost:
+        return f"Self-training improved scoring, but the final model lost {' and '.join(lost)} after iteration 1."
+    return "Self-training improved scoring, and the final model kept iteration 1's SRCC and Cons."
+
+
+def _fell(first: ModelResults, last: ModelResults, column: Column) -> bool:
+    before, after = first.metric(column.metric), last.metric(column.metric)
+    return math.isnan(after.value) or after.value < before.low
+
+
+def _first_iteration(results: RunResults, base: ModelResults, first: ModelResults) -> str:
+    before, after = base.metric(SRCC_UNFITTED.metric), first.metric(SRCC_UNFITTED.metric)
+    figures = f"from {estimate_text(SRCC_UNFITTED, before)} to {estimate_text(SRCC_UNFITTED, after)}"
+    if math.isnan(before.value) or math.isnan(after.value):
+        return f"Unfitted SRCC cannot be compared ({figures}): constant predictions have none."
+    verb = "raised" if after.value > before.value else "lowered" if after.value < before.value else "did not change"
+    overlap = "do not overlap" if intervals_apart(before, after) else "overlap"
+    level = percent(results.recipe.evaluation.confidence)
+    return f"Iteration 1 {verb} unfitted SRCC on test {figures}; the two {level} intervals {overlap}."
+
+
+def _against_first(column: Column, first: ModelResults, last: ModelResults) -> str:
+    before, after = first.metric(column.metric), last.metric(column.metric)
+    name = "unfitted SRCC" if column is SRCC_UNFITTED else column.heading
+    figures = f"{value_text(column, before)} to {value_text(column, after)}"
+    if math.isnan(before.value) or math.isnan(after.value):
+        return f"has no comparable {name} ({figures})"
+    if intervals_apart(before, after):
+        return f"{'raised' if after.value > before.value else 'lost'} {name} ({figures}, intervals apart)"
+    if before.low <= after.value <= before.high:
+        return f"kept {name} ({figures}, within the earlier interval)"
+    side = "above" if after.value > before.high else "below"
+    return f"moved {name} {side} the earlier interval ({figures}, though the two intervals overlap)"

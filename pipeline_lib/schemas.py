@@ -1,0 +1,159 @@
+"""The Arrow schema of every table that a stage publishes, in one place.
+
+Bump `VERSION` when a reader of the old tables would go wrong: artifacts of another version are misses, not guesses.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_lib.errors import StoreError
+
+VERSION = 1
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+_IMAGE = [
+    _required("image", pa.string()),  # as written in the user's table, relative to the image folder
+    _required("image_sha256", pa.string()),
+]
+
+IMAGES = pa.schema(
+    [
+        *_IMAGE,
+        _required("width_px", pa.int32()),
+        _required("height_px", pa.int32()),
+        _required("score", pa.float64()),  # on the data set's own scale
+        _required("bin", pa.int8()),  # 0..9
+        _required("split", pa.string()),  # train, val or test
+        _required("group", pa.string()),
+    ]
+)
+"""One row a readable image. The user's other columns follow behind these."""
+
+UNREADABLE_IMAGES = pa.schema([_required("image", pa.string()), _required("reason", pa.string())])
+
+BINS = pa.schema(
+    [
+        _required("bin", pa.int8()),
+        _required("lower", pa.float64()),  # exclusive; -inf for bin 0
+        _required("upper", pa.float64()),  # inclusive; +inf for bin 9
+        _required("mean_score", pa.float64()),  # of the training images in the bin
+        _required("train_images", pa.int64()),
+    ]
+)
+
+PREFERENCE_PAIRS = pa.schema(
+    [
+        *_IMAGE,
+        _required("prompt", pa.string()),  # rendered with the model's chat template
+        _required("true_score", pa.int8()),
+        _required("wrong_score", pa.int8()),
+        _required("chosen", pa.string()),  # the assistant's turn: "#Score: 7\n\n#Explain: .."
+        _required("rejected", pa.string()),
+        _required("prompt_tokens", pa.int32()),  # image tokens included
+        _required("chosen_tokens", pa.int32()),  # of the whole answer
+        _required("rejected_tokens", pa.int32()),
+        _required("chosen_finished", pa.bool_()),  # ended by itself, not at max_new_tokens
+        _required("rejected_finished", pa.bool_()),
+    ]
+)
+"""Score pairs and consistency pairs: one row an image."""
+
+TRAINING_LOG = pa.schema(
+    [
+        _required("step", pa.int32()),
+        _required("loss", pa.float64()),
+        _required("learning_rate", pa.float64()),
+        _required("grad_norm", pa.float64()),
+        _required("reward_margin", pa.float64()),  # beta x (log-ratio of chosen - log-ratio of rejected), nats
+        _required("reward_accuracy", pa.float64()),
+        _required("chosen_logp", pa.float64()),  # nats, summed over the answer
+        _required("rejected_logp", pa.float64()),
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        *_IMAGE,
+        _required("split", pa.string()),
+        _required("score", pa.float64()),
+        _required("bin", pa.int8()),
+        _required("score_distribution", pa.list_(pa.float64(), 10)),  # softmax over the ten digit logits
+        _required("digit_mass", pa.float64()),  # probability of the ten digits among all tokens
+        _required("predicted_unfitted", pa.float64()),  # reference values: mean training score of each bin
+        _required("predicted_fitted", pa.float64()),  # reference values: least squares on validation
+        _required("text", pa.string()),  # the greedy answer as it came
+        _required("text_tokens", pa.int32()),
+        _required("parsed", pa.bool_()),
+        pa.field("stated_score", pa.int8()),  # null when not parsed
+        pa.field("explanation", pa.string()),  # null when not parsed
+    ]
+)
+
+REFERENCE_VALUES = pa.schema(
+    [_required("bin", pa.int8()), _required("unfitted", pa.float64()), _required("fitted", pa.float64())]
+)
+
+METRICS = pa.schema(
+    [
+        _required("split", pa.string()),
+        _required("metric", pa.string()),  # plcc, srcc, rmse (x _fitted, _unfitted), parse_rate, cons
+        _required("value", pa.float64()),
+        _required("low", pa.float64()),  # bootstrap interval
+        _required("high", pa.float64()),
+        _required("rows", pa.int64()),
+    ]
+)
+
+VERDICTS = pa.schema(
+    [
+        *_IMAGE,
+        _required("split", pa.string()),
+        _required("status", pa.string()),  # scored, or unparsed: no explanation reached the judge
+        pa.field("stated_score", pa.int8()),
+        pa.field("recovered_score", pa.float64()),
+        pa.field("consistency", pa.int8()),  # 0 bad .. 4 excellent
+    ]
+)
+
+JUDGE_TERMS = pa.schema([_required("term", pa.string()), _required("idf", pa.float64()), _required("weight", pa.float64())])
+"""The round-trip judge as a table: score = intercept + sum of tf-idf x weight. The empty term holds the intercept."""
+
+JUDGE_HOLDOUT = pa.schema(
+    [_required("image", pa.string()), _required("injected_score", pa.int8()), _required("recovered_score", pa.float64())]
+)
+
+
+def conform(table: pa.Table, schema: pa.Schema, *, extra_columns: bool = False) -> pa.Table:
+    """Put the columns in the schema's order and cast them; `extra_columns` keeps further columns behind them.
+
+    Raises `StoreError` when a column is missing, does not cast, or holds nulls where the schema allows none.
+    """
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise StoreError(f"table lacks column(s) {', '.join(missing)}; it has {', '.join(table.column_names)}")
+    more = [name for name in table.column_names if name not in schema.names]
+    if more and not extra_columns:
+        raise StoreError(f"table has column(s) {', '.join(more)} that its schema does not know")
+    fields = [*schema, *(table.schema.field(name) for name in more)]
+    table = table.select([field.name for field in fields])
+    for field in schema:
+        nulls = table.column(field.name).null_count
+        if nulls and not field.nullable:
+            raise StoreError(f"column {field.name} holds {nulls} null(s) where its schema allows none")
+    try:
+        return table.cast(pa.schema(fields))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise StoreError(f"table does not fit its schema: {error}") from error
+
+
+def write_parquet(path: Path, table: pa.Table, schema: pa.Schema, *, extra_columns: bool = False) -> int:
+    """Write a conforming table and return its number of rows; equal tables give equal bytes."""
+    conformed = conform(table, schema, extra_columns=extra_columns)
+    pq.write_table(conformed, path, compression="zstd")
+    return int(conformed.num_rows)

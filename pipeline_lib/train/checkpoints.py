@@ -1,0 +1,59 @@
+"""Checkpoints in the store: the newest valid one is where a killed training goes on.
+
+The state after a hard crash: a checkpoint without a manifest, which no one sees. The one before it is still there,
+because it is removed only after its successor was published.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline_lib.errors import StoreError
+from pipeline_lib.store import ArtifactStore, Miss
+
+log = logging.getLogger("whyscore.train")
+
+KEPT = 2
+
+
+class MirrorCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Publishes each checkpoint of a trainer below an artifact's address and keeps the newest two."""
+
+    def __init__(self, store: ArtifactStore, address: str):
+        self.store, self.address = store, f"{address}/checkpoints"
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by the trainer when all files of a checkpoint are written."""
+        local = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        with self.store.attempt() as attempt:
+            # training_args.bin is a pickle that resuming does not need; nothing in the store is ever unpickled.
+            shutil.copytree(local, attempt.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin"))
+            self.store.publish(f"{self.address}/{_name(state.global_step)}", attempt, {"step": state.global_step})
+        for old in self.store.children(self.address)[:-KEPT]:
+            self.store.retract(f"{self.address}/{old}")
+
+
+def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path | None:
+    """Fetch the newest checkpoint whose files are all there with their digests; None when there is none."""
+    for name in reversed(store.children(f"{address}/checkpoints")):
+        at = f"{address}/checkpoints/{name}"
+        local = output_dir / f"checkpoint-{int(name.removeprefix('step-'))}"
+        manifest = store.lookup(at)
+        if isinstance(manifest, Miss):
+            log.warning("checkpoint %s is not used: %s", at, manifest.reason)
+            continue
+        try:
+            store.fetch(at, local)
+        except StoreError as error:
+            log.warning("checkpoint %s is not used: %s", at, error)
+            shutil.rmtree(local, ignore_errors=True)
+            continue
+        return local
+    return None
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

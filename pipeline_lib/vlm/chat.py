@@ -1,0 +1,71 @@
+"""One rendering of a conversation for training, generation and scoring alike.
+
+The model families' chat templates disagree about the begin token, about the space before an answer and about the end
+token, and the training library tokenises prompt and answer separately. So the strings are made here, once, and it is
+checked that tokenising the two parts gives the tokens of the whole.
+"""
+
+from typing import Any, NamedTuple
+
+from pipeline_lib.errors import ModelError
+from pipeline_lib.vlm.answer import answer_prefix
+
+
+class Chat(NamedTuple):
+    """The parts of a conversation about one image: `prompt + separator + answer + end`.
+
+    `prompt` ends where the assistant's turn begins and holds the image placeholder and exactly one begin token, if the
+    family has one. None of the parts gets special tokens added when it is tokenised.
+    """
+
+    prompt: str
+    separator: str
+    end: str
+
+    def answer(self, text: str, *, finished: bool = True) -> str:
+        """The assistant's turn as it is trained; one that was cut off by the length limit gets no end token."""
+        return self.separator + text + (self.end if finished else "")
+
+
+def render_chat(processor: Any, prompt: str) -> Chat:
+    """Render a prompt about one image with the model's own chat template.
+
+    Raises `ModelError` when there is no end token, no image placeholder, or when prompt and answer would be tokenised
+    differently apart and together.
+    """
+    tokenizer = processor.tokenizer
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    rendered = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    rendered = _with_one_begin_token(tokenizer, rendered)
+    end = tokenizer.eos_token
+    if not end:
+        raise ModelError("the tokenizer has no end token (eos_token), so answers would never learn to stop")
+    image_token = getattr(processor, "image_token", None)
+    if image_token and image_token not in rendered:
+        raise ModelError(f"the chat template renders no image placeholder {image_token!r}: {rendered!r}")
+    chat = Chat(rendered, "" if rendered[-1:].isspace() else " ", end)
+    answer = chat.answer(answer_prefix(7) + " An example.")
+    apart, joint = tokens(tokenizer, rendered) + tokens(tokenizer, answer), tokens(tokenizer, rendered + answer)
+    if apart != joint:
+        raise ModelError(
+            f"tokens differ where the answer begins: together {joint[-24:]}, apart {apart[-24:]};"
+            " this tokenizer merges across the end of the prompt and cannot be trained on"
+        )
+    return chat
+
+
+def tokens(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text with nothing added."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _with_one_begin_token(tokenizer: Any, rendered: str) -> str:
+    begin = tokenizer.bos_token
+    if not begin:
+        return rendered
+    body = rendered
+    while body.startswith(begin):
+        body = body[len(begin) :]
+    adds_it = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return begin + body if adds_it or rendered.startswith(begin) else rendered

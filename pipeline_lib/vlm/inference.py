@@ -1,0 +1,105 @@
+"""Batched greedy generation and the score distribution, for models of every family."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL.Image import Image
+from transformers import GenerationConfig
+
+from pipeline_lib.vlm.chat import Chat, tokens
+from pipeline_lib.vlm.load import Vlm
+from pipeline_lib.vlm.score_tokens import ScoreTokens
+
+
+class Generated(NamedTuple):
+    """A greedy continuation: its text, its tokens (end token included), and whether it ended by itself."""
+
+    text: str
+    tokens: int
+    finished: bool
+    prompt_tokens: int  # of the input, image tokens included, padding excluded
+
+
+class ScoreReadout(NamedTuple):
+    """Probabilities of the ten scores (softmax over their logits alone) and their share of all probability."""
+
+    distribution: list[float]
+    digit_mass: float
+
+
+@torch.inference_mode()
+def generate_greedy(
+    vlm: Vlm, chat: Chat, images: Sequence[Image], beginnings: Sequence[str], max_new_tokens: int
+) -> list[Generated]:
+    """Continue `prompt + beginning` for each image, greedily, in one batch.
+
+    A beginning is empty (the model states its own score) or holds an injected score (section 3.1). Batches are padded
+    on the left, so an answer is that of the image alone up to rounding.
+    """
+    inputs = _inputs(vlm, images, [chat.prompt + beginning for beginning in beginnings])
+    model, tokenizer = vlm.model, vlm.processor.tokenizer
+    ends = _end_ids(model, tokenizer)
+    # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
+        suppress_tokens=_image_ids(vlm),
+        use_cache=True,
+    )
+    length = inputs["input_ids"].shape[1]
+    output = model.generate(**inputs, generation_config=config)[:, length:]
+    results = []
+    for row, mask in zip(output.tolist(), inputs["attention_mask"], strict=True):
+        stop = next((at for at, token in enumerate(row) if token in ends), None)
+        used = row if stop is None else row[: stop + 1]
+        text = tokenizer.decode(used, skip_special_tokens=True)
+        results.append(Generated(text, len(used), stop is not None, int(mask.sum())))
+    return results
+
+
+@torch.inference_mode()
+def read_scores(vlm: Vlm, chat: Chat, scores: ScoreTokens, images: Sequence[Image]) -> list[ScoreReadout]:
+    """p_i = softmax over the logits of the ten score tokens, read where the score would be stated (section 4.3)."""
+    inputs = _inputs(vlm, images, [chat.prompt + scores.context] * len(images))
+    logits = vlm.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].double()
+    digits = logits[:, list(scores.ids)]
+    mass = (digits.logsumexp(1) - logits.logsumexp(1)).exp()
+    return [ScoreReadout(p, m) for p, m in zip(digits.softmax(1).tolist(), mass.tolist(), strict=True)]
+
+
+def answer_tokens(vlm: Vlm, beginning: str) -> int:
+    """Tokens of the beginning of an answer, separator included."""
+    return len(tokens(vlm.processor.tokenizer, beginning))
+
+
+def _inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
+    # The padding side is passed each time: Qwen-based tokenizers pad on the right unless told otherwise.
+    inputs = vlm.processor(
+        images=[[image] for image in images],
+        text=texts,
+        padding=True,
+        padding_side="left",
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+    return inputs.to(vlm.device, dtype=vlm.model.dtype)
+
+
+def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({tokenizer.eos_token_id, *(i for i in ids if i is not None)})
+
+
+def _image_ids(vlm: Vlm) -> list[int] | None:
+    # A generated placeholder would be read as an image when the text comes back as training data.
+    token = getattr(vlm.processor, "image_token_id", None)
+    return None if token is None else [token]

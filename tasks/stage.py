@@ -1,0 +1,106 @@
+"""What makes a function a stage: a key, a store artifact, and a cached Prefect task around it."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+from prefect.context import TaskRunContext
+from prefect.filesystems import LocalFileSystem
+
+from pipeline_lib.progress import duration
+from pipeline_lib.recipe import Runtime
+from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
+from pipeline_lib.store.key import key_fields
+from pipeline_lib.store.store import Attempt
+
+log = logging.getLogger("whyscore.stage")
+logging.getLogger("whyscore").setLevel(logging.INFO)  # workers have no command line that would set it
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a running stage has at hand: the store to read from, its own address there, and a folder to write to."""
+
+    store: ArtifactStore
+    address: str
+    attempt: Attempt
+    runtime: Runtime
+    label: str
+
+    def read(self, ref: ArtifactRef, name: str) -> pa.Table:
+        """A table of another stage's artifact."""
+        return self.store.read_table(ref.address, name)
+
+    def write(self, name: str, table: pa.Table, schema: pa.Schema, *, extra_columns: bool = False) -> None:
+        """A table of this stage's artifact."""
+        self.attempt.write_table(name, table, schema, extra_columns=extra_columns)
+
+
+def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., ArtifactRef]]:
+    """Make `body(work, *arguments)` a stage that is called as `stage(runtime, *arguments)` and returns a reference.
+
+    The key is the digest of the stage's name, `version` and all arguments (see `artifact_key`); `runtime` is not part
+    of it. When the store holds the artifact the body does not run. Prefect caches the reference under the same key, in
+    the same store; a cached reference whose artifact is gone or damaged is not believed. Bump `version` whenever the
+    body's results change. A `label` may be given to tell two runs of a stage apart in logs and in the UI.
+    """
+
+    def decorate(body: Callable[..., None]) -> Callable[..., ArtifactRef]:
+        name = body.__name__
+        signature = inspect.signature(body)
+
+        def compute(runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]) -> ArtifactRef:
+            store = ArtifactStore(runtime.store)
+            if isinstance(store.lookup(ref.address), Manifest):
+                return ref
+            with store.attempt() as attempt:
+                body(Work(store, ref.address, attempt, runtime, label), **arguments)
+                manifest = store.publish(ref.address, attempt, key_fields(arguments))
+            log.info("%s: done in %s -> %s", label, duration(manifest.seconds), ref.address)
+            return ref
+
+        prefect_task = task(
+            compute, name=name, description=inspect.getdoc(body), persist_result=True, cache_key_fn=_our_key,
+            result_serializer="json", task_run_name="{label}",
+        )  # fmt: skip
+
+        @functools.wraps(body)
+        def run(runtime: Runtime, *args: Any, label: str = "") -> ArtifactRef:
+            bound = signature.bind(None, *args)
+            arguments = dict(list(bound.arguments.items())[1:])
+            ref = ArtifactRef(stage=name, key=artifact_key(name, version, arguments))
+            title = f"{label} {name}".strip()
+            found = ArtifactStore(runtime.store).lookup(ref.address)
+            hit = isinstance(found, Manifest)
+            if isinstance(found, Manifest):
+                log.info("%s: cached, computed before in %s <- %s", title, duration(found.seconds), ref.address)
+            else:
+                log.info("%s: computing (%s)", title, found.reason)
+            result: ArtifactRef = prefect_task.with_options(
+                refresh_cache=not hit, result_storage=result_storage(runtime.store)
+            )(runtime, ref, title, arguments)
+            return result
+
+        return run
+
+    return decorate
+
+
+@functools.cache
+def result_storage(store: str) -> LocalFileSystem:
+    """Prefect's own results (the cached references) live in the same store as the artifacts they point to."""
+    root = ArtifactStore(store).path("prefect")
+    block = LocalFileSystem(basepath=root)
+    block.save("whyscore-" + artifact_key("result_storage", 1, {"root": root})[:12], overwrite=True)
+    return block
+
+
+def _our_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    ref: ArtifactRef = parameters["ref"]
+    return f"{ref.stage}-{ref.key}"
+

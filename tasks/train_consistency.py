@@ -1,0 +1,25 @@
+"""consistency pairs, model -> consistency adapter."""
+
+from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.recipe import Training
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.vlm.prompt import Prompt
+from tasks.stage import Work, stage
+from tasks.train import train
+
+
+@stage(version=1)
+def train_consistency(
+    work: Work,
+    config: Training,
+    prompt: Prompt,
+    model: ModelRef,
+    photographs: Photographs,
+    consistency_pairs: ArtifactRef,
+    seed: int,
+    iteration: int,
+) -> None:
+    """DPO on the consistency pairs: with the score fixed, prefer the explanation that was written for it (section 3.2)."""
+    rate = config.learning_rate * config.consistency_learning_rate_factor
+    train(work, config, prompt, model, photographs, consistency_pairs, "consistency_pairs", rate, seed, iteration)

@@ -1,0 +1,25 @@
+"""score pairs, model -> score adapter."""
+
+from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.recipe import Training
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.vlm.prompt import Prompt
+from tasks.stage import Work, stage
+from tasks.train import train
+
+
+@stage(version=1)
+def train_score(
+    work: Work,
+    config: Training,
+    prompt: Prompt,
+    model: ModelRef,
+    photographs: Photographs,
+    score_pairs: ArtifactRef,
+    seed: int,
+    iteration: int,
+) -> None:
+    """DPO on the score pairs: prefer the explanation of the true score, with that score (section 3.2)."""
+    rate = config.learning_rate
+    train(work, config, prompt, model, photographs, score_pairs, "score_pairs", rate, seed, iteration)
