@@ -74,7 +74,9 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder")] = P
 
         artifacts = ArtifactStore(str(store))
         addresses = [
-            f"steps/{stage}/{key}" for stage in artifacts.children("steps") for key in artifacts.children(f"steps/{stage}")
+            f"steps/{stage}/{key}"
+            for stage in artifacts.children("steps")
+            for key in artifacts.children(f"steps/{stage}")
         ]
         damaged = 0
         for address in addresses:

@@ -40,7 +40,9 @@ def _store(recipe: Recipe) -> str:
     store.check_writable()
     free = shutil.disk_usage(store.root).free
     if free < LEAST_FREE_BYTES:
-        raise WhyScoreError(f"{store.root} has {free / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed")
+        raise WhyScoreError(
+            f"{store.root} has {free / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed"
+        )
     return f"{store.root} can be written, {free / 1e9:.0f} GB free"
 
 

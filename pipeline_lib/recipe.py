@@ -36,7 +36,9 @@ class Data(Section):
     group_column: str | None = Field(
         None, description="Images that share a value never straddle splits (one source photograph, one product, ..)"
     )
-    val_fraction: Fraction = Field(0.1, description="Share of groups drawn for validation when there is no split column")
+    val_fraction: Fraction = Field(
+        0.1, description="Share of groups drawn for validation when there is no split column"
+    )
     test_fraction: Fraction = Field(0.1, description="Share of groups drawn for testing when there is no split column")
     max_unreadable_fraction: float = Field(
         0.0, ge=0, lt=1, description="Refuse the table when more than this share of its images is missing or unreadable"
@@ -79,7 +81,9 @@ class Training(Section):
     """DPO on LoRA adapters (sections 3.2 and 4.2, Table 4, appendix A.1)."""
 
     learning_rate: float = Field(5e-5, gt=0)
-    decay_per_iteration: float = Field(0.8, gt=0, le=1, description="The learning rate of iteration n is lr x this^(n-1)")
+    decay_per_iteration: float = Field(
+        0.8, gt=0, le=1, description="The learning rate of iteration n is lr x this^(n-1)"
+    )
     consistency_learning_rate_factor: float = Field(
         1.0, gt=0, description="Learning rate of the consistency branch over that of the score branch (paper: 1)"
     )
@@ -125,8 +129,12 @@ class Judge(Section):
     """Who rates the explanations. The local round-trip judge needs no labels and no network."""
 
     kind: Literal["round_trip"] = "round_trip"
-    holdout_fraction: float = Field(0.2, gt=0, lt=1, description="Share of images held out to measure the judge's error")
-    rows: int | None = Field(None, ge=1, description="Judge this many test rows, drawn once (A.1: AVA 1,000); null: all")
+    holdout_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of images held out to measure the judge's error"
+    )
+    rows: int | None = Field(
+        None, ge=1, description="Judge this many test rows, drawn once (A.1: AVA 1,000); null: all"
+    )
 
 
 class Runtime(Section):
@@ -135,7 +143,9 @@ class Runtime(Section):
     store: str = Field("whyscore-data/store", description="Where artifacts are kept: a local folder")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     generation_batch_size: int = Field(32, ge=1)
-    shard_rows: int = Field(256, ge=1, description="Images a shard; a killed generation or evaluation loses one at most")
+    shard_rows: int = Field(
+        256, ge=1, description="Images a shard; a killed generation or evaluation loses one at most"
+    )
     gradient_checkpointing: bool = Field(True, description="Less memory for about a third more time in training")
     checkpoint_every: int = Field(50, ge=1, description="Optimiser steps between checkpoints in the store")
 
@@ -143,7 +153,9 @@ class Runtime(Section):
 class Recipe(Section):
     """One run of WhyScore."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Name of the run: folder runs/<name>/ in the store")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Name of the run: folder runs/<name>/ in the store"
+    )
     seed: int = Field(0, ge=0)
     iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
     prompt: str = Field("aesthetics", description="Prompt file in pipeline_lib/vlm/prompts, without its ending")

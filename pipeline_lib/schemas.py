@@ -121,11 +121,17 @@ VERDICTS = pa.schema(
     ]
 )
 
-JUDGE_TERMS = pa.schema([_required("term", pa.string()), _required("idf", pa.float64()), _required("weight", pa.float64())])
+JUDGE_TERMS = pa.schema(
+    [_required("term", pa.string()), _required("idf", pa.float64()), _required("weight", pa.float64())]
+)
 """The round-trip judge as a table: score = intercept + sum of tf-idf x weight. The empty term holds the intercept."""
 
 JUDGE_HOLDOUT = pa.schema(
-    [_required("image", pa.string()), _required("injected_score", pa.int8()), _required("recovered_score", pa.float64())]
+    [
+        _required("image", pa.string()),
+        _required("injected_score", pa.int8()),
+        _required("recovered_score", pa.float64()),
+    ]
 )
 
 

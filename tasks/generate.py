@@ -14,7 +14,7 @@ from tasks.stage import Work, stage
 def generate(
     work: Work, config: Generation, prompt: Prompt, model: ModelRef, photographs: Photographs, seed: int, iteration: int
 ) -> None:
-    """Let the model explain the true score (chosen) and a wrong one (rejected) of every training image (section 3.1)."""
+    """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
     from pipeline_lib.preference.score_pairs import choose_training_images, generate_score_pairs
     from pipeline_lib.progress import Progress
     from pipeline_lib.store.shards import compute_in_shards
@@ -37,7 +37,5 @@ def generate(
         progress=progress,
     )
     shard_rows = work.runtime.shard_rows
-    table = compute_in_shards(
-        work.store, work.address, images, shard_rows, schemas.PREFERENCE_PAIRS, pairs, progress
-    )
+    table = compute_in_shards(work.store, work.address, images, shard_rows, schemas.PREFERENCE_PAIRS, pairs, progress)
     work.write("score_pairs", table, schemas.PREFERENCE_PAIRS)

@@ -61,13 +61,17 @@ def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., Artifac
             with store.attempt() as attempt:
                 body(Work(store, ref.address, attempt, runtime, label), **arguments)
                 manifest = store.publish(ref.address, attempt, key_fields(arguments))
-            log.info("%s: done in %s -> %s", label, duration(manifest.seconds), ref.address)
+            log.info("%s: done in %s", label, duration(manifest.seconds))
             return ref
 
         prefect_task = task(
-            compute, name=name, description=inspect.getdoc(body), persist_result=True, cache_key_fn=_our_key,
-            result_serializer="json", task_run_name="{label}",
-        )  # fmt: skip
+            name=name,
+            description=inspect.getdoc(body),
+            task_run_name="{label}",
+            persist_result=True,
+            result_serializer="json",
+            cache_key_fn=_our_key,
+        )(compute)
 
         @functools.wraps(body)
         def run(runtime: Runtime, *args: Any, label: str = "") -> ArtifactRef:
@@ -78,9 +82,9 @@ def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., Artifac
             found = ArtifactStore(runtime.store).lookup(ref.address)
             hit = isinstance(found, Manifest)
             if isinstance(found, Manifest):
-                log.info("%s: cached, computed before in %s <- %s", title, duration(found.seconds), ref.address)
+                log.info("%s: cached [%s %s], computed before in %s", title, name, ref.key[:8], duration(found.seconds))
             else:
-                log.info("%s: computing (%s)", title, found.reason)
+                log.info("%s: computing [%s %s], %s", title, name, ref.key[:8], found.reason)
             result: ArtifactRef = prefect_task.with_options(
                 refresh_cache=not hit, result_storage=result_storage(runtime.store)
             )(runtime, ref, title, arguments)
@@ -103,4 +107,3 @@ def result_storage(store: str) -> LocalFileSystem:
 def _our_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     ref: ArtifactRef = parameters["ref"]
     return f"{ref.stage}-{ref.key}"
-

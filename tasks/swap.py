@@ -12,4 +12,6 @@ def swap(work: Work, config: Swap, score_pairs: ArtifactRef, seed: int, iteratio
     from pipeline_lib.preference.swap import make_consistency_pairs
 
     pairs = work.read(score_pairs, "score_pairs")
-    work.write("consistency_pairs", make_consistency_pairs(pairs, config.fraction, seed, iteration), schemas.PREFERENCE_PAIRS)
+    work.write(
+        "consistency_pairs", make_consistency_pairs(pairs, config.fraction, seed, iteration), schemas.PREFERENCE_PAIRS
+    )

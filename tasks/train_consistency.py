@@ -20,6 +20,6 @@ def train_consistency(
     seed: int,
     iteration: int,
 ) -> None:
-    """DPO on the consistency pairs: with the score fixed, prefer the explanation that was written for it (section 3.2)."""
+    """DPO on the consistency pairs: with the score fixed, prefer the explanation written for it (section 3.2)."""
     rate = config.learning_rate * config.consistency_learning_rate_factor
     train(work, config, prompt, model, photographs, consistency_pairs, "consistency_pairs", rate, seed, iteration)

@@ -27,7 +27,9 @@ def fit_bins(train_scores: NDArray[np.float64]) -> Bins:
     Raises `DataError` when there are fewer scores than bins or all are equal.
     """
     if len(train_scores) < len(SCORES):
-        raise DataError(f"{len(train_scores)} training images cannot fill {len(SCORES)} bins; give at least {len(SCORES)}")
+        raise DataError(
+            f"{len(train_scores)} training images cannot fill {len(SCORES)} bins; give at least {len(SCORES)}"
+        )
     if np.ptp(train_scores) == 0:
         raise DataError(f"all {len(train_scores)} training scores are {train_scores[0]:g}; there is nothing to learn")
     edges = np.quantile(train_scores, np.arange(1, len(SCORES)) / len(SCORES), method="inverted_cdf")

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from pipeline_lib.data.bins import assign_bins, bins_table, fit_bins
 from pipeline_lib.data.images import refuse_too_many_unreadable, scan_images, unreadable
-from pipeline_lib.data.table import ImageList
+from pipeline_lib.data.table import ImageList, too_few_images
+from pipeline_lib.errors import DataError
 
 
 class Discretized(NamedTuple):
@@ -22,7 +23,7 @@ def discretize_scores(image_list: ImageList, max_unreadable_fraction: float, max
     """Read every image once and give each readable one its bin 0..9 (section 4.1).
 
     The bin edges come from readable *training* images alone; validation and test use the same edges. Raises `DataError`
-    when more images are unreadable than allowed, or too few training images remain.
+    when more images are unreadable than allowed, or a split has too few left.
     """
     facts = scan_images(image_list, max_megapixels)
     problems = unreadable(image_list, facts)
@@ -32,6 +33,8 @@ def discretize_scores(image_list: ImageList, max_unreadable_fraction: float, max
         width_px=[fact.width_px for fact in facts],
         height_px=[fact.height_px for fact in facts],
     )[[not fact.problem for fact in facts]]
+    if too_few := too_few_images(rows["split"]):
+        raise DataError(f"without the {problems.num_rows} unreadable images there are {', '.join(too_few)}")
     scores = rows["score"].to_numpy(np.float64)
     train = (rows["split"] == "train").to_numpy()
     bins = fit_bins(scores[train])

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -32,16 +33,14 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
     before any pixel is decoded. Raises `ValueError` with a sentence when the file is no usable image.
     """
     try:
-        image = Image.open(io.BytesIO(content))
+        image: Image.Image = Image.open(io.BytesIO(content))
         if image.width * image.height > max_megapixels * 1e6:
             raise ValueError(
                 f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"
             )
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":
-            low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else image.getextrema()
-            scale = 255.0 / max(float(high) - float(low), 1.0)
-            image = image.convert("F").point(lambda value: (value - float(low)) * scale).convert("L")
+            image = _to_8_bit_grey(image)
         if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
             layer = image.convert("RGBA")
             image = Image.new("RGBA", layer.size, "white")
@@ -53,8 +52,14 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
         raise ValueError(f"cannot be decoded: {error}") from error
 
 
+def _to_8_bit_grey(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
+    return Image.fromarray(((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8))
+
+
 def open_image(folder: Path, image: str, sha256: str, resize_px: int, max_megapixels: float) -> Image.Image:
-    """Read an image of the discretised table, resized to `resize_px` on its longest side (appendix A.1), never enlarged.
+    """Read an image of the discretised table; its longest side is at most `resize_px` (appendix A.1), never enlarged.
 
     Raises `DataError` when the file is gone or its content is not what was discretised.
     """

@@ -28,7 +28,7 @@ def read_image_list(data: Data, seed: int) -> ImageList:
     Raises `DataError` listing every problem: unreadable file, missing columns, scores that are no finite number,
     duplicate or unsafe paths, unknown splits, a group in two splits, too few training images, constant scores.
     """
-    frame = _read(Path(data.table))
+    frame = _read(Path(data.table), [name for name in (data.image_column, data.group_column) if name])
     wanted = {"image": data.image_column, "score": data.score_column}
     if data.split_column:
         wanted["split"] = data.split_column
@@ -43,27 +43,33 @@ def read_image_list(data: Data, seed: int) -> ImageList:
     others = [column for column in frame.columns if column not in wanted.values()]
     rows = pd.DataFrame({name: frame[column] for name, column in wanted.items()})
     problems: list[str] = []
-    blank = rows["image"].isna()
-    rows["image"] = rows["image"].astype(str)
-    _note(problems, "image path(s) are empty", rows.index[blank] + 2, "line")
+    rows["image"] = _text(rows["image"])
+    named = rows["image"].str.strip() != ""
+    _note(problems, "image path(s) are empty", rows.index[~named] + 2, "line")
     _note(problems, "image path(s) leave the image folder", rows.loc[~rows["image"].map(_is_safe), "image"])
-    _note(problems, "image(s) stand more than once", rows.loc[rows["image"].duplicated(), "image"])
+    _note(problems, "image(s) stand more than once", rows.loc[named & rows["image"].duplicated(), "image"])
     scores = pd.to_numeric(rows["score"], errors="coerce").astype(float)
     bad = ~np.isfinite(scores)
-    _note(problems, "score(s) are no finite number", [f"{i}: {s!r}" for i, s in rows.loc[bad, ["image", "score"]].values])
+    _note(
+        problems, "score(s) are no finite number", [f"{i}: {s!r}" for i, s in rows.loc[bad, ["image", "score"]].values]
+    )
     rows["score"] = scores
-    rows["group"] = rows["group"].astype(str) if "group" in rows else rows["image"]
+    rows["group"] = _text(rows["group"]) if "group" in rows else rows["image"]
+    grouped = rows["group"].str.strip() != ""
+    if data.group_column:
+        _note(problems, "group(s) are empty", rows.index[~grouped] + 2, "line")
     if "split" in rows:
         rows["split"] = rows["split"].astype(str).str.strip().str.lower().replace(_SPLIT_NAMES)
-        _note(problems, f"split(s) are none of {', '.join(SPLITS)}", rows.loc[~rows["split"].isin(SPLITS), "split"].unique())
+        _note(
+            problems,
+            f"split(s) are none of {', '.join(SPLITS)}",
+            rows.loc[~rows["split"].isin(SPLITS), "split"].unique(),
+        )
     else:
         rows["split"] = draw_splits(rows["group"], data.val_fraction, data.test_fraction, seed)
-    straddling = rows.groupby("group")["split"].nunique()
+    straddling = rows[grouped].groupby("group")["split"].nunique()
     _note(problems, "group(s) stand in more than one split", straddling.index[straddling > 1])
-    counts = rows["split"].value_counts()
-    for split, least in (("train", len(SCORES)), ("val", len(SCORES)), ("test", 2)):
-        if counts.get(split, 0) < least:
-            problems.append(f"{counts.get(split, 0)} {split} image(s), at least {least} are needed")
+    problems += too_few_images(rows["split"])
     train = scores[(rows["split"] == "train") & ~bad]
     if len(train) > 1 and np.ptp(train) == 0:
         problems.append(f"all {len(train)} training scores are {train.iloc[0]:g}; there is nothing to learn")
@@ -72,6 +78,16 @@ def read_image_list(data: Data, seed: int) -> ImageList:
     rows = rows[["image", "score", "split", "group"]]
     more = frame[others].rename(columns={name: f"user_{name}" for name in others if name in _RESERVED})
     return ImageList(pd.concat([rows, more], axis=1), Path(data.images or Path(data.table).parent))
+
+
+def too_few_images(splits: pd.Series) -> list[str]:
+    """A sentence for each split that has too few images to fit bins, to fit reference values or to correlate."""
+    counts = splits.value_counts()
+    return [
+        f"{counts.get(split, 0)} {split} image(s), at least {least} are needed"
+        for split, least in (("train", len(SCORES)), ("val", len(SCORES)), ("test", 2))
+        if counts.get(split, 0) < least
+    ]
 
 
 _RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "split", "group"}
@@ -105,15 +121,23 @@ def fingerprint(images: ImageList) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, names: list[str]) -> pd.DataFrame:
     if not path.exists():
         raise DataError(f"image table {path} does not exist; set data.table to a CSV or Parquet file")
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype={}, encoding="utf-8-sig")
+        frame = pd.read_csv(path, low_memory=False, encoding="utf-8-sig")
+        # Names are taken as they are written: 007 is no number, and NA may well be a file.
+        written = [name for name in names if name in frame.columns]
+        texts = pd.read_csv(path, usecols=written, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        return frame.assign(**{name: texts[name] for name in written})
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DataError(f"image table {path} cannot be read: {error}") from error
+
+
+def _text(column: pd.Series) -> pd.Series:
+    return column.astype(object).where(column.notna(), "").map(str)
 
 
 def _is_safe(image: str) -> bool:

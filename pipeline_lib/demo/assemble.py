@@ -97,7 +97,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
     config = LlavaConfig(
         vision_config=vision_config(),
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokenizer.vocab[IMAGE],
         vision_feature_select_strategy="full",
         vision_feature_layer=-1,
         image_seq_length=IMAGE_TOKENS,

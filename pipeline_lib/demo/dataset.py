@@ -8,7 +8,6 @@
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -88,7 +87,7 @@ def write_dataset(folder: Path, seed: int, train: int = 600, val: int = 500, tes
         _write(attempt, seed, {"train": train, "val": val, "test": test})
         (attempt / _MARK).write_text(json.dumps(made_by) + "\n")
         attempt.chmod(0o755)
-        os.replace(attempt, folder)
+        attempt.replace(folder)
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise

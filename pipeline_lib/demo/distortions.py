@@ -11,7 +11,7 @@ from pipeline_lib.demo.photographs import Pixels
 
 
 class Severity(NamedTuple):
-    """How bad each fault is, 0 (absent) to 1 (very bad); exposure is signed, -1 (far too dark) to 1 (far too bright)."""
+    """How bad each fault is, 0 (absent) to 1 (very bad); exposure is signed, -1 (too dark) to 1 (too bright)."""
 
     clutter: float
     fading: float
@@ -44,7 +44,7 @@ def _clutter(pixels: Pixels, severity: float, rng: np.random.Generator) -> Pixel
     side = canvas.width
     for _ in range(count):
         x, y = (float(v) for v in rng.uniform(0, side, 2))
-        size = float(rng.uniform(0.04, 0.1)) * side
+        size = float(rng.uniform(0.06, 0.13)) * side
         red, green, blue = (int(v) for v in rng.integers(0, 256, 3))
         if rng.random() < 0.5:
             draw.line(
@@ -54,7 +54,7 @@ def _clutter(pixels: Pixels, severity: float, rng: np.random.Generator) -> Pixel
             )
         else:
             draw.rectangle((x - size / 2, y - size / 2, x + size / 2, y + size / 2), fill=(red, green, blue))
-    return np.asarray(canvas, np.float32) / 255
+    return np.asarray(canvas, np.float32) / np.float32(255)
 
 
 def distort(pixels: Pixels, severity: Severity, rng: np.random.Generator) -> Pixels:
@@ -72,7 +72,7 @@ def distort(pixels: Pixels, severity: Severity, rng: np.random.Generator) -> Pix
         buffer = io.BytesIO()
         quality = round(26 - 24 * severity.blockiness)
         Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8)).save(buffer, "JPEG", quality=quality)
-        pixels = np.asarray(Image.open(buffer), np.float32) / 255
+        pixels = np.asarray(Image.open(buffer), np.float32) / np.float32(255)
     if severity.noise > 0.02:
         pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(0.17 * severity.noise)
     return np.clip(pixels, 0, 1).astype(np.float32)

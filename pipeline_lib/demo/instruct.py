@@ -15,7 +15,7 @@ from pipeline_lib.demo.corpus import MIXTURE, Mixture, describe, explain, naive_
 from pipeline_lib.demo.distortions import Severity
 from pipeline_lib.demo.vision import TARGETS, Practice, as_pixel_values
 
-_DESCRIBE_SHARE, _GIVEN_SCORE_SHARE = 0.2, 0.45
+_DESCRIBE_SHARE, _GIVEN_SCORE_SHARE = 0.15, 0.4
 _IGNORE = -100
 _GROUNDED_LAYERS = (2, 3)
 

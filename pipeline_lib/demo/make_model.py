@@ -36,7 +36,7 @@ def _say(line: str) -> None:
 
 def _save(folder: Path, model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> None:
     model.generation_config.do_sample = False
-    model.to(torch.float16).save_pretrained(folder)
+    model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
@@ -70,7 +70,7 @@ def make_model(out: Path, seed: int, pictures: int, vision_passes: int, language
     write_card(attempt, figures)
     if out.exists():
         shutil.rmtree(out)
-    os.replace(attempt, out)
+    attempt.replace(out)
     _say(f"wrote {out} in {figures['seconds']:.0f} s")
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=8000, help="for the tower, and as many again for the language")
     parser.add_argument("--vision-passes", type=int, default=6)
-    parser.add_argument("--language-passes", type=int, default=2)
+    parser.add_argument("--language-passes", type=int, default=3)
     asked = parser.parse_args()
     make_model(asked.out, asked.seed, asked.pictures, asked.vision_passes, asked.language_passes)
 

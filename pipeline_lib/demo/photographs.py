@@ -83,7 +83,7 @@ def photograph(rng: np.random.Generator, split: str, side_px: int) -> tuple[Pixe
     left, top = rng.uniform(0, source.width - crop), rng.uniform(0, source.height - crop)
     # A filter size set by the crop keeps a large crop from aliasing, which would look like noise.
     resized = source.resize((side_px, side_px), Image.Resampling.BICUBIC, box=(left, top, left + crop, top + crop))
-    pixels = np.asarray(resized, np.float32) / 255
+    pixels = np.asarray(resized, np.float32) / np.float32(255)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     return _even_out(pixels, rng), name

@@ -98,7 +98,7 @@ def train_vision(
 ) -> float:
     """Fit the tower to the standardised targets and return the held-out mean correlation over the faults.
 
-    The probe reads the mean of the last hidden state *before* the final norm: that is what LLaVA hands to its projector.
+    The probe reads the mean of the last hidden state *before* the final norm: what LLaVA projects.
     """
     held_out = len(practice.images) // 20
     pixel_values, targets = as_pixel_values(practice.images), torch.from_numpy(practice.targets)

@@ -35,7 +35,7 @@ class RoundTripJudge(NamedTuple):
     def recover(self, explanations: list[str]) -> NDArray[np.float64]:
         """The score that each explanation seems to be written for, clipped to 0..9. Numbers in it are not looked at."""
         features: sparse.csr_matrix = self.vectorizer.transform([_without_numbers(text) for text in explanations])
-        return np.clip(features @ self.weights + self.intercept, 0.0, 9.0)
+        return np.asarray(np.clip(features @ self.weights + self.intercept, 0.0, 9.0))
 
 
 class Fitted(NamedTuple):
@@ -77,8 +77,8 @@ def load_judge(terms: pa.Table) -> RoundTripJudge:
 
 
 def grade(stated_score: NDArray[np.float64], recovered_score: NDArray[np.float64]) -> NDArray[np.int8]:
-    """Consistency 0..4: 4 when the recovered score rounds to within half a point of the stated one, one less a point."""
-    return np.clip(4 - np.rint(np.abs(stated_score - recovered_score)), 0, 4).astype(np.int8)
+    """Consistency 0..4: 4 when the recovered score is within half a point of the stated one, one less a point."""
+    return np.asarray(np.clip(4 - np.rint(np.abs(stated_score - recovered_score)), 0, 4), dtype=np.int8)
 
 
 def judge_predictions(judge: RoundTripJudge, predictions: pa.Table) -> pa.Table:

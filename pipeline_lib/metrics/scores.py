@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """A figure and its bootstrap interval. NaN where it is not defined, e.g. the correlation of constant predictions."""
+    """A figure and its bootstrap interval; NaN where it is not defined (correlation of constant predictions)."""
 
     value: float
     low: float

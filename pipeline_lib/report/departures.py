@@ -75,7 +75,7 @@ def recipe_yaml(recipe: Recipe) -> str:
     fields["data"]["table"] = PurePath(recipe.data.table).name
     fields["data"]["images"] = PurePath(recipe.data.images).name
     fields["model"]["id"] = shown_model_id(recipe.model.id)
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
 
 
 def is_hub_id(model_id: str) -> bool:
@@ -97,7 +97,7 @@ def _value(recipe: Recipe, field: str) -> Any:
 
 def _shown(field: str, value: Any) -> str:
     if field == "model.id":
-        return shown_model_id(value)
+        return shown_model_id(str(value))
     if isinstance(value, tuple):
         return ", ".join(f"{part:g}" for part in value)
     return f"{value:g}" if isinstance(value, float) else "all" if value is None else str(value)

@@ -50,7 +50,9 @@ def choose_rows(results: RunResults) -> list[tuple[str, list[str]]]:
     From each tenth of the test images, ordered by true score, one is drawn by its name alone; then come those with the
     smallest and the largest error of the final model's fitted prediction. Ties go to the first name.
     """
-    rows = sorted(on_split(final(results).predictions, "test").to_pylist(), key=lambda row: (row["score"], row["image"]))
+    rows = sorted(
+        on_split(final(results).predictions, "test").to_pylist(), key=lambda row: (row["score"], row["image"])
+    )
     groups = min(SPREAD, len(rows))
     reasons: dict[str, list[str]] = {}
     for group in reversed(range(groups)):
@@ -100,7 +102,9 @@ def _by_image(table: Any, names: set[str]) -> dict[str, dict[str, Any]]:
 
 
 def _score_range(predictions: dict[str, dict[str, dict[str, Any]]]) -> tuple[float, float]:
-    values = [row[key] for rows in predictions.values() for row in rows.values() for key in ("score", "predicted_fitted")]
+    values = [
+        row[key] for rows in predictions.values() for row in rows.values() for key in ("score", "predicted_fitted")
+    ]
     return min(values), max(values)
 
 

@@ -11,7 +11,7 @@ from pipeline_lib.report.contents import ModelResults, RunResults
 from pipeline_lib.report.lineage import compared, on_split, unparsed_answers
 from pipeline_lib.report.style import FAINT, GREY, INK, SCORE, draw_svg, shade
 
-WIDTH_PX, SCATTER_HEIGHT_PX, DIGITS_HEIGHT_PX = 300, 300, 220
+WIDTH_PX, SCATTER_HEIGHT_PX, DIGITS_HEIGHT_PX = 346, 346, 225
 
 MAX_DOTS = 1500
 """A scatter of more images is a random sample of this size: the page stays light and the dots stay apart."""
@@ -55,7 +55,7 @@ def digit_figures(results: RunResults) -> list[Markup]:
 def calibration(
     predicted: NDArray[np.float64], true: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean predicted and mean true score of ten equal groups by prediction, fewer when there are fewer than ten images."""
+    """Mean predicted and mean true score of ten equal groups by prediction, fewer for fewer images."""
     groups = np.array_split(np.argsort(predicted, kind="stable"), min(10, len(predicted)))
     return np.array([predicted[g].mean() for g in groups]), np.array([true[g].mean() for g in groups])
 
@@ -65,11 +65,18 @@ def _draw_scatter(axes: Axes, model: ModelResults, limits: tuple[float, float]) 
     dots = draw_rows(test, min(1.0, MAX_DOTS / test.num_rows), "report:scatter")
     axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     axes.scatter(
-        dots["predicted_fitted"].to_numpy(), dots["score"].to_numpy(), s=11, color=shade(SCORE, 0.45), linewidth=0, zorder=2
+        dots["predicted_fitted"].to_numpy(),
+        dots["score"].to_numpy(),
+        s=11,
+        color=shade(SCORE, 0.45),
+        linewidth=0,
+        zorder=2,
     )
     true = test["score"].to_numpy()
     raw = calibration(test["predicted_unfitted"].to_numpy(), true)
-    axes.plot(*raw, color=GREY, marker="s", markersize=4, markerfacecolor="white", linewidth=0.9, label="unfitted", zorder=3)
+    axes.plot(
+        *raw, color=GREY, marker="s", markersize=4, markerfacecolor="white", linewidth=0.9, label="unfitted", zorder=3
+    )
     fitted = calibration(test["predicted_fitted"].to_numpy(), true)
     axes.plot(*fitted, color=INK, marker="o", markersize=4.5, linewidth=1.2, label="fitted", zorder=4)
     axes.set_title(model.name)
@@ -91,7 +98,7 @@ def _shares(model: ModelResults) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _unparsed_share(model: ModelResults) -> float:
-    return unparsed_answers(model) / max(on_split(model.predictions, "test").num_rows, 1)
+    return unparsed_answers(model) / max(int(on_split(model.predictions, "test").num_rows), 1)
 
 
 def _draw_digits(axes: Axes, model: ModelResults, top: float) -> None:

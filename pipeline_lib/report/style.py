@@ -17,11 +17,11 @@ SCORE, CONSISTENCY, MERGED, BASE = "#0072b2", "#c75b12", "#262626", "#7a7a7a"
 KIND_COLOUR = {"zero-shot": BASE, "score": SCORE, "consistency": CONSISTENCY, "merged": MERGED}
 KIND_MARKER = {"zero-shot": "s", "score": "^", "consistency": "D", "merged": "o"}
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "figure.dpi": 72,  # one unit of the SVG is one CSS pixel
-    "font.size": 11,
-    "axes.labelsize": 11,
-    "axes.titlesize": 12,
+    "font.size": 12,
+    "axes.labelsize": 12,
+    "axes.titlesize": 13,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,7 +42,7 @@ _RC: dict[str, Any] = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 10.5,
+    "legend.fontsize": 12,
     "lines.linewidth": 1.5,
     "hatch.linewidth": 0.6,
     "svg.fonttype": "none",  # real text: it can be selected, searched and read aloud
@@ -68,7 +68,7 @@ def draw_svg(draw: Callable[[Axes], None], width_px: int, height_px: int, *, nam
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"'
         f' aria-label="{escape(description)}" viewBox="0 0 {width_px} {height_px}" style="max-width:{width_px}px">'
     )
-    return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))  # noqa: S704 - our own drawing
+    return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))
 
 
 def shade(colour: str, strength: float) -> tuple[float, float, float]:

@@ -35,13 +35,13 @@ def results_table(results: RunResults) -> str:
     images = results.models[0].metric("parse_rate").rows
     error = judge_error(results.judge_holdout)
     notes = [
-        f"Test split, {images} images. PLCC, SRCC and RMSE with reference values fitted on validation, as in the paper.",
+        f"Test split, {images} images. PLCC, SRCC and RMSE use reference values fitted on validation, as in the paper.",
         f"[low high]: {percent(evaluation.confidence)} percentile bootstrap over images, {evaluation.bootstrap_samples}"
         " resamples.",
         "Cons (0..4) is spoken by the local round-trip judge, not by the paper's GPT-4o: never compare it with the"
         " paper's Cons.",
-        f"The judge's own error on {error.explanations} held-out explanations: MAE {decimal(error.mae, 2)} points of 0..9,"
-        f" correlation {decimal(error.correlation, 2)}.",
+        f"The judge's own error on {error.explanations} held-out explanations: MAE {decimal(error.mae, 2)} points of"
+        f" 0..9, correlation {decimal(error.correlation, 2)}.",
         *(f"* {sentence}" for sentence in collapses(results)),
     ]
     return "\n".join([*table, "", *notes]) + "\n"

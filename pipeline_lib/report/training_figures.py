@@ -16,6 +16,9 @@ WIDTH_PX, HEIGHT_PX = 400, 235
 SMOOTHED_FROM_STEPS = 60
 """Longer trainings get a running mean in front of the single steps."""
 
+MAX_NAMED = 4
+"""With more iterations only the first and the last are named in the legend."""
+
 
 class Quantity(NamedTuple):
     """Columns of `schemas.TRAINING_LOG` that share a panel, with the axis label."""
@@ -59,31 +62,41 @@ def longest_training_steps(results: RunResults) -> int:
 def _panel(quantity: Quantity, kind: str, trained: list[ModelResults], y_range: tuple[float, float]) -> Markup:
     def draw(axes: Axes) -> None:
         for model in trained:
-            _draw_log(axes, quantity, model, strength=_strength(model, trained))
+            named = len(trained) <= MAX_NAMED or model in (trained[0], trained[-1])
+            _draw_log(axes, quantity, model, strength=_strength(model, trained), named=named)
         if quantity.title == "Reward margin":
             axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
         if quantity.title == "Reward accuracy":
             axes.axhline(0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
-        axes.set_title(f"{quantity.title}, {kind} training")
+        axes.set_title(f"{quantity.title}, {kind}")
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(quantity.label)
         axes.set_ylim(*y_range)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.grid(True, axis="y")
-        axes.legend(loc="best", handlelength=1.4, borderaxespad=0.2, labelspacing=0.25)
+        axes.legend(
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            ncols=MAX_NAMED,
+            handlelength=1.1,
+            handletextpad=0.4,
+            columnspacing=0.8,
+            borderaxespad=0.0,
+            borderpad=0.3,
+        )
 
     name = f"training-{kind}-{quantity.columns[0]}"
     return draw_svg(draw, WIDTH_PX, HEIGHT_PX, name=name, description=f"{quantity.title} over {kind} training steps")
 
 
-def _draw_log(axes: Axes, quantity: Quantity, model: ModelResults, *, strength: float) -> None:
+def _draw_log(axes: Axes, quantity: Quantity, model: ModelResults, *, strength: float, named: bool) -> None:
     assert model.training_log is not None
     steps = model.training_log["step"].to_numpy()
     colour = shade(KIND_COLOUR[model.kind], strength)
     for column, dashes in zip(quantity.columns, ("-", (0, (4, 2))), strict=False):
         values = model.training_log[column].to_numpy().astype(np.float64)
-        label = f"ite-{model.iteration}" + (f" {column.removesuffix('_logp')}" if len(quantity.columns) > 1 else "")
+        label = f"ite-{model.iteration}" if named and column == quantity.columns[0] else None
         marker = "." if len(steps) <= 3 else None  # a line through one or two points is hard to see
         if len(steps) >= SMOOTHED_FROM_STEPS:
             axes.plot(steps, values, color=shade(KIND_COLOUR[model.kind], 0.3 * strength), linewidth=0.7)

@@ -57,7 +57,7 @@ def _conclusion(results: RunResults) -> str:
     lost = [column.heading for column in (SRCC_UNFITTED, CONS) if _fell(first, last, column)]
     if lost:
         return f"Self-training improved scoring, but the final model lost {' and '.join(lost)} after iteration 1."
-    return "Self-training improved scoring, and the final model kept iteration 1's SRCC and Cons."
+    return "Self-training improved scoring, and the final model kept iteration 1’s SRCC and Cons."
 
 
 def _fell(first: ModelResults, last: ModelResults, column: Column) -> bool:

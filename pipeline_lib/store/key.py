@@ -36,7 +36,9 @@ def key_fields(value: Any) -> Any:
         return {"stage": value.stage, "key": value.key}
     if isinstance(value, BaseModel):
         own = getattr(value, "key_fields", None)
-        return key_fields(own()) if own else {name: key_fields(getattr(value, name)) for name in type(value).model_fields}
+        return (
+            key_fields(own()) if own else {name: key_fields(getattr(value, name)) for name in type(value).model_fields}
+        )
     if isinstance(value, dict):
         return {str(name): key_fields(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Long stages in shards: what is finished survives a crash, and the parts add up to the same table however they are cut."""
+"""Long stages in shards: what is finished survives a crash, and the parts add up to one table however they are cut."""
 
 from collections.abc import Callable
 

@@ -6,6 +6,7 @@ two runs that compute one key exactly one publishes, and both use what it publis
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -35,6 +36,9 @@ class Miss:
     """No usable artifact at an address, and why."""
 
     reason: str
+
+
+ABSENT = Miss("not computed yet")
 
 
 @dataclass
@@ -90,7 +94,7 @@ class ArtifactStore:
         try:
             text = self.fs.cat_file(manifest_path)
         except FileNotFoundError:
-            return Miss("not computed yet")
+            return ABSENT
         except OSError as error:
             raise StoreError(f"cannot read {manifest_path}: {error}") from error
         try:
@@ -233,16 +237,25 @@ class ArtifactStore:
     def _create_manifest(self, address: str, manifest: Manifest) -> Manifest:
         content = manifest.model_dump_json(indent=2).encode()
         while not self._create_if_absent(self.path(address, "manifest.json"), content):
-            present = self.lookup(address)
-            if isinstance(present, Manifest):
-                return present
-            log.warning("%s: replacing an artifact that is %s", address, present.reason)
-            # Renaming first makes the removal a race with one winner; the loser finds no file and looks again.
-            retired = self.path(address, f"retired-{manifest.attempt}.json")
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.mv(self.path(address, "manifest.json"), retired)
-                self.fs.rm_file(retired)
+            with self._alone(address):  # else a run could remove what another one has just put in its place
+                present = self.lookup(address)
+                if isinstance(present, Manifest):
+                    return present
+                if present != ABSENT:
+                    log.warning("%s: replacing an artifact that is %s", address, present.reason)
+                    with contextlib.suppress(FileNotFoundError):
+                        self.fs.rm_file(self.path(address, "manifest.json"))
         return manifest
+
+    @contextlib.contextmanager
+    def _alone(self, address: str) -> Iterator[None]:
+        """Keep other processes out of here while one replaces an artifact; the lock ends with its process."""
+        folder = os.open(self.path(address), os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _create_if_absent(self, path: str, content: bytes) -> bool:
         """Create a file with all its content at once; False when it exists already."""

@@ -19,7 +19,7 @@ log = logging.getLogger("whyscore.train")
 KEPT = 2
 
 
-class MirrorCheckpoints(TrainerCallback):  # type: ignore[misc]
+class MirrorCheckpoints(TrainerCallback):
     """Publishes each checkpoint of a trainer below an artifact's address and keeps the newest two."""
 
     def __init__(self, store: ArtifactStore, address: str):
@@ -30,7 +30,9 @@ class MirrorCheckpoints(TrainerCallback):  # type: ignore[misc]
         local = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         with self.store.attempt() as attempt:
             # training_args.bin is a pickle that resuming does not need; nothing in the store is ever unpickled.
-            shutil.copytree(local, attempt.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin"))
+            shutil.copytree(
+                local, attempt.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin")
+            )
             self.store.publish(f"{self.address}/{_name(state.global_step)}", attempt, {"step": state.global_step})
         for old in self.store.children(self.address)[:-KEPT]:
             self.store.retract(f"{self.address}/{old}")

@@ -187,7 +187,7 @@ def _load_start(model: Any, folder: Path) -> None:
         )
 
 
-class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
+class _ProgressCallback(TrainerCallback):
     """Progress lines with the loss, and a clean stop at the end of a step."""
 
     def __init__(self, what: str):

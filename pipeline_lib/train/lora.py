@@ -41,8 +41,8 @@ def check_lora(model: PeftModel, expected: list[str]) -> None:
     found = {name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)}
     if found != set(expected):
         raise ModelError(
-            f"LoRA sits on {len(found)} layers instead of {len(expected)}; unexpected: {sorted(found - set(expected))[:3]},"
-            f" missing: {sorted(set(expected) - found)[:3]}"
+            f"LoRA sits on {len(found)} layers instead of {len(expected)};"
+            f" unexpected: {sorted(found - set(expected))[:3]}, missing: {sorted(set(expected) - found)[:3]}"
         )
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad and "lora_" not in name]
     if trained:
@@ -59,7 +59,7 @@ def save_adapter(model: PeftModel, folder: Path, adapter: str, base_name: str) -
     config.base_model_name_or_path = base_name
     config.target_modules = sorted(config.target_modules)
     config.inference_mode = True
-    model.save_pretrained(str(folder), selected_adapters=[adapter])
+    model.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
     if adapter != "default":  # PEFT puts any other adapter into a folder of its own
         for path in (folder / adapter).iterdir():
             path.rename(folder / path.name)

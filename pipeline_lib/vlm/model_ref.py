@@ -52,7 +52,9 @@ def resolve_model(model: Model) -> ModelRef:
     elif location.startswith((".", "/", "~")) or location.count("/") != 1:
         raise ModelError(f"model.id {model.id}: no such directory, and no hub id of the form owner/name")
     elif model.revision is None:
-        raise ModelError(f"model.id {model.id}: give model.revision, the 40 hex digits of a commit, so that runs repeat")
+        raise ModelError(
+            f"model.id {model.id}: give model.revision, the 40 hex digits of a commit, so that runs repeat"
+        )
     else:
         fingerprint = model.revision
     return ModelRef(

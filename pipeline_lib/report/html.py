@@ -1,0 +1,141 @@
+"""The report of a run as one HTML page that needs nothing but itself."""
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.compute as pc
+from markupsafe import Markup
+from PIL.Image import Image
+
+from pipeline_lib.judge.round_trip import GRADES
+from pipeline_lib.report import numerals
+from pipeline_lib.report.contents import ModelResults, RunResults
+from pipeline_lib.report.departures import departures, paper_settings, recipe_yaml, shown_model_id
+from pipeline_lib.report.gallery import exhibits
+from pipeline_lib.report.judge_error import judge_error
+from pipeline_lib.report.lineage import compared, final, is_on_main_line, on_split, unparsed_answers, zero_shot
+from pipeline_lib.report.numerals import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
+from pipeline_lib.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
+from pipeline_lib.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
+from pipeline_lib.report.training_figures import SMOOTHED_FROM_STEPS, longest_training_steps, training_figures
+from pipeline_lib.report.verdict import verdict
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_TABLE_COLUMNS = (
+    *(numerals.PLCC, SRCC, numerals.RMSE),
+    *(numerals.PLCC_UNFITTED, SRCC_UNFITTED, numerals.RMSE_UNFITTED),
+    *(CONS, PARSE_RATE),
+)
+
+_KEY_FIGURES = (
+    (SRCC_UNFITTED, "SRCC, unfitted", "rank correlation of the model’s own scores with the true ones"),
+    (SRCC, "SRCC, fitted", "the same after fitting reference values on validation, as in the paper"),
+    (CONS, "Cons", "0 to 4; the local judge’s mean grade of score against explanation"),
+    (PARSE_RATE, "Parse rate", "share of texts in the required form"),
+)
+
+
+def render_report(results: RunResults, open_image: Callable[[str, str], Image]) -> str:
+    """The whole report as HTML with style, figures and photographs inside; the same results give the same bytes.
+
+    `open_image(image, image_sha256)` gives a test photograph, RGB and resized. Everything that a model or a user wrote
+    is escaped.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"decimal": numerals.decimal, "percent": numerals.percent, "typeset": _typeset}
+    context = {
+        "css": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file, nobody's text
+        "recipe": results.recipe,
+        "model_name": shown_model_id(results.model_name),
+        "final": final(results),
+        "compared": [model.name for model in compared(results)],
+        "collapsed_names": _collapsed(results),
+        "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
+        "verdict": verdict(results),
+        "key_figures": _key_figures(results),
+        "table": [_table_row(results, model) for model in results.models],
+        "judge": judge_error(results.judge_holdout),
+        "grades": GRADES,
+        "unplaceable": unplaceable(results),
+        "path_figures": {"wide": path_figure(results, WIDE_PX), "narrow": path_figure(results, NARROW_PX)},
+        "training_figures": training_figures(results),
+        "smoothed": longest_training_steps(results) >= SMOOTHED_FROM_STEPS,
+        "branches": len({m.kind for m in results.models if m.training_log is not None}),
+        "scatter_figures": scatter_figures(results),
+        "digit_figures": digit_figures(results),
+        "max_dots": MAX_DOTS,
+        "exhibits": exhibits(results, open_image),
+        "bins": _bins(results),
+        "fitted_disorder": _is_disordered(results),
+        "unreadable": results.unreadable_images.to_pylist(),
+        "departures": departures(results.recipe),
+        "settings": paper_settings(results.recipe),
+        "recipe_yaml": recipe_yaml(results.recipe),
+    }
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _typeset(text: str) -> str:
+    """Minus signs before numbers, and no line break before a per cent sign or inside an interval."""
+    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text).replace(" %", "\u00a0%")
+    return re.sub(r"(\[\S+) (\S+\])", "\\1\u00a0\\2", text)
+
+
+def _collapsed(results: RunResults) -> list[str]:
+    limit = results.recipe.evaluation.min_parse_rate
+    return [model.name for model in results.models if model.is_collapsed(limit)]
+
+
+def _cell(column: Column, model: ModelResults) -> dict[str, str]:
+    estimate = model.metric(column.metric)
+    return {"value": numerals.value_text(column, estimate), "bounds": numerals.bounds_text(column, estimate)}
+
+
+def _key_figures(results: RunResults) -> list[dict[str, Any]]:
+    models = [zero_shot(results), final(results)]
+    return [
+        {"title": title, "note": note, "cells": [{"model": m.name, **_cell(column, m)} for m in models]}
+        for column, title, note in _KEY_FIGURES
+    ]
+
+
+def _table_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
+    mass = pc.mean(on_split(model.predictions, "test")["digit_mass"]).as_py()
+    return {
+        "name": model.name,
+        "iteration": model.iteration,
+        "kind": model.kind,
+        "main": is_on_main_line(model),
+        "collapsed": model.name in _collapsed(results),
+        "unparsed": unparsed_answers(model),
+        "rows": model.metric("parse_rate").rows,
+        "judged": model.metric("cons").rows,
+        "digit_mass": mass,
+        "cells": [_cell(column, model) for column in _TABLE_COLUMNS],
+    }
+
+
+def _is_disordered(results: RunResults) -> bool:
+    """Whether a higher digit of the final model stands for a lower fitted score somewhere."""
+    fitted = final(results).reference_values["fitted"].to_pylist()
+    return any(after < before for before, after in itertools.pairwise(fitted))
+
+
+def _bins(results: RunResults) -> list[dict[str, Any]]:
+    fitted = {row["bin"]: row["fitted"] for row in final(results).reference_values.to_pylist()}
+    test = on_split(results.images, "test")["bin"].to_pylist()
+    return [
+        row | {"test_images": test.count(row["bin"]), "fitted": fitted[row["bin"]]} for row in results.bins.to_pylist()
+    ]

@@ -1,0 +1,110 @@
+"""Kill the flow at every kind of moment, run it again, and demand the digests of the uninterrupted run."""
+
+import shutil
+import signal
+from collections import Counter
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_lib.demo.dataset import write_dataset
+from tests.crash.conftest import digests
+from tests.small_run import RECIPES, write_small_recipe
+
+# One of each kind of publish, both sides of it, and the middle of the two long stages.
+MOMENTS = [
+    "after check_model/",
+    "before discretize/",
+    "batch 2",
+    "after /shards/",
+    "before generate/",
+    "after fit_judge/",
+    "before evaluate/",
+    "step 3",
+    "after /checkpoints/",
+    "before train_score/",
+    "after evaluate/",
+    "before judge/",
+    "after swap/",
+    "before /checkpoints/",
+    "step 1",
+    "after train_consistency/",
+    "before ties_merge/",
+    "after ties_merge/",
+    "before report/",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(request, tmp_path_factory, run):
+    """A folder with the recipe, the data and the store of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    status, _, log = run(_recipe(request, folder, folder / "store"))
+    assert status == 0, log[-3000:]
+    return folder
+
+
+@pytest.mark.timeout(7200)
+def test_killed_again_and_again_ends_with_the_same_digests(request, uninterrupted, run, tmp_path):
+    expected = digests(uninterrupted / "store")
+    recipe = _recipe(request, uninterrupted, tmp_path / "store")
+    every_boundary = request.config.getoption("--demo-size")
+    # At demo size: before and after each manifest in turn, until the run gets through.
+    moments = cycle(["first-before", "first-after"]) if every_boundary else iter([*MOMENTS, "never"])
+    published: Counter[str] = Counter()
+    kills = 0
+    for moment in moments:
+        status, journal, log = run(recipe, moment)
+        published.update(journal)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, log[-3000:]
+        kills += 1
+    assert kills >= len(MOMENTS)
+    assert digests(tmp_path / "store") == expected
+    # What was published is not computed again; only a kill between a stage's work and its manifest costs that stage.
+    assert {address for address in published if address in expected} == set(expected)
+    repeated = {address for address, times in published.items() if times > 1}
+    assert max(published.values()) <= 2
+    assert every_boundary or len(repeated) <= sum(moment.startswith("before") for moment in MOMENTS)
+
+
+@pytest.mark.parametrize("moment", ["step 3", "after /checkpoints/"])
+def test_killed_training_goes_on_from_its_newest_checkpoint(request, uninterrupted, run, tmp_path, moment):
+    shutil.copytree(uninterrupted / "store", tmp_path / "store")
+    recipe = _recipe(request, uninterrupted, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "steps" / "train_score")
+    status, _, _ = run(recipe, moment)
+    assert status == -signal.SIGKILL
+    status, journal, log = run(recipe)
+    assert status == 0, log[-3000:]
+    assert "going on from step 2" in log
+    assert digests(tmp_path / "store") == digests(uninterrupted / "store")
+    assert {address.split("/")[1] for address in journal} == {"train_score"}
+
+
+def test_sigterm_leaves_a_checkpoint_and_a_plain_message(request, uninterrupted, run, tmp_path):
+    shutil.copytree(uninterrupted / "store", tmp_path / "store")
+    recipe = _recipe(request, uninterrupted, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "steps" / "train_consistency")
+    status, _, log = run(recipe, "terminate 1")
+    assert status == 1
+    assert "asked to stop" in log and "run the recipe again" in log
+    status, _, log = run(recipe)
+    assert status == 0, log[-3000:]
+    assert "going on from step 1" in log
+    assert digests(tmp_path / "store") == digests(uninterrupted / "store")
+
+
+def _recipe(request, folder: Path, store: Path) -> Path:
+    """The recipe over the data in `folder`, with its store elsewhere."""
+    if not request.config.getoption("--demo-size"):
+        return write_small_recipe(folder, store)
+    fields = yaml.safe_load((RECIPES / "demo.yaml").read_text())
+    fields["data"]["table"] = str(write_dataset(folder / "data", 0))
+    fields["runtime"]["store"] = str(store)
+    path = folder / "demo.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path

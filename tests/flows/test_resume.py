@@ -1,0 +1,101 @@
+"""What is computed again, and what is not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from pipeline_lib.recipe import load_recipe
+from pipeline_lib.store import ArtifactStore, Manifest
+
+STAGES = [
+    "base check_model",
+    "discretize",
+    "ite-1 generate",
+    "fit_judge",
+    "zero-shot evaluate",
+    "zero-shot judge",
+    "ite-1 train_score",
+    "ite-1 score evaluate",
+    "ite-1 score judge",
+    "ite-2 generate",
+    "ite-2 train_score",
+    "ite-2 score evaluate",
+    "ite-2 score judge",
+    "ite-2 swap",
+    "ite-2 train_consistency",
+    "ite-2 consistency evaluate",
+    "ite-2 consistency judge",
+    "ite-2 ties_merge",
+    "ite-2 merged evaluate",
+    "ite-2 merged judge",
+    "report",
+]
+
+
+def test_a_run_computes_every_stage_once_and_leaves_a_report(finished):
+    folder, watched = finished
+    assert watched.computed == STAGES
+    assert watched.cached == []
+    report = folder / "store" / "runs" / "small" / "report"
+    assert "ite-2 merged" in (report / "results.txt").read_text()
+    assert "<html" in (report / "report.html").read_text()
+    pointer = json.loads((folder / "store/runs/small/iteration-02/consistency_pairs.json").read_text())
+    table = ArtifactStore(str(folder / "store")).read_table(pointer["address"], "consistency_pairs")
+    assert table.num_rows == 40
+    assert all(text.startswith(f"#Score: {s}\n") for text, s in zip(*_columns(table, "rejected", "true_score")))
+
+
+def test_a_finished_run_computes_nothing(again, run_flow):
+    watched = run_flow(again)
+    assert watched.computed == []
+    assert watched.cached == STAGES
+    assert watched.prefect_states == ["Cached(type=COMPLETED)"] * len(STAGES)
+
+
+@pytest.mark.parametrize(("stage", "title"), [("swap", "ite-2 swap"), ("ties_merge", "ite-2 ties_merge")])
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "manifest gone"])
+def test_a_damaged_artifact_is_computed_again_and_nothing_else(again, run_flow, stage, title, damage):
+    store = ArtifactStore(again.runtime.store)
+    (key,) = store.children(f"steps/{stage}")
+    address = f"steps/{stage}/{key}"
+    before = store.lookup(address)
+    assert isinstance(before, Manifest)
+    folder = Path(store.path(address))
+    if damage == "deleted":
+        shutil.rmtree(folder)
+    elif damage == "truncated":
+        file = folder / before.attempt / sorted(before.files)[-1]
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        (folder / "manifest.json").unlink()
+    assert run_flow(again).computed == [title]
+    after = store.lookup(address)
+    assert isinstance(after, Manifest)
+    assert after.digest == before.digest
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "computed"),
+    [
+        ("merge.density", 0.6, ["ite-2 ties_merge", "ite-2 merged evaluate", "ite-2 merged judge", "report"]),
+        ("judge.rows", 5, [s for s in STAGES if "judge" in s] + ["report"]),
+        ("runtime.shard_rows", 7, []),
+        ("runtime.generation_batch_size", 3, []),
+    ],
+)
+def test_a_changed_field_recomputes_what_depends_on_it(again, run_flow, finished, field, value, computed):
+    changed = load_recipe(finished[0] / "small.yaml", {"runtime.store": again.runtime.store, field: value})
+    assert run_flow(changed).computed == computed
+
+
+def test_a_new_prefect_database_and_lost_prefect_results_change_nothing(again, run_flow):
+    shutil.rmtree(Path(again.runtime.store) / "prefect")
+    with prefect_test_harness(server_startup_timeout=120):
+        assert run_flow(again).computed == []
+
+
+def _columns(table, *names):
+    return [table[name].to_pylist() for name in names]

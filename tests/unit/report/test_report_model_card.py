@@ -1,0 +1,55 @@
+import ast
+import re
+
+import yaml
+from report_run import invented_run
+
+from pipeline_lib.recipe import Recipe, parse_recipe
+from pipeline_lib.report.contents import RunResults
+from pipeline_lib.report.departures import departures, paper_settings, recipe_yaml
+from pipeline_lib.report.model_card import model_card
+
+
+def with_model(run: RunResults, model_id: str, revision: str | None = None) -> RunResults:
+    model = run.recipe.model.model_copy(update={"id": model_id, "revision": revision})
+    return run._replace(recipe=run.recipe.model_copy(update={"model": model}), model_name=model_id)
+
+
+def test_front_matter_and_figures(run: RunResults) -> None:
+    card = model_card(run)
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "acme/tiny-vlm" and front["library_name"] == "peft"
+    value = run.models[-1].metric("srcc_unfitted").value
+    row = next(line for line in card.splitlines() if line.startswith("| SRCC, unfitted"))
+    assert f"{value:.3f}".lstrip("0") in row.split("|")[-2]
+
+
+def test_the_code_to_load_it_is_python(run: RunResults) -> None:
+    for results in (run, with_model(run, "bundled"), with_model(run, "/data/private/vlm")):
+        card = model_card(results)
+        code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+        assert code is not None
+        ast.parse(code[1])
+        assert "/data/private" not in card and "/somewhere" not in card
+    assert "BUNDLED" in model_card(with_model(run, "bundled"))
+
+
+def test_sft_term_is_named_only_when_on(run: RunResults) -> None:
+    assert "**Not in the paper:** a likelihood (SFT) term" in model_card(run)
+    assert "(SFT)" not in model_card(invented_run(steps=3, sft_weight=0.0))
+
+
+def test_departures_are_found_and_the_papers_own_settings_are_none() -> None:
+    fields = {"name": "a", "data": {"table": "t.csv"}, "model": {"id": "llava-hf/llava-v1.6-vicuna-7b-hf"}}
+    paper = Recipe.model_validate(fields)
+    assert [setting.field for setting in departures(paper)] == ["judge.kind"]
+    other = Recipe.model_validate(fields | {"training": {"beta": 0.5, "sft_weight": 0.2}, "merge": {"density": 0.7}})
+    assert {"training.beta", "training.sft_weight", "merge.density"} <= {setting.field for setting in departures(other)}
+    start = next(setting for setting in paper_settings(paper) if setting.field == "training.start_from")
+    assert start.standing == "not given"
+
+
+def test_recipe_yaml_loads_as_a_recipe_and_hides_paths(run: RunResults) -> None:
+    text = recipe_yaml(run.recipe)
+    assert parse_recipe(yaml.safe_load(text)).training == run.recipe.training
+    assert "/somewhere" not in text and "runtime" not in text

@@ -1,0 +1,245 @@
+"""Publish, find, verify: what is damaged is a miss that says why, and nothing is ever half there."""
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline_lib import schemas
+from pipeline_lib.errors import StoreError
+from pipeline_lib.store import ArtifactStore, Manifest, Miss
+
+SCHEMA = pa.schema([pa.field("image", pa.string(), nullable=False), pa.field("score", pa.float64())])
+TABLE = pa.table({"image": ["a.jpg", "b.jpg"], "score": [1.5, None]})
+AT = "steps/generate/k"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "store"))
+
+
+def publish(store: ArtifactStore, address: str = AT, table: pa.Table = TABLE) -> Manifest:
+    with store.attempt() as attempt:
+        attempt.write_table("pairs", table, SCHEMA)
+        (attempt.folder / "more").mkdir()
+        (attempt.folder / "more" / "note.txt").write_text("a note")
+        return store.publish(address, attempt, {"seed": 1})
+
+
+def file_of(store: ArtifactStore, manifest: Manifest, name: str = "pairs.parquet") -> Path:
+    return Path(store.path(manifest.address, manifest.attempt, name))
+
+
+def manifest_path(store: ArtifactStore, address: str = AT) -> Path:
+    return Path(store.path(address, "manifest.json"))
+
+
+def reason(store: ArtifactStore, address: str = AT) -> str:
+    found = store.lookup(address)
+    assert isinstance(found, Miss)
+    return found.reason
+
+
+def test_what_was_published_is_found_read_fetched_and_verified(store: ArtifactStore, tmp_path: Path) -> None:
+    assert reason(store) == "not computed yet"
+    manifest = publish(store)
+    assert store.lookup(AT) == manifest
+    assert manifest.rows == {"pairs": 2} and manifest.arguments == {"seed": 1}
+    assert sorted(manifest.files) == ["more/note.txt", "pairs.parquet"]
+    assert store.read_table(AT, "pairs").equals(schemas.conform(TABLE, SCHEMA))
+    assert store.fetch(AT, tmp_path / "local") == manifest
+    assert (tmp_path / "local" / "more" / "note.txt").read_text() == "a note"
+    assert store.verify(AT) == []
+    with pytest.raises(StoreError, match=r"has no swap\.parquet; it has more/note\.txt, pairs\.parquet"):
+        store.read_table(AT, "swap")
+
+
+def test_a_missing_or_truncated_file_and_a_bad_manifest_are_misses_that_say_why(store: ArtifactStore) -> None:
+    manifest = publish(store)
+    content = file_of(store, manifest).read_bytes()
+    file_of(store, manifest).write_bytes(content[:-1])
+    assert reason(store) == f"damaged: pairs.parquet has {len(content) - 1} bytes instead of {len(content)}"
+    with pytest.raises(StoreError, match=r"damaged: pairs\.parquet has .* run the recipe again"):
+        store.read_table(AT, "pairs")
+    file_of(store, manifest).unlink()
+    assert reason(store) == "damaged: pairs.parquet is missing"
+    assert store.verify(AT) == ["damaged: pairs.parquet is missing"]
+
+    text = manifest_path(store).read_text()
+    for torn in ("", text[:100], "[]", "\xff"):
+        manifest_path(store).write_text(torn, encoding="latin-1")
+        assert reason(store) == "damaged: its manifest cannot be read"
+    other = json.loads(text) | {"schema_version": schemas.VERSION + 1}
+    manifest_path(store).write_text(json.dumps(other))
+    assert "schema version" in reason(store)
+
+
+def test_publishing_replaces_a_damaged_artifact_and_keeps_a_sound_one(store: ArtifactStore) -> None:
+    first = publish(store)
+    assert publish(store) == first  # the second attempt is thrown away
+    file_of(store, first).unlink()
+    second = publish(store)
+    assert second.attempt != first.attempt and store.lookup(AT) == second
+    assert store.verify(AT) == []
+    assert [path.name for path in Path(store.path(AT)).glob("*.json*")] == ["manifest.json"]
+
+
+def test_damage_of_the_same_size_is_seen_by_every_reader(store: ArtifactStore, tmp_path: Path) -> None:
+    manifest = publish(store)
+    content = bytearray(file_of(store, manifest).read_bytes())
+    content[10] ^= 1
+    file_of(store, manifest).write_bytes(bytes(content))
+    assert isinstance(store.lookup(AT), Manifest)
+    for read in (lambda: store.read_table(AT, "pairs"), lambda: store.fetch(AT, tmp_path / "local")):
+        with pytest.raises(StoreError, match=r"pairs\.parquet is damaged .* remove that folder"):
+            read()
+    assert len(store.verify(AT)) == 1 and store.verify(AT)[0].startswith("damaged: pairs.parquet has sha256")
+
+
+def test_equal_tables_give_equal_digests_and_other_tables_others(store: ArtifactStore) -> None:
+    digests = [publish(store, f"{AT}{n}").digest for n in range(2)]
+    parts = pa.concat_tables([TABLE.slice(0, 1), TABLE.slice(1)])
+    assert digests[0] == digests[1] == publish(store, f"{AT}2", parts).digest
+    assert publish(store, f"{AT}3", TABLE.slice(0, 1)).digest != digests[0]
+
+
+def _race(root: str, barrier: "multiprocessing.synchronize.Barrier", damaged: bool, queue: "multiprocessing.Queue") -> None:  # type: ignore[type-arg,name-defined]
+    store = ArtifactStore(root)
+    mine = []
+    for n in range(20):
+        with store.attempt() as attempt:
+            (attempt.folder / "file.txt").write_text(f"written by {os.getpid()}")
+            barrier.wait()
+            mine.append(store.publish(f"steps/s/{n}", attempt, {}).attempt)
+    queue.put(mine)
+
+
+def test_of_two_processes_that_publish_one_address_both_use_the_same_artifact(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for damaged in (False, True):
+        store = ArtifactStore(str(tmp_path / f"store-{damaged}"))
+        if damaged:
+            for n in range(20):
+                publish(store, f"steps/s/{n}")
+                manifest_path(store, f"steps/s/{n}").write_text("torn")
+        barrier, queue = context.Barrier(2), context.Queue()
+        both = [context.Process(target=_race, args=(store.root, barrier, damaged, queue)) for _ in range(2)]
+        for process in both:
+            process.start()
+        used = [queue.get(timeout=60) for _ in both]
+        for process in both:
+            process.join()
+        assert used[0] == used[1]
+        for n, attempt in enumerate(used[0]):
+            found = store.lookup(f"steps/s/{n}")
+            assert isinstance(found, Manifest) and found.attempt == attempt
+            assert store.verify(f"steps/s/{n}") == []
+            assert [path.name for path in Path(store.path(f"steps/s/{n}")).glob("*.json*")] == ["manifest.json"]
+
+
+FULL_DISK = """
+import sys, tempfile
+from pathlib import Path
+from pipeline_lib.errors import StoreError
+from pipeline_lib.store import ArtifactStore
+store = ArtifactStore(sys.argv[1])
+with store.attempt() as attempt:
+    (attempt.folder / "small.txt").write_text("fits")
+    (attempt.folder / "weights.bin").write_bytes(b"0" * (1 << 20))
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+    try:
+        store.publish("steps/train/k", attempt, {})
+    except StoreError as error:
+        print(error)
+"""
+
+
+def test_a_store_that_takes_no_more_bytes_shows_nothing_and_says_so(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert os.strerror(errno.EFBIG) in run.stdout
+    assert "Nothing of it is in the store" in run.stdout and "make room" in run.stdout
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert reason(ArtifactStore(str(tmp_path)), "steps/train/k") == "not computed yet"
+
+
+def test_a_full_disk_is_reported_as_one(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipeline_lib.store.store.os.fsync", full)
+    with pytest.raises(StoreError, match=r"No space left on device\. Nothing of it is in the store"):
+        publish(store)
+    assert [path for path in Path(store.root).rglob("*") if path.is_file()] == []
+    assert reason(store) == "not computed yet"
+
+
+def test_a_store_that_cannot_be_written_is_refused_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    store = ArtifactStore(str(tmp_path / "file" / "store"))
+    with pytest.raises(StoreError, match=r"file/store cannot be written: Not a directory"):
+        store.check_writable()
+    with pytest.raises(StoreError, match=r"cannot publish steps/generate/k .*Not a directory"):
+        publish(store)
+    with pytest.raises(StoreError, match="only a local folder"):
+        ArtifactStore("s3://bucket/store")
+
+
+def test_checking_that_a_store_can_be_written_leaves_it_empty(store: ArtifactStore) -> None:
+    store.check_writable()
+    assert list(Path(store.root).iterdir()) == []
+
+
+def test_retracting_removes_the_manifest_first_and_then_everything(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    order = []
+    monkeypatch.setattr(store.fs, "rm_file", lambda path: (order.append(Path(path).name), os.unlink(path)))
+    remove = type(store.fs).rm
+    monkeypatch.setattr(
+        store.fs, "rm", lambda path, **more: (order.append(Path(path).name), remove(store.fs, path, **more))
+    )
+    store.retract(AT)
+    assert order[:2] == ["manifest.json", "k"]
+    assert reason(store) == "not computed yet" and not Path(store.path(AT)).exists()
+    store.retract(AT)  # nothing there is fine
+
+
+def test_children_are_folders_in_order(store: ArtifactStore) -> None:
+    assert store.children("steps/generate") == []
+    for key in ("b", "a"):
+        publish(store, f"steps/generate/{key}")
+    Path(store.path("steps/generate/stray.txt")).write_text("")
+    assert store.children("steps/generate") == ["a", "b"]
+
+
+def test_pointers_and_copies_for_people_are_replaced_by_the_newest(store: ArtifactStore) -> None:
+    publish(store)
+    for value in (1, 2):
+        store.write_pointer("runs/demo/score_pairs.json", {"value": value})
+        store.copy_out(AT, "runs/demo/report")
+    assert json.loads(Path(store.path("runs/demo/score_pairs.json")).read_text()) == {"value": 2}
+    folder = Path(store.path("runs/demo"))
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert files == ["report/more/note.txt", "report/pairs.parquet", "score_pairs.json"]
+
+
+def test_an_attempt_leaves_no_local_folder_behind(store: ArtifactStore) -> None:
+    with pytest.raises(ZeroDivisionError), store.attempt() as attempt:
+        (attempt.folder / "half.txt").write_text("half")
+        raise ZeroDivisionError
+    assert not attempt.folder.exists()
+
+
+def test_the_limits_of_this_process_are_untouched() -> None:
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
