@@ -89,9 +89,11 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder")] = P
 
 def _self_improve(recipe: Any) -> None:
     _prepare_prefect()
+    from flows.ephemeral_server import tie_server_to_this_process
     from flows.self_improve import self_improve
     from pipeline_lib.store import ArtifactStore
 
+    tie_server_to_this_process()
     self_improve(recipe)
     folder = Path(ArtifactStore(recipe.runtime.store).path(f"runs/{recipe.name}/report"))
     typer.echo("\n" + (folder / "results.txt").read_text(encoding="utf-8"))
@@ -149,6 +151,7 @@ def _prepare_prefect() -> None:
         "PREFECT_LOGGING_EXTRA_LOGGERS": "whyscore",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its default is too short for a busy machine
     }.items():
         os.environ.setdefault(name, value)
     _show_log()

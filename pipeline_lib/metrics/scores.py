@@ -56,9 +56,11 @@ def fit_reference_values(distributions: Array, true: Array) -> Array:
 
 
 def _pearson(a: Array, b: Array) -> Array:
+    defined = (np.ptp(a, axis=-1) > 0) & (np.ptp(b, axis=-1) > 0)  # rounding leaves a constant's deviations above 0
     a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1)))
+        correlation = (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    return np.asarray(np.where(defined, correlation, np.nan))
 
 
 def _rmse(true: Array, predicted: Array) -> Array:

@@ -37,7 +37,7 @@ class ModelResults(NamedTuple):
 
 
 class RunResults(NamedTuple):
-    """A whole run: models in the order of the paper's Table 1 (zero-shot, ite-1 score, ite-2 score, consistency, ..)."""
+    """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, .."""
 
     recipe: Recipe
     model_name: str

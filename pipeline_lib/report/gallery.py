@@ -10,6 +10,7 @@ from PIL.Image import Image
 from pipeline_lib.preference.draw import draw
 from pipeline_lib.report.contents import RunResults
 from pipeline_lib.report.lineage import final, main_line, on_split
+from pipeline_lib.report.score_figures import shown_range
 
 SPREAD = 10
 """One photograph is drawn from each tenth of the test images by true score."""
@@ -73,7 +74,7 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
     names = {image for image, _ in chosen}
     predictions = {model.name: _by_image(model.predictions, names) for model in main_line(results)}
     verdicts = {model.name: _by_image(model.verdicts, names) for model in main_line(results)}
-    low, high = _score_range(predictions)
+    low, high = shown_range(on_split(final(results).predictions, "test")["score"].to_numpy())
     shown = []
     for image, reasons in chosen:
         truth = predictions[final(results).name][image]
@@ -101,15 +102,8 @@ def _by_image(table: Any, names: set[str]) -> dict[str, dict[str, Any]]:
     return {row["image"]: row for row in on_split(table, "test").to_pylist() if row["image"] in names}
 
 
-def _score_range(predictions: dict[str, dict[str, dict[str, Any]]]) -> tuple[float, float]:
-    values = [
-        row[key] for rows in predictions.values() for row in rows.values() for key in ("score", "predicted_fitted")
-    ]
-    return min(values), max(values)
-
-
 def _along(value: float, low: float, high: float) -> float:
-    return (value - low) / (high - low) if high > low else 0.5
+    return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
 def _opinion(model: str, row: dict[str, Any], verdict: dict[str, Any], low: float, high: float) -> Opinion:

@@ -20,10 +20,7 @@ MAX_DOTS = 1500
 def scatter_figures(results: RunResults) -> list[Markup]:
     """True against predicted score on test, for zero-shot, iteration 1 and the final model, on equal axes."""
     models = compared(results)
-    test = [on_split(model.predictions, "test") for model in models]
-    values = np.concatenate([table[name].to_numpy() for table in test for name in ("score", "predicted_fitted")])
-    slack = 0.03 * float(np.ptp(values)) or 0.5
-    limits = float(values.min()) - slack, float(values.max()) + slack
+    limits = shown_range(on_split(models[0].predictions, "test")["score"].to_numpy())
     return [
         draw_svg(
             lambda axes, model=model: _draw_scatter(axes, model, limits),  # type: ignore[misc]
@@ -52,6 +49,15 @@ def digit_figures(results: RunResults) -> list[Markup]:
     ]
 
 
+def shown_range(true: NDArray[np.float64]) -> tuple[float, float]:
+    """The range of scores to draw: that of the true scores and a quarter of it more on both sides.
+
+    Reference values fitted on few images can throw single predictions far out; they must not squash all others.
+    """
+    slack = 0.25 * float(np.ptp(true)) or 0.5
+    return float(true.min()) - slack, float(true.max()) + slack
+
+
 def calibration(
     predicted: NDArray[np.float64], true: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -64,14 +70,13 @@ def _draw_scatter(axes: Axes, model: ModelResults, limits: tuple[float, float]) 
     test = on_split(model.predictions, "test")
     dots = draw_rows(test, min(1.0, MAX_DOTS / test.num_rows), "report:scatter")
     axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
-    axes.scatter(
-        dots["predicted_fitted"].to_numpy(),
-        dots["score"].to_numpy(),
-        s=11,
-        color=shade(SCORE, 0.45),
-        linewidth=0,
-        zorder=2,
-    )
+    predicted, scores = dots["predicted_fitted"].to_numpy(), dots["score"].to_numpy()
+    for marker, of in ((".", _inside(predicted, limits)), ("<", predicted < limits[0]), (">", predicted > limits[1])):
+        x, colour = np.clip(predicted[of], *limits), shade(SCORE, 0.5 if marker == "." else 1.0)
+        axes.scatter(x, scores[of], s=30, marker=marker, color=colour, linewidth=0, zorder=2, clip_on=False)
+    outside = int((~_inside(test["predicted_fitted"].to_numpy(), limits)).sum())
+    if outside:
+        axes.text(0.98, 0.03, f"{outside} outside", transform=axes.transAxes, horizontalalignment="right", color=GREY)
     true = test["score"].to_numpy()
     raw = calibration(test["predicted_unfitted"].to_numpy(), true)
     axes.plot(
@@ -86,6 +91,10 @@ def _draw_scatter(axes: Axes, model: ModelResults, limits: tuple[float, float]) 
     axes.set_ylim(*limits)
     axes.set_box_aspect(1)
     axes.legend(loc="upper left", handlelength=1.6, borderaxespad=0.1, labelspacing=0.2)
+
+
+def _inside(values: NDArray[np.float64], limits: tuple[float, float]) -> NDArray[np.bool_]:
+    return np.asarray((values >= limits[0]) & (values <= limits[1]))
 
 
 def _shares(model: ModelResults) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

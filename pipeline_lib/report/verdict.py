@@ -5,22 +5,24 @@ import math
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report.contents import ModelResults, RunResults
 from pipeline_lib.report.lineage import final, first_trained, unparsed_answers, zero_shot
-from pipeline_lib.report.numerals import CONS, SRCC_UNFITTED, Column, estimate_text, percent, value_text
+from pipeline_lib.report.numerals import CONS, PARSE_RATE, SRCC_UNFITTED, Column, estimate_text, percent, value_text
 
 
 def verdict(results: RunResults) -> list[str]:
     """A conclusion, then the sentences that it rests on.
 
-    Two figures count as different only when their bootstrap intervals are apart, which is cautious: all models answer
-    the same images, so a paired test would tell more of them apart.
+    "Raised" and "lost" are said only where the bootstrap intervals are apart, which is cautious: all models answer the
+    same images, so a paired test would tell more of them apart. "Kept" is said of a figure within the earlier interval.
     """
     base, first, last = zero_shot(results), first_trained(results), final(results)
     if first is base:
         return ["Nothing was trained in this run."]
     sentences = [_conclusion(results), _first_iteration(results, base, first)]
     if last is not first:
-        kept = " and ".join(_against_first(column, first, last) for column in (SRCC_UNFITTED, CONS))
+        kept = " and ".join(_beside(column, first, last) for column in (SRCC_UNFITTED, CONS))
         sentences.append(f"Beside {first.name}, the final model ({last.name}) {kept}.")
+    against_base = " and ".join(_beside(column, base, last) for column in (CONS, PARSE_RATE))
+    sentences.append(f"Beside zero-shot, {last.name} {against_base}.")
     return [*sentences, *collapses(results)]
 
 
@@ -56,7 +58,7 @@ def _conclusion(results: RunResults) -> str:
         return "Self-training improved scoring."
     lost = [column.heading for column in (SRCC_UNFITTED, CONS) if _fell(first, last, column)]
     if lost:
-        return f"Self-training improved scoring, but the final model lost {' and '.join(lost)} after iteration 1."
+        return f"Self-training improved scoring, but the final model did not keep iteration 1’s {' and '.join(lost)}."
     return "Self-training improved scoring, and the final model kept iteration 1’s SRCC and Cons."
 
 
@@ -76,9 +78,9 @@ def _first_iteration(results: RunResults, base: ModelResults, first: ModelResult
     return f"Iteration 1 {verb} unfitted SRCC on test {figures}; the two {level} intervals {overlap}."
 
 
-def _against_first(column: Column, first: ModelResults, last: ModelResults) -> str:
-    before, after = first.metric(column.metric), last.metric(column.metric)
-    name = "unfitted SRCC" if column is SRCC_UNFITTED else column.heading
+def _beside(column: Column, earlier: ModelResults, last: ModelResults) -> str:
+    before, after = earlier.metric(column.metric), last.metric(column.metric)
+    name = {SRCC_UNFITTED: "unfitted SRCC", CONS: "Cons", PARSE_RATE: "its parse rate"}[column]
     figures = f"{value_text(column, before)} to {value_text(column, after)}"
     if math.isnan(before.value) or math.isnan(after.value):
         return f"has no comparable {name} ({figures})"

@@ -30,7 +30,7 @@ class Chat(NamedTuple):
 def render_chat(processor: Any, prompt: str) -> Chat:
     """Render a prompt about one image with the model's own chat template.
 
-    Raises `ModelError` when there is no end token, no image placeholder, or when prompt and answer would be tokenised
+    Raises `ModelError` when there is no end token, no image placeholder, a second begin token, or when prompt and answer would be tokenised
     differently apart and together.
     """
     tokenizer = processor.tokenizer
@@ -67,5 +67,7 @@ def _with_one_begin_token(tokenizer: Any, rendered: str) -> str:
     body = rendered
     while body.startswith(begin):
         body = body[len(begin) :]
+    if begin in body and begin != tokenizer.eos_token:
+        raise ModelError(f"the chat template writes the begin token {begin!r} inside the prompt: {rendered!r}")
     adds_it = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     return begin + body if adds_it or rendered.startswith(begin) else rendered

@@ -57,10 +57,10 @@ def generate_greedy(
     length = inputs["input_ids"].shape[1]
     output = model.generate(**inputs, generation_config=config)[:, length:]
     results = []
-    for row, mask in zip(output.tolist(), inputs["attention_mask"], strict=True):
+    for given, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], output.tolist(), strict=True):
         stop = next((at for at, token in enumerate(row) if token in ends), None)
         used = row if stop is None else row[: stop + 1]
-        text = tokenizer.decode(used, skip_special_tokens=True)
+        text = _continuation(tokenizer, given[mask.bool()].tolist(), used)
         results.append(Generated(text, len(used), stop is not None, int(mask.sum())))
     return results
 
@@ -91,6 +91,13 @@ def _inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
         return_tensors="pt",
     )
     return inputs.to(vlm.device, dtype=vlm.model.dtype)
+
+
+def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
+    # Decoded together with what stands before: some tokenizers drop the blank at the beginning of a text.
+    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    text: str = tokenizer.decode(before + after, **plain)
+    return text[len(tokenizer.decode(before, **plain)) :]
 
 
 def _end_ids(model: Any, tokenizer: Any) -> list[int]:

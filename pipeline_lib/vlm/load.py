@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from pipeline_lib.errors import ModelError
@@ -39,7 +40,7 @@ def load_processor(ref: ModelRef) -> Any:
     """The model's processor; raises `ModelError` when it is missing or cannot render a conversation with an image."""
     try:
         processor = AutoProcessor.from_pretrained(ref.location, revision=ref.revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise ModelError(f"model {ref.name}: its processor cannot be loaded: {error}") from error
     if not isinstance(processor, ProcessorMixin) or not hasattr(processor, "image_processor"):
         raise ModelError(
@@ -52,14 +53,27 @@ def load_processor(ref: ModelRef) -> Any:
 
 
 def load_base(ref: ModelRef, device: torch.device) -> Vlm:
-    """The base without any adapter, in evaluation mode."""
+    """The base without any adapter, in evaluation mode.
+
+    Raises `ModelError` when its files are missing, damaged, or hold too few weights.
+    """
     processor = load_processor(ref)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            ref.location, revision=ref.revision, dtype=getattr(torch, ref.dtype), trust_remote_code=False
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            ref.location,
+            revision=ref.revision,
+            dtype=getattr(torch, ref.dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(f"model {ref.name} cannot be loaded: {error}") from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(f"model {ref.name}: {len(missing)} weight(s) are not in its files, e.g. {missing[0]}")
+    own = model.generation_config  # of which only the special tokens count: how to generate is not the model's choice
+    model.generation_config = GenerationConfig(
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+    )
     return Vlm(model.to(device).eval(), processor, device)
 
 

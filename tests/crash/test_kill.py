@@ -1,8 +1,10 @@
 """Kill the flow at every kind of moment, run it again, and demand the digests of the uninterrupted run."""
 
+import json
 import shutil
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 
@@ -108,3 +110,18 @@ def _recipe(request, folder: Path, store: Path) -> Path:
     path = folder / "demo.yaml"
     path.write_text(yaml.safe_dump(fields))
     return path
+
+
+def test_two_runs_at_once_end_with_one_artifact_a_key(request, uninterrupted, run, tmp_path):
+    recipe = _recipe(request, uninterrupted, tmp_path / "store")
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda _: run(recipe), range(2)))
+    for status, _, log in outcomes:
+        assert status == 0, log[-3000:]
+    both = set(outcomes[0][1]) & set(outcomes[1][1])
+    assert both, "the two runs never worked on the same stage; this test shows nothing"
+    assert digests(tmp_path / "store") == digests(uninterrupted / "store")
+    for manifest in (tmp_path / "store" / "steps").glob("*/*/manifest.json"):
+        attempts = [path.name for path in manifest.parent.iterdir() if path.is_dir()]
+        attempts = [name for name in attempts if name not in {"shards", "checkpoints"}]
+        assert attempts == [json.loads(manifest.read_text())["attempt"]]

@@ -12,7 +12,7 @@ from pipeline_lib.report.contents import RunResults
 from pipeline_lib.report.gallery import choose_rows
 from pipeline_lib.report.html import render_report
 from pipeline_lib.report.lineage import final, on_split
-from pipeline_lib.report.score_figures import calibration
+from pipeline_lib.report.score_figures import calibration, scatter_figures, shown_range
 from pipeline_lib.report.training_figures import running_mean
 
 OpenImage = Callable[[str, str], Image.Image]
@@ -151,6 +151,16 @@ def test_calibration_averages_equal_groups() -> None:
     predicted, true = calibration(np.arange(20.0)[::-1], np.arange(20.0)[::-1] ** 2)
     assert predicted.tolist() == [0.5 + 2 * k for k in range(10)]
     assert true[0] == 0.5 and len(true) == 10
+
+
+def test_one_far_prediction_does_not_squash_the_scatter(run: RunResults) -> None:
+    base = run.models[0]
+    rows = base.predictions.to_pylist()
+    next(row for row in rows if row["split"] == "test")["predicted_fitted"] = -500.0
+    far = base._replace(predictions=pa.Table.from_pylist(rows, schema=base.predictions.schema))
+    figure = scatter_figures(run._replace(models=[far]))[0]
+    assert "1 outside" in figure and "-500" not in figure.replace("−", "-")
+    assert shown_range(np.array([2.0, 6.0])) == (1.0, 7.0)
 
 
 def test_running_mean_keeps_a_constant_and_the_length() -> None:

@@ -1,0 +1,278 @@
+"""DPO on a tiny model: the reference is the base, LoRA sits where it should, and a killed training loses nothing."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tests.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
+from transformers import TrainerCallback
+
+from pipeline_lib import schemas
+from pipeline_lib.errors import DataError, Interrupted, ModelError
+from pipeline_lib.recipe import Training
+from pipeline_lib.store import ArtifactStore
+from pipeline_lib.train import dpo
+from pipeline_lib.train.dpo import train_dpo, usable_pairs
+from pipeline_lib.train.lora import language_linears
+from pipeline_lib.vlm.chat import Chat, render_chat, tokens
+from pipeline_lib.vlm.load import Vlm, load_base
+
+CPU = torch.device("cpu")
+PAIRS = 8
+AT = "steps/train_score/k"
+CONFIG = Training(
+    learning_rate=5e-3, lora_rank=4, batch_size=2, micro_batch_size=1, max_length=400, schedule="linear", beta=0.1
+)
+
+
+def fresh(tiny_model: Path) -> tuple[Vlm, Chat]:
+    vlm = load_base(model_ref(tiny_model), CPU)
+    return vlm, render_chat(vlm.processor, PROMPT)
+
+
+@pytest.fixture
+def train(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[pa.Table, Path]]:
+    """Train four steps on eight pairs; returns the log and the adapter's folder."""
+
+    def run(name: str, *, open_image: Callable[[str, str], Image.Image] = open_picture, **options: Any) -> Any:
+        vlm, chat = fresh(tiny_model)
+        store = options.pop("store", None) or ArtifactStore(str(tmp_path / f"store-{name}"))
+        given: dict[str, Any] = {
+            "config": CONFIG,
+            "learning_rate": CONFIG.learning_rate,
+            "start": None,
+            "seed": 3,
+            "store": store,
+            "address": AT,
+            "checkpoint_every": 2,
+            "gradient_checkpointing": False,
+            "base_name": "tiny",
+            "what": "training",
+            "save_to": tmp_path / name,
+        }
+        log = train_dpo(vlm, chat, preference_pairs(PAIRS, chat.prompt), open_image, **given | options)
+        return log, tmp_path / name
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / "adapter_model.safetensors"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def answer_logp(vlm: Vlm, chat: Chat, image: str, text: str, finished: bool) -> float:
+    """Summed log-probability of an answer behind the prompt, by a plain forward pass of one row."""
+    answer = tokens(vlm.processor.tokenizer, chat.answer(text, finished=finished))
+    given = dict(vlm.processor(images=picture(image), text=chat.prompt, add_special_tokens=False, return_tensors="pt"))
+    given["input_ids"] = torch.cat([given["input_ids"], torch.tensor([answer])], dim=1)
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    with torch.no_grad():
+        logits = vlm.model(**given).logits[0, :-1].double().log_softmax(-1)
+    return float(sum(logits[at - len(answer), token] for at, token in enumerate(answer)))
+
+
+def test_fresh_training_starts_at_ln_2_and_learns(train: Callable[..., Any]) -> None:
+    log, folder = train("a")
+    rows = schemas.conform(log, schemas.TRAINING_LOG).to_pylist()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-3) and rows[0]["reward_margin"] == 0
+    assert rows[-1]["loss"] < rows[0]["loss"] and all(row["grad_norm"] > 0 for row in rows)
+    assert sorted(files(folder)) == ["adapter_config.json", "adapter_model.safetensors"]
+    config = (folder / "adapter_config.json").read_text()
+    assert '"base_model_name_or_path": "tiny"' in config and '"lora_alpha": 8' in config and '"r": 4' in config
+
+
+def test_two_trainings_give_the_same_bytes_and_another_seed_others(train: Callable[..., Any]) -> None:
+    first, second, other = train("a"), train("b"), train("c", seed=4)
+    assert files(first[1]) == files(second[1]) and first[0].equals(second[0])
+    assert files(first[1]) != files(other[1])
+
+
+def test_training_from_an_adapter_is_measured_against_the_base(
+    train: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    _, trained = train("first")
+    config = CONFIG.model_copy(update={"batch_size": PAIRS, "micro_batch_size": 4})
+    start.mkdir()
+    for name, content in files(trained).items():
+        (start / name).write_bytes(content)
+    grown = {name: weight * 3 for name, weight in weights(trained).items()}
+    save_file(grown, start / "adapter_model.safetensors", metadata={"format": "pt"})
+    log, _ = train("second", start=start, config=config)
+
+    from peft import PeftModel
+
+    vlm, chat = fresh(tiny_model)
+    rows = preference_pairs(PAIRS, chat.prompt).to_pylist()
+
+    def logps() -> np.ndarray:
+        return np.array(
+            [
+                [answer_logp(vlm, chat, row["image"], row[side], row[f"{side}_finished"]) for side in ("chosen", "rejected")]
+                for row in rows
+            ]
+        )
+
+    base = logps()
+    vlm = vlm._replace(model=PeftModel.from_pretrained(vlm.model, str(start)).eval())
+    policy = logps()
+    margins = config.beta * ((policy - base)[:, 0] - (policy - base)[:, 1])
+    assert np.abs(margins).mean() > 0.01
+    row = log.to_pylist()[0]
+    assert row["reward_margin"] == pytest.approx(margins.mean(), abs=1e-4)
+    assert row["loss"] == pytest.approx(np.log1p(np.exp(-margins)).mean(), abs=1e-4)
+    assert row["chosen_logp"] == pytest.approx(policy[:, 0].mean(), rel=1e-4)
+
+
+def test_an_adapter_that_does_not_fit_is_refused(train: Callable[..., Any]) -> None:
+    _, folder = train("a")
+    with pytest.raises((ModelError, RuntimeError)):
+        train("b", start=folder, config=CONFIG.model_copy(update={"lora_rank": 8}))
+    kept = dict(list(weights(folder).items())[2:])
+    save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="adapter to start from does not fit: 2 tensors missing"):
+        train("c", start=folder)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_only_the_language_models_linears_are_trained(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, gradient_checkpointing: bool
+) -> None:
+    seen: dict[str, Any] = {}
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            seen["trained"] = [name for name, weight in model.named_parameters() if weight.grad is not None]
+            seen["wanting"] = [name for name, weight in model.named_parameters() if weight.requires_grad]
+            images = torch.rand(1, 3, 16, 16)
+            inner = model.get_base_model().model
+            seen["features"] = inner.get_image_features(pixel_values=images).pooler_output[0].requires_grad
+
+    class Watched(dpo.DPOTrainer):  # type: ignore[misc,name-defined]
+        def __init__(self, **options: Any):
+            super().__init__(**options)
+            self.add_callback(Watch())
+
+    monkeypatch.setattr(dpo, "DPOTrainer", Watched)
+    train("a", gradient_checkpointing=gradient_checkpointing)
+    assert len(seen["trained"]) == 2 * 7 * LAYERS and seen["trained"] == seen["wanting"]
+    assert all(".language_model.layers." in name and ".lora_" in name for name in seen["trained"])
+    assert seen["features"] is False
+
+
+def test_gradient_checkpointing_changes_memory_and_not_weights(train: Callable[..., Any]) -> None:
+    plain, saving = weights(train("a")[1]), weights(train("b", gradient_checkpointing=True)[1])
+    assert all(torch.allclose(plain[name], saving[name], atol=1e-6) for name in plain)
+
+
+def test_the_language_models_linears_are_seven_a_layer(tiny_model: Path) -> None:
+    names = language_linears(fresh(tiny_model)[0].model)
+    assert len(names) == len(set(names)) == 7 * LAYERS
+    assert all(name.startswith("model.language_model.layers.") for name in names)
+
+
+class Killed(BaseException):
+    """Nothing catches it: what a kill leaves behind is in the store alone."""
+
+
+def dying(at: int) -> Callable[[str, str], Image.Image]:
+    """Opens photographs until the given one, then dies."""
+    count = 0
+
+    def open_image(image: str, sha256: str) -> Image.Image:
+        nonlocal count
+        count += 1
+        if count > at:
+            raise Killed
+        return picture(image)
+
+    return open_image
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole_log, whole = train("whole")
+    store = ArtifactStore(str(tmp_path / "store-killed"))
+    with pytest.raises(Killed):
+        train("killed", store=store, open_image=dying(2 + 3 * 2 + 1))
+    assert store.children(f"{AT}/checkpoints") == ["step-00000002"]
+    assert not (tmp_path / "killed").exists()
+    opened: list[str] = []
+    log, resumed = train(
+        "killed", store=store, open_image=lambda image, sha256: (opened.append(image), picture(image))[1]
+    )
+    assert len(opened) < PAIRS + 2  # the first two steps are not done again
+    assert files(resumed) == files(whole) and log.equals(whole_log)
+
+
+def test_a_torn_newest_checkpoint_costs_steps_and_no_weights(train: Callable[..., Any], tmp_path: Path) -> None:
+    _, whole = train("whole")
+    store = ArtifactStore(str(tmp_path / "store-whole"))
+    newest = store.children(f"{AT}/checkpoints")[-1]
+    next(Path(store.path(f"{AT}/checkpoints/{newest}")).glob("*/optimizer.pt")).write_bytes(b"torn")
+    _, again = train("again", store=store)
+    assert files(again) == files(whole)
+
+
+def test_sigterm_leaves_a_checkpoint_from_which_the_same_weights_come(train: Callable[..., Any], tmp_path: Path) -> None:
+    whole_log, whole = train("whole", checkpoint_every=100)
+    store = ArtifactStore(str(tmp_path / "store-stopped"))
+    count = 0
+
+    def stopping(image: str, sha256: str) -> Image.Image:
+        nonlocal count
+        count += 1
+        if count == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return picture(image)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"did at step \d of 4; run the recipe again"):
+        train("stopped", store=store, open_image=stopping, checkpoint_every=100)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert len(store.children(f"{AT}/checkpoints")) == 1
+    log, resumed = train("stopped", store=store, checkpoint_every=100)
+    assert files(resumed) == files(whole) and log.equals(whole_log)
+
+
+def test_few_pairs_make_one_smaller_batch(train: Callable[..., Any]) -> None:
+    log, _ = train("a", config=CONFIG.model_copy(update={"batch_size": 128, "micro_batch_size": 4}))
+    assert log.num_rows == 1 and log["loss"][0].as_py() == pytest.approx(np.log(2), abs=1e-3)
+
+
+def test_the_likelihood_term_is_added_with_its_weight(train: Callable[..., Any]) -> None:
+    plain, _ = train("a")
+    with_sft, _ = train("b", config=CONFIG.model_copy(update={"sft_weight": 1.0}))
+    assert with_sft["loss"][0].as_py() > plain["loss"][0].as_py() + 1
+
+
+def test_rows_that_are_too_long_are_named() -> None:
+    pairs = preference_pairs(8, "p", prompt_tokens=[40, 400, 40, 40, 40, 40, 40, 500])
+    with pytest.raises(DataError, match=r"2 row.s. are longer .* = 400: train-1\.png: 431 tokens, train-7\.png: 531"):
+        usable_pairs(pairs, 400)
+    assert usable_pairs(preference_pairs(3, "p"), 71).num_rows == 3
+    with pytest.raises(DataError, match="3 row"):
+        usable_pairs(preference_pairs(3, "p"), 70)
+
+
+def test_pairs_without_an_explanation_are_left_out() -> None:
+    chosen = ["#Score: 1\n\n#Explain: Good."] * 3
+    rejected = ["#Score: 1\n\n#Explain: Bad.", "#Score: 1\n\n#Explain: \n", "#Score: 1\n\n#Explain:"]
+    pairs = preference_pairs(3, "p", chosen=chosen, rejected=rejected)
+    assert usable_pairs(pairs, 400)["image"].to_pylist() == ["train-0.png"]
+    with pytest.raises(DataError, match="collapsed"):
+        usable_pairs(pairs.slice(1), 400)

@@ -1,0 +1,101 @@
+"""Model directories: what is missing is said; a hub id needs its commit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.tiny import model_ref
+
+from pipeline_lib.errors import ModelError, RecipeError
+from pipeline_lib.recipe import Model
+from pipeline_lib.vlm.check import check_model
+from pipeline_lib.vlm.load import load_base, load_processor, pick_device
+from pipeline_lib.vlm.model_ref import resolve_model
+from pipeline_lib.vlm.prompt import load_prompt
+
+CPU = torch.device("cpu")
+PROMPT = load_prompt("aesthetics_short")
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def test_a_sound_model_is_described(tiny_model: Path) -> None:
+    facts = check_model(model_ref(tiny_model), PROMPT)
+    assert facts["architecture"] == "LlavaForConditionalGeneration" and facts["lora_layers"] == 14
+    assert len(set(facts["score_token_ids"])) == 10 and facts["answer_end"] == "</s>"
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_directory_without_a_processor_is_refused(copy: Path) -> None:
+    (copy / "processor_config.json").unlink()
+    with pytest.raises(ModelError, match="processor"):
+        load_processor(model_ref(copy))
+
+
+def test_a_processor_without_a_chat_template_is_refused(copy: Path) -> None:
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template"):
+        load_processor(model_ref(copy))
+
+
+def test_a_directory_without_weights_is_refused(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no \.safetensors file"):
+        check_model(model_ref(copy), PROMPT)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(model_ref(copy), CPU)
+
+
+def test_torn_weights_are_refused(copy: Path) -> None:
+    content = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(model_ref(copy), CPU)
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused_and_not_filled_with_random_numbers(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    gone = next(name for name in weights if "q_proj" in name and "language_model" in name)
+    del weights[gone]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="1 weight.*q_proj"):
+        load_base(model_ref(copy), CPU)
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        resolve_model(Model(id=str(tmp_path / "empty")))
+    with pytest.raises(ModelError, match="no such directory"):
+        resolve_model(Model(id=str(tmp_path / "absent")))
+    with pytest.raises(ModelError, match="no such directory"):
+        resolve_model(Model(id="a/b/c"))
+    with pytest.raises(ModelError, match=r"give model\.revision"):
+        resolve_model(Model(id="owner/name"))
+    ref = resolve_model(Model(id="owner/name", revision="a" * 40))
+    assert (ref.location, ref.revision, ref.fingerprint) == ("owner/name", "a" * 40, "a" * 40)
+
+
+def test_the_fingerprint_of_a_directory_is_its_content(copy: Path, tiny_model: Path) -> None:
+    ref = resolve_model(Model(id=str(tiny_model)))
+    assert resolve_model(Model(id=str(copy))).fingerprint == ref.fingerprint
+    (copy / "chat_template.jinja").write_text("another")
+    assert resolve_model(Model(id=str(copy))).fingerprint != ref.fingerprint
+
+
+def test_devices_are_taken_at_their_word() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in {"cpu", "cuda", "mps"}
+
+
+def test_prompts_are_files() -> None:
+    prompt = load_prompt("aesthetics")
+    assert prompt.text.startswith("Please evaluate the aesthetic quality") and prompt.text == prompt.text.strip()
+    with pytest.raises(RecipeError, match=r"no file nonsense\.txt in prompts/; there are aesthetics, aesthetics_short"):
+        load_prompt("nonsense")
