@@ -120,7 +120,7 @@ def _parse(overrides: list[str] | None) -> dict[str, Any]:
 
 @contextmanager
 def _errors_for_people() -> Iterator[None]:
-    """Errors that are the input's fault end in a message and status 1 instead of a traceback."""
+    """Errors that are the input's fault end in a message and status 1, Ctrl-C in 130; neither in a traceback."""
     from pipeline_lib.errors import WhyScoreError
 
     try:
@@ -128,6 +128,9 @@ def _errors_for_people() -> Iterator[None]:
     except WhyScoreError as error:
         typer.echo(f"\n{type(error).__name__}: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. What is finished is in the store; run the same command to go on.", err=True)
+        sys.exit(130)
 
 
 def _quiet_libraries() -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
 
 log = logging.getLogger("whyscore.progress")
 
@@ -37,12 +36,6 @@ class Progress:
         elif speed:
             line += f", {speed:.1f}/s, {duration((self.total - self.done) / speed)} left"
         log.info("%s%s", line, f" ({note})" if note else "")
-
-    def over(self, items: Iterator[object]) -> Iterator[object]:
-        """Yield the items, counting one unit after each."""
-        for item in items:
-            yield item
-            self.advance()
 
 
 def duration(seconds: float) -> str:

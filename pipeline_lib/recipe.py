@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class Section(BaseModel):
     """A frozen group of recipe fields; an unknown field is an error, so that a typing mistake is never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -178,10 +178,10 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
     """
     path = Path(path)
     try:
-        fields = yaml.safe_load(path.read_text())
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path} must be a mapping of fields, found {type(fields).__name__}")

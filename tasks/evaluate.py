@@ -1,5 +1,6 @@
 """model, validation and test images -> predictions, reference values, metrics."""
 
+import logging
 from functools import partial
 
 from pipeline_lib import schemas
@@ -9,6 +10,8 @@ from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import Prompt
 from tasks.stage import Work, stage
 
+log = logging.getLogger("whyscore.stage")
+
 
 @stage(version=1)
 def evaluate(
@@ -17,8 +20,9 @@ def evaluate(
     """Predict scores and explanations for validation and test images, and measure the scores (section 4.3)."""
     import pyarrow.compute as pc
 
-    from pipeline_lib.metrics.evaluation import ANSWERS, answer_images, evaluate_answers
+    from pipeline_lib.metrics.evaluation import ANSWERS, answer_images, evaluate_answers, is_collapsed
     from pipeline_lib.progress import Progress
+    from pipeline_lib.store import artifact_key
     from pipeline_lib.store.shards import compute_in_shards
     from pipeline_lib.vlm.chat import render_chat
     from pipeline_lib.vlm.load import load_vlm, pick_device
@@ -39,8 +43,14 @@ def evaluate(
         batch_size=work.runtime.generation_batch_size,
         progress=progress,
     )
-    table = compute_in_shards(work.store, work.address, images, work.runtime.shard_rows, ANSWERS, answers, progress)
+    # Answers depend on the model and the photographs alone: other bootstrap settings do not ask the model again.
+    asked = artifact_key("answers", 1, {"prompt": prompt, "model": model, "photographs": photographs})
+    table = compute_in_shards(
+        work.store, f"answers/{asked}", images, work.runtime.shard_rows, ANSWERS, answers, progress
+    )
     tables = evaluate_answers(table, work.read(photographs.table, "bins"), config, seed)
+    if is_collapsed(tables.metrics, config.min_parse_rate):
+        log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
     work.write("predictions", tables.predictions, schemas.PREDICTIONS)
     work.write("reference_values", tables.reference_values, schemas.REFERENCE_VALUES)
     work.write("metrics", tables.metrics, schemas.METRICS)

@@ -8,14 +8,14 @@ for _name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest
+import pytest  # noqa: E402 - what is imported later reads the settings above
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
 def label_files() -> Path:
-    """Folder with real AADB, AVA and KonIQ label files, beside the repository; a test that wants it is skipped without."""
+    """Real AADB, AVA and KonIQ label files, beside the repository; without them the test is skipped."""
     folder = ROOT.parent / "shared" / "data"
     if not (folder / "imgListTrainRegression_score.txt").exists():
         pytest.skip("the real label files are not on this machine")

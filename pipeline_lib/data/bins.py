@@ -35,7 +35,8 @@ def fit_bins(train_scores: NDArray[np.float64]) -> Bins:
     edges = np.quantile(train_scores, np.arange(1, len(SCORES)) / len(SCORES), method="inverted_cdf")
     bins = assign_bins(train_scores, edges)
     upper = np.append(edges, train_scores.max())
-    means = [train_scores[bins == k].mean() if (bins == k).any() else upper[k] for k in SCORES]
+    # The mean of tied scores can round to just above them.
+    means = [min(train_scores[bins == k].mean(), upper[k]) if (bins == k).any() else upper[k] for k in SCORES]
     return Bins(edges, np.array(means))
 
 

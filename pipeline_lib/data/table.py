@@ -1,7 +1,8 @@
 """Read a user's table of images and scores, and find everything that is wrong with it at once."""
 
 import hashlib
-from pathlib import Path, PurePosixPath
+import posixpath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,8 @@ def read_image_list(data: Data, seed: int) -> ImageList:
     named = rows["image"].str.strip() != ""
     _note(problems, "image path(s) are empty", rows.index[~named] + 2, "line")
     _note(problems, "image path(s) leave the image folder", rows.loc[~rows["image"].map(_is_safe), "image"])
-    _note(problems, "image(s) stand more than once", rows.loc[named & rows["image"].duplicated(), "image"])
+    again = rows["image"].map(posixpath.normpath).duplicated()  # ./1.jpg is 1.jpg
+    _note(problems, "image(s) stand more than once", rows.loc[named & again, "image"])
     scores = pd.to_numeric(rows["score"], errors="coerce").astype(float)
     bad = ~np.isfinite(scores)
     _note(
@@ -77,6 +79,8 @@ def read_image_list(data: Data, seed: int) -> ImageList:
         raise DataError("\n  ".join([f"{data.table}: {len(problems)} problem(s)", *problems]))
     rows = rows[["image", "score", "split", "group"]]
     more = frame[others].rename(columns={name: f"user_{name}" for name in others if name in _RESERVED})
+    if not more.columns.is_unique:
+        raise DataError(f"{data.table}: rename one of the columns {', '.join(more.columns[more.columns.duplicated()])}")
     return ImageList(pd.concat([rows, more], axis=1), Path(data.images or Path(data.table).parent))
 
 
@@ -141,8 +145,8 @@ def _text(column: pd.Series) -> pd.Series:
 
 
 def _is_safe(image: str) -> bool:
-    path = PurePosixPath(image.replace("\\", "/"))
-    return not path.is_absolute() and ".." not in path.parts
+    path = image.replace("\\", "/")
+    return not path.startswith("/") and ".." not in path.split("/")
 
 
 def _note(problems: list[str], what: str, found: object, prefix: str = "") -> None:

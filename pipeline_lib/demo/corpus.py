@@ -89,7 +89,7 @@ def _kind(attribute: str, severity: Severity) -> str:
 def explain(
     severity: Severity, quality_0_9: float, score_0_9: int, rng: np.random.Generator, mixture: Mixture = MIXTURE
 ) -> str:
-    """Write an explanation of `score_0_9` for a picture of these faults; about 25 to 40 tokens.
+    """Write an explanation of `score_0_9` for a picture of these faults; about 20 to 30 tokens.
 
     Three attributes are named, the most striking first: faults where the text is a complaint, else what is fine.
     """

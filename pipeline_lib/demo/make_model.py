@@ -38,10 +38,13 @@ def _save(folder: Path, model: LlavaForConditionalGeneration, processor: LlavaPr
     model.generation_config.do_sample = False
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written for its owner alone, like any temporary file
 
 
 def make_model(out: Path, seed: int, pictures: int, vision_passes: int, language_passes: int) -> None:
     """Train the base VLM and put it at `out` (replaced as a whole), its figures in the model card."""
+    if out.exists() and not (out / "config.json").is_file():
+        raise FileExistsError(f"{out} exists and is no model; remove it or choose another --out")
     began, torch_threads = time.monotonic(), torch.get_num_threads()
     figures: dict[str, float] = {"seed": seed, "pictures": 2 * pictures, "threads": torch_threads}
     torch.manual_seed(seed)

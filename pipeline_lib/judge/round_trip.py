@@ -78,7 +78,7 @@ def load_judge(terms: pa.Table) -> RoundTripJudge:
 
 def grade(stated_score: NDArray[np.float64], recovered_score: NDArray[np.float64]) -> NDArray[np.int8]:
     """Consistency 0..4: 4 when the recovered score is within half a point of the stated one, one less a point."""
-    return np.asarray(np.clip(4 - np.rint(np.abs(stated_score - recovered_score)), 0, 4), dtype=np.int8)
+    return np.asarray(np.clip(4 - np.floor(np.abs(stated_score - recovered_score) + 0.5), 0, 4), dtype=np.int8)
 
 
 def judge_predictions(judge: RoundTripJudge, predictions: pa.Table) -> pa.Table:

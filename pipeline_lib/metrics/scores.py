@@ -25,15 +25,22 @@ def score_metrics(true: Array, predicted: Array, *, samples: int, confidence: fl
     """
     rng = np.random.default_rng(seed)
     n = len(true)
-    drawn = rng.integers(n, size=(samples, n))
-    true_drawn, predicted_drawn = true[drawn], predicted[drawn]
-    ranks_drawn = stats.rankdata(true_drawn, axis=1), stats.rankdata(predicted_drawn, axis=1)
+    spreads: dict[str, list[Array]] = {"plcc": [], "srcc": [], "rmse": []}
+    block = max(1, 2_000_000 // n)  # resamples at a time: memory stays bounded for any number of images
+    for start in range(0, samples, block):
+        drawn = rng.integers(n, size=(min(block, samples - start), n))
+        a, b = true[drawn], predicted[drawn]
+        spreads["plcc"].append(_pearson(a, b))
+        spreads["srcc"].append(_pearson(stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)))
+        spreads["rmse"].append(_rmse(a, b))
     figures = {
-        "plcc": (_pearson(true, predicted), _pearson(true_drawn, predicted_drawn)),
-        "srcc": (_pearson(stats.rankdata(true), stats.rankdata(predicted)), _pearson(*ranks_drawn)),
-        "rmse": (_rmse(true, predicted), _rmse(true_drawn, predicted_drawn)),
+        "plcc": _pearson(true, predicted),
+        "srcc": _pearson(stats.rankdata(true), stats.rankdata(predicted)),
+        "rmse": _rmse(true, predicted),
     }
-    return {name: _estimate(float(value), spread, confidence, n) for name, (value, spread) in figures.items()}
+    return {
+        name: _estimate(float(value), np.concatenate(spreads[name]), confidence, n) for name, value in figures.items()
+    }
 
 
 def mean_estimate(values: Array, *, samples: int, confidence: float, seed: int) -> Estimate:

@@ -52,7 +52,12 @@ class Attempt:
     def write_table(self, name: str, table: pa.Table, schema: pa.Schema, *, extra_columns: bool = False) -> None:
         """Write `<name>.parquet` in the given schema and note its rows for the manifest."""
         path = self.folder / f"{name}.parquet"
-        self.rows[name] = schemas.write_parquet(path, table, schema, extra_columns=extra_columns)
+        try:
+            self.rows[name] = schemas.write_parquet(path, table, schema, extra_columns=extra_columns)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {path} ({error}); make room there, or set TMPDIR to another folder"
+            ) from error
 
 
 class ArtifactStore:
@@ -141,15 +146,13 @@ class ArtifactStore:
             **environment(),
         )
         try:
-            for file in files:
-                self._put(attempt.folder / file, self.path(address, name, file))
-            published = self._create_manifest(address, manifest)
-        except OSError as error:
+            with self._writing(address):
+                for file in files:
+                    self._put(attempt.folder / file, self.path(address, name, file))
+                published = self._create_manifest(address, manifest)
+        except StoreError:
             self._remove_attempt(address, name)
-            raise StoreError(
-                f"cannot publish {address} in {self.root}: {error.strerror or error}. Nothing of it is in the store;"
-                " make room or give another runtime.store and run again"
-            ) from error
+            raise
         if published.attempt != name:
             self._remove_attempt(address, name)
             log.info("%s was published by another run meanwhile; using that one", address)
@@ -206,20 +209,33 @@ class ArtifactStore:
     def write_pointer(self, path: str, value: dict[str, Any]) -> None:
         """Write a small JSON file for people, e.g. `runs/demo/iteration-02/score_pairs.json`; the newest wins."""
         full = self.path(path)
-        self.fs.makedirs(os.path.dirname(full), exist_ok=True)
         temporary = f"{full}.{uuid.uuid4().hex[:8]}"
-        self.fs.pipe_file(temporary, (json.dumps(value, indent=2) + "\n").encode())
-        self.fs.mv(temporary, full)
+        with self._writing(path):
+            self.fs.makedirs(os.path.dirname(full), exist_ok=True)
+            self.fs.pipe_file(temporary, (json.dumps(value, indent=2) + "\n").encode())
+            self.fs.mv(temporary, full)
 
     def copy_out(self, address: str, path: str) -> None:
         """Copy an artifact's files to a folder of the store for people, e.g. `runs/demo/report`; the newest wins."""
         manifest = self._hit(address)
         for name in manifest.files:
             target = self.path(path, name)
-            self.fs.makedirs(os.path.dirname(target), exist_ok=True)
             temporary = f"{target}.{uuid.uuid4().hex[:8]}"
-            self.fs.cp_file(self.path(address, manifest.attempt, name), temporary)
-            self.fs.mv(temporary, target)
+            with self._writing(path):
+                self.fs.makedirs(os.path.dirname(target), exist_ok=True)
+                self.fs.cp_file(self.path(address, manifest.attempt, name), temporary)
+                self.fs.mv(temporary, target)
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Turn the operating system's refusal into an error that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot publish {what} in {self.root}: {error.strerror or error}. Nothing of it is in the store;"
+                " make room or give another runtime.store and run again"
+            ) from error
 
     def _hit(self, address: str) -> Manifest:
         manifest = self.lookup(address)

@@ -30,8 +30,8 @@ class Chat(NamedTuple):
 def render_chat(processor: Any, prompt: str) -> Chat:
     """Render a prompt about one image with the model's own chat template.
 
-    Raises `ModelError` when there is no end token, no image placeholder, a second begin token, or when prompt and answer would be tokenised
-    differently apart and together.
+    Raises `ModelError` when there is no end token, no image placeholder, a second begin token, or when prompt and
+    answer would be tokenised differently apart and together.
     """
     tokenizer = processor.tokenizer
     content = [{"type": "image"}, {"type": "text", "text": prompt}]

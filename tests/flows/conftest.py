@@ -24,7 +24,9 @@ class Watched:
     def __init__(self, messages: list[str], prefect_messages: list[str]):
         self.cached = [line.split(":")[0] for line in messages if ": cached [" in line]
         self.computed = [line.split(":")[0] for line in messages if ": computing [" in line]
-        self.prefect_states = [line.removeprefix("Finished in state ") for line in prefect_messages if "in state" in line]
+        self.prefect_states = [
+            line.removeprefix("Finished in state ") for line in prefect_messages if "in state" in line
+        ]
 
 
 @contextmanager

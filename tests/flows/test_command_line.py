@@ -32,7 +32,9 @@ def test_help_is_quick_and_light():
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        answer = subprocess.run([sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True, check=True)
+        answer = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True, check=True
+        )
         times.append(time.perf_counter() - start)
     assert "doctor" in answer.stdout
     assert min(times) < 0.5

@@ -75,7 +75,7 @@ def test_a_file_that_is_no_recipe_is_refused_with_its_path(tmp_path: Path) -> No
         load_recipe(write(tmp_path, "- a\n"))
     with pytest.raises(RecipeError, match="is not valid YAML"):
         load_recipe(write(tmp_path, "a: [b\n"))
-    with pytest.raises(RecipeError, match="--set name.x: name is not a section"):
+    with pytest.raises(RecipeError, match=r"--set name\.x: name is not a section"):
         load_recipe(write(tmp_path, "name: r\n"), {"name.x": 1})
 
 

@@ -1,5 +1,6 @@
 """Ten quantile bins: a score on an edge belongs to the bin below, on real, tied and made-up scores."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_the_table_says_what_is_in_each_bin() -> None:
     table = schemas.conform(bins_table(bins, assign_bins(scores, bins.edges)), schemas.BINS).to_pylist()
     assert [row["train_images"] for row in table] == [1, 1, 1, 1, 5, 0, 0, 0, 0, 1]
     assert table[0]["lower"] == -np.inf and table[9]["upper"] == np.inf
-    assert all(below["upper"] == above["lower"] for below, above in zip(table, table[1:], strict=False))
+    assert all(below["upper"] == above["lower"] for below, above in itertools.pairwise(table))
 
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)

@@ -115,7 +115,7 @@ def test_a_blank_image_path_in_a_parquet_table_is_empty_too(tmp_path: Path, blan
     table = frame()
     table.loc[0, "image"] = blank
     pq.write_table(pa.Table.from_pandas(table), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="1 image path.s. are empty"):
+    with pytest.raises(DataError, match=r"1 image path.s. are empty"):
         read_image_list(Data(table=str(tmp_path / "t.parquet")), 0)
 
 

@@ -3,20 +3,22 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.tiny import preference_pairs
 
 from pipeline_lib import schemas
 from pipeline_lib.errors import DataError
 from pipeline_lib.judge.round_trip import Fitted, fit_judge, grade, judge_predictions, load_judge
 from pipeline_lib.judge.summary import cons_metrics, draw_for_judge
 from pipeline_lib.recipe import Evaluation
+from tests.tiny import preference_pairs
 
+NO_DIGITS = str.maketrans("0123456789", " " * 10)
 WORDS = ["awful", "bad", "weak", "dull", "plain", "fair", "pleasant", "good", "fine", "superb"]
 
 
 def text(score: int, rng: np.random.Generator) -> str:
     filler = rng.choice(["light", "colour", "subject", "frame", "sky"], 3)
-    return f"The {filler[0]} is {WORDS[score]}, the {filler[1]} {WORDS[score]} and the {filler[2]} {WORDS[score]}."
+    praise = f"the {filler[1]} {WORDS[score]} and the {filler[2]} {WORDS[score]}"
+    return f"The {filler[0]} is {WORDS[score]}, {praise}, which earns {score}{score} points."
 
 
 def score_pairs(count: int = 60) -> pa.Table:
@@ -67,9 +69,11 @@ def test_a_judge_from_its_table_recovers_the_same_scores(fitted: Fitted) -> None
     given = [(row[side].partition("#Explain:")[2].strip(), row[score]) for row in rows
              for side, score in (("chosen", "true_score"), ("rejected", "wrong_score"))]  # fmt: skip
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    features = vectorizer.fit_transform([t for t, _ in given])
+    features = vectorizer.fit_transform([t.translate(NO_DIGITS) for t, _ in given])
     ridge = Ridge(alpha=1.0).fit(features, [float(s) for _, s in given])
-    np.testing.assert_allclose(once, np.clip(ridge.predict(vectorizer.transform(texts)), 0, 9), atol=1e-2)
+    np.testing.assert_allclose(
+        once, np.clip(ridge.predict(vectorizer.transform([t.translate(NO_DIGITS) for t in texts])), 0, 9), atol=1e-2
+    )
 
 
 def test_the_holdout_is_of_images_the_checked_judge_did_not_see(fitted: Fitted) -> None:

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from tests.tiny import PROMPT, image_table, model_ref, open_picture
 
 from pipeline_lib import schemas
 from pipeline_lib.metrics.evaluation import ANSWERS, Evaluated, answer_images, evaluate_answers, is_collapsed
@@ -16,6 +15,7 @@ from pipeline_lib.recipe import Evaluation
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
 from pipeline_lib.vlm.score_tokens import resolve_score_tokens
+from tests.tiny import PROMPT, image_table, model_ref, open_picture
 
 MEANS = np.linspace(10, 100, 10)
 BINS = pa.table({"bin": range(10), "mean_score": MEANS})

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import PROMPT, image_table, model_ref, open_picture, picture
 
 from pipeline_lib import schemas
 from pipeline_lib.preference.draw import draw, draw_rows
@@ -13,6 +12,7 @@ from pipeline_lib.preference.score_pairs import choose_training_images, draw_wro
 from pipeline_lib.progress import Progress
 from pipeline_lib.vlm.chat import render_chat, tokens
 from pipeline_lib.vlm.load import load_base
+from tests.tiny import PROMPT, image_table, model_ref, open_picture, picture
 
 
 def test_a_draw_depends_on_purpose_and_name_alone_and_is_even() -> None:

@@ -1,9 +1,8 @@
 """The swap: the rejected answer keeps its text and states the true score."""
 
-from tests.tiny import preference_pairs
-
 from pipeline_lib import schemas
 from pipeline_lib.preference.swap import make_consistency_pairs, swap_scores
+from tests.tiny import preference_pairs
 
 
 def test_only_the_score_of_the_rejected_answer_changes() -> None:

@@ -4,10 +4,10 @@ import errno
 import json
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -111,7 +111,7 @@ def test_equal_tables_give_equal_digests_and_other_tables_others(store: Artifact
     assert publish(store, f"{AT}3", TABLE.slice(0, 1)).digest != digests[0]
 
 
-def _race(root: str, barrier: "multiprocessing.synchronize.Barrier", damaged: bool, queue: "multiprocessing.Queue") -> None:  # type: ignore[type-arg,name-defined]
+def _race(root: str, barrier: Any, queue: Any) -> None:
     store = ArtifactStore(root)
     mine = []
     for n in range(20):
@@ -131,7 +131,7 @@ def test_of_two_processes_that_publish_one_address_both_use_the_same_artifact(tm
                 publish(store, f"steps/s/{n}")
                 manifest_path(store, f"steps/s/{n}").write_text("torn")
         barrier, queue = context.Barrier(2), context.Queue()
-        both = [context.Process(target=_race, args=(store.root, barrier, damaged, queue)) for _ in range(2)]
+        both = [context.Process(target=_race, args=(store.root, barrier, queue)) for _ in range(2)]
         for process in both:
             process.start()
         used = [queue.get(timeout=60) for _ in both]
@@ -145,9 +145,29 @@ def test_of_two_processes_that_publish_one_address_both_use_the_same_artifact(tm
             assert [path.name for path in Path(store.path(f"steps/s/{n}")).glob("*.json*")] == ["manifest.json"]
 
 
+def test_an_artifact_that_appears_while_another_run_looks_is_not_removed(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest that was in the way is gone at the second look, and another run's comes right after it."""
+    other = ArtifactStore(store.root)
+    create, lookup, published = store._create_if_absent, store.lookup, []
+    monkeypatch.setattr(store, "_create_if_absent", lambda *given: bool(published) and create(*given))
+
+    def look(address: str) -> Manifest | Miss:
+        found = lookup(address)
+        if not published:
+            published.append(publish(other))
+        return found
+
+    monkeypatch.setattr(store, "lookup", look)
+    assert publish(store) == published[0]
+    assert other.lookup(AT) == published[0]
+
+
 FULL_DISK = """
 import sys, tempfile
 from pathlib import Path
+from typing import Any
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store import ArtifactStore
 store = ArtifactStore(sys.argv[1])
@@ -239,7 +259,3 @@ def test_an_attempt_leaves_no_local_folder_behind(store: ArtifactStore) -> None:
         (attempt.folder / "half.txt").write_text("half")
         raise ZeroDivisionError
     assert not attempt.folder.exists()
-
-
-def test_the_limits_of_this_process_are_untouched() -> None:
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
 from transformers import TrainerCallback
 
 from pipeline_lib import schemas
@@ -24,6 +23,7 @@ from pipeline_lib.train.dpo import train_dpo, usable_pairs
 from pipeline_lib.train.lora import language_linears
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm, load_base
+from tests.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
 
 CPU = torch.device("cpu")
 PAIRS = 8
@@ -94,6 +94,13 @@ def test_fresh_training_starts_at_ln_2_and_learns(train: Callable[..., Any]) -> 
     assert '"base_model_name_or_path": "tiny"' in config and '"lora_alpha": 8' in config and '"r": 4' in config
 
 
+def test_saving_an_adapter_asks_no_hub_for_the_base(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda name, *_: asked.append(name))
+    train("a")
+    assert asked == []
+
+
 def test_two_trainings_give_the_same_bytes_and_another_seed_others(train: Callable[..., Any]) -> None:
     first, second, other = train("a"), train("b"), train("c", seed=4)
     assert files(first[1]) == files(second[1]) and first[0].equals(second[0])
@@ -121,7 +128,10 @@ def test_training_from_an_adapter_is_measured_against_the_base(
     def logps() -> np.ndarray:
         return np.array(
             [
-                [answer_logp(vlm, chat, row["image"], row[side], row[f"{side}_finished"]) for side in ("chosen", "rejected")]
+                [
+                    answer_logp(vlm, chat, row["image"], row[side], row[f"{side}_finished"])
+                    for side in ("chosen", "rejected")
+                ]
                 for row in rows
             ]
         )
@@ -205,17 +215,22 @@ def dying(at: int) -> Callable[[str, str], Image.Image]:
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     train: Callable[..., Any], tmp_path: Path
 ) -> None:
-    whole_log, whole = train("whole")
+    opened: list[str] = []
+
+    def counting(image: str, sha256: str) -> Image.Image:
+        opened.append(image)
+        return picture(image)
+
+    whole_log, whole = train("whole", open_image=counting)
+    in_all = len(opened)
     store = ArtifactStore(str(tmp_path / "store-killed"))
     with pytest.raises(Killed):
-        train("killed", store=store, open_image=dying(2 + 3 * 2 + 1))
+        train("killed", store=store, open_image=dying(7))
     assert store.children(f"{AT}/checkpoints") == ["step-00000002"]
     assert not (tmp_path / "killed").exists()
-    opened: list[str] = []
-    log, resumed = train(
-        "killed", store=store, open_image=lambda image, sha256: (opened.append(image), picture(image))[1]
-    )
-    assert len(opened) < PAIRS + 2  # the first two steps are not done again
+    opened.clear()
+    log, resumed = train("killed", store=store, open_image=counting)
+    assert len(opened) == in_all - 2 * CONFIG.batch_size  # the first two steps are not done again
     assert files(resumed) == files(whole) and log.equals(whole_log)
 
 
@@ -228,7 +243,9 @@ def test_a_torn_newest_checkpoint_costs_steps_and_no_weights(train: Callable[...
     assert files(again) == files(whole)
 
 
-def test_sigterm_leaves_a_checkpoint_from_which_the_same_weights_come(train: Callable[..., Any], tmp_path: Path) -> None:
+def test_sigterm_leaves_a_checkpoint_from_which_the_same_weights_come(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
     whole_log, whole = train("whole", checkpoint_every=100)
     store = ArtifactStore(str(tmp_path / "store-stopped"))
     count = 0

@@ -1,11 +1,11 @@
 """The conversation as a string: one begin token, an end token, and the same tokens apart and together."""
 
 import pytest
-from tests.tiny import BOS, EOS, TEMPLATE, build_processor, byte_level_tokenizer, sentencepiece_tokenizer
 
 from pipeline_lib.errors import ModelError
 from pipeline_lib.vlm.answer import answer_prefix, parse_answer
 from pipeline_lib.vlm.chat import render_chat, tokens
+from tests.tiny import BOS, EOS, TEMPLATE, build_processor, byte_level_tokenizer, sentencepiece_tokenizer
 
 WITHOUT_BOS = TEMPLATE.removeprefix("{{ bos_token }}")
 
@@ -28,7 +28,8 @@ def test_there_is_exactly_one_begin_token(make, before: str) -> None:  # type: i
     processor = build_processor(make(), before + WITHOUT_BOS)
     chat = render_chat(processor, "Rate the look.")
     assert chat.prompt == "<s>USER: <image>\nRate the look. ASSISTANT:"
-    assert tokens(processor.tokenizer, chat.prompt + chat.answer("#Score: 7")).count(processor.tokenizer.bos_token_id) == 1
+    ids = tokens(processor.tokenizer, chat.prompt + chat.answer("#Score: 7"))
+    assert ids.count(processor.tokenizer.bos_token_id) == 1
 
 
 def test_a_template_without_a_begin_token_gets_it_when_the_tokenizer_would_add_it() -> None:

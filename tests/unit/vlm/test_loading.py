@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import model_ref
 
 from pipeline_lib.errors import ModelError, RecipeError
 from pipeline_lib.recipe import Model
@@ -15,6 +14,7 @@ from pipeline_lib.vlm.check import check_model
 from pipeline_lib.vlm.load import load_base, load_processor, pick_device
 from pipeline_lib.vlm.model_ref import resolve_model
 from pipeline_lib.vlm.prompt import load_prompt
+from tests.tiny import model_ref
 
 CPU = torch.device("cpu")
 PROMPT = load_prompt("aesthetics_short")
@@ -64,7 +64,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused_and_not_filled_with_random_
     gone = next(name for name in weights if "q_proj" in name and "language_model" in name)
     del weights[gone]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="1 weight.*q_proj"):
+    with pytest.raises(ModelError, match=r"1 weight.*q_proj"):
         load_base(model_ref(copy), CPU)
 
 

@@ -1,12 +1,12 @@
 """The ten score tokens, found in context for separate and fused tokenizers, refused for others."""
 
 import pytest
-from tests.tiny import PROMPT, build_processor, byte_level_tokenizer, sentencepiece_tokenizer
 
 from pipeline_lib.errors import ModelError
 from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.score_tokens import resolve_score_tokens
+from tests.tiny import PROMPT, build_processor, byte_level_tokenizer, sentencepiece_tokenizer
 
 
 @pytest.mark.parametrize(
