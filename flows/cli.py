@@ -73,11 +73,7 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder")] = P
         from pipeline_lib.store import ArtifactStore
 
         artifacts = ArtifactStore(str(store))
-        addresses = [
-            f"steps/{stage}/{key}"
-            for stage in artifacts.children("steps")
-            for key in artifacts.children(f"steps/{stage}")
-        ]
+        addresses = list(artifacts.addresses())
         damaged = 0
         for address in addresses:
             for problem in artifacts.verify(address):

@@ -199,6 +199,13 @@ class ArtifactStore:
             return []
         return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
 
+    def addresses(self) -> Iterator[str]:
+        """Every artifact in the store, shards and checkpoints included, sorted."""
+        for path in sorted(self.fs.find(self.root)):
+            folder, _, name = path.rpartition("/")
+            if name == "manifest.json":
+                yield folder.removeprefix(self.root + "/")
+
     def retract(self, address: str) -> None:
         """Remove an artifact, its manifest first, so that no reader ever sees a manifest without its files."""
         with contextlib.suppress(FileNotFoundError):

@@ -106,7 +106,7 @@ def _recipe(request, folder: Path, store: Path) -> Path:
         return write_small_recipe(folder, store)
     fields = yaml.safe_load((RECIPES / "demo.yaml").read_text())
     fields["data"]["table"] = str(write_dataset(folder / "data", 0))
-    fields["runtime"]["store"] = str(store)
+    fields["runtime"] |= {"store": str(store), "shard_rows": 1024}  # shards' boundaries are killed at in the small run
     path = folder / "demo.yaml"
     path.write_text(yaml.safe_dump(fields))
     return path

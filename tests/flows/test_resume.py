@@ -45,7 +45,8 @@ def test_a_run_computes_every_stage_once_and_leaves_a_report(finished):
     pointer = json.loads((folder / "store/runs/small/iteration-02/consistency_pairs.json").read_text())
     table = ArtifactStore(str(folder / "store")).read_table(pointer["address"], "consistency_pairs")
     assert table.num_rows == 40
-    assert all(text.startswith(f"#Score: {s}\n") for text, s in zip(*_columns(table, "rejected", "true_score")))
+    for row in table.to_pylist():
+        assert row["rejected"].startswith(f"#Score: {row['true_score']}\n")
 
 
 def test_a_finished_run_computes_nothing(again, run_flow):
@@ -91,11 +92,17 @@ def test_a_changed_field_recomputes_what_depends_on_it(again, run_flow, finished
     assert run_flow(changed).computed == computed
 
 
+def test_other_figures_from_the_same_answers_do_not_ask_the_model_again(again, run_flow, finished, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("pipeline_lib.vlm.load.load_vlm", refuse)
+    changed = {"runtime.store": again.runtime.store, "evaluation.confidence": 0.9}
+    watched = run_flow(load_recipe(finished[0] / "small.yaml", changed))
+    assert watched.computed == [s for s in STAGES if "evaluate" in s or " judge" in s] + ["report"]
+
+
 def test_a_new_prefect_database_and_lost_prefect_results_change_nothing(again, run_flow):
     shutil.rmtree(Path(again.runtime.store) / "prefect")
     with prefect_test_harness(server_startup_timeout=120):
         assert run_flow(again).computed == []
-
-
-def _columns(table, *names):
-    return [table[name].to_pylist() for name in names]
