@@ -77,7 +77,9 @@ def self_improve(recipe: Recipe) -> ArtifactRef:
 
         pairs = swap(at, recipe.swap, score_pairs, seed, iteration, label=ite)
         keep(f"{folder}/consistency_pairs", pairs)
-        consistency = train_consistency(at, training, prompt, model, photographs, pairs, seed, iteration, label=ite)
+        consistency = train_consistency(
+            at, training, recipe.consistency, prompt, model, photographs, pairs, seed, iteration, label=ite
+        )
         keep(f"{folder}/consistency/adapter", consistency)
         evaluate_and_judge(iteration, "consistency", model.with_adapter(consistency), consistency)
 

@@ -84,9 +84,6 @@ class Training(Section):
     decay_per_iteration: float = Field(
         0.8, gt=0, le=1, description="The learning rate of iteration n is lr x this^(n-1)"
     )
-    consistency_learning_rate_factor: float = Field(
-        1.0, gt=0, description="Learning rate of the consistency branch over that of the score branch (paper: 1)"
-    )
     beta: float = Field(0.1, gt=0, description="DPO's beta")
     sft_weight: float = Field(
         0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps the format; paper: none"
@@ -107,6 +104,12 @@ class Training(Section):
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
         return self
+
+
+class Consistency(Section):
+    """Where the consistency branch is trained otherwise than the score branch."""
+
+    learning_rate_factor: float = Field(1.0, gt=0, description="Learning rate over training.learning_rate (paper: 1)")
 
 
 class Merge(Section):
@@ -164,6 +167,7 @@ class Recipe(Section):
     generation: Generation = Generation()
     swap: Swap = Swap()
     training: Training = Training()
+    consistency: Consistency = Consistency()
     merge: Merge = Merge()
     evaluation: Evaluation = Evaluation()
     judge: Judge = Judge()

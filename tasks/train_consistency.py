@@ -1,7 +1,7 @@
 """consistency pairs, model -> consistency adapter."""
 
 from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.recipe import Training
+from pipeline_lib.recipe import Consistency, Training
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import Prompt
@@ -13,6 +13,7 @@ from tasks.train import train
 def train_consistency(
     work: Work,
     config: Training,
+    consistency: Consistency,
     prompt: Prompt,
     model: ModelRef,
     photographs: Photographs,
@@ -21,5 +22,5 @@ def train_consistency(
     iteration: int,
 ) -> None:
     """DPO on the consistency pairs: with the score fixed, prefer the explanation written for it (section 3.2)."""
-    rate = config.learning_rate * config.consistency_learning_rate_factor
+    rate = config.learning_rate * consistency.learning_rate_factor
     train(work, config, prompt, model, photographs, consistency_pairs, "consistency_pairs", rate, seed, iteration)

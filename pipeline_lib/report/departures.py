@@ -28,7 +28,7 @@ _PAPER: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "swap.fraction": ("1 (AADB) or 0.3 (AVA)", lambda value: value in (1, 0.3)),
     "training.learning_rate": ("3e-05, 5e-05 or 0.0001, by model", lambda value: value in (3e-5, 5e-5, 1e-4)),
     "training.decay_per_iteration": ("0.8", lambda value: value == 0.8),
-    "training.consistency_learning_rate_factor": ("1", lambda value: value == 1),
+    "consistency.learning_rate_factor": ("1", lambda value: value == 1),
     "training.beta": ("0.1 or 0.2, by model", lambda value: value in (0.1, 0.2)),
     "training.sft_weight": ("0: no such term in the paper", lambda value: value == 0),
     "training.lora_rank": ("16 or 64, by model", lambda value: value in (16, 64)),

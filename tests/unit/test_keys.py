@@ -21,15 +21,17 @@ HANDED = {
     "discretize": ("data", "seed"),
     "generate": ("generation", "model", "prompt", "seed"),
     "swap": ("swap", "seed"),
-    "train": ("training", "model", "prompt", "seed"),
+    "train_score": ("training", "model", "prompt", "seed"),
+    "train_consistency": ("training", "consistency", "model", "prompt", "seed"),
     "ties_merge": ("merge", "model"),
     "evaluate": ("evaluation", "model", "prompt", "seed"),
     "fit_judge": ("judge", "seed"),
     "judge": ("judge", "evaluation", "seed"),
 }
-MODEL = {"check_model", "generate", "train", "ties_merge", "evaluate"}
-PROMPT = {"check_model", "generate", "train", "evaluate"}
-SEED = {"discretize", "generate", "swap", "train", "evaluate", "fit_judge", "judge"}
+TRAIN = {"train_score", "train_consistency"}
+MODEL = {"check_model", "generate", *TRAIN, "ties_merge", "evaluate"}
+PROMPT = {"check_model", "generate", *TRAIN, "evaluate"}
+SEED = {"discretize", "generate", "swap", *TRAIN, "evaluate", "fit_judge", "judge"}
 ONLY_WHERE: set[str] = set()
 
 # field -> another value, and the stages whose key it changes by itself
@@ -56,19 +58,19 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "generation.fraction": (0.5, {"generate"}),
     "generation.min_distance": (2, {"generate"}),
     "swap.fraction": (0.3, {"swap"}),
-    "training.learning_rate": (1e-3, {"train"}),
-    "training.decay_per_iteration": (1.0, {"train"}),
-    "training.consistency_learning_rate_factor": (0.5, {"train"}),
-    "training.beta": (0.2, {"train"}),
-    "training.sft_weight": (1.0, {"train"}),
-    "training.lora_rank": (8, {"train"}),
-    "training.batch_size": (64, {"train"}),
-    "training.micro_batch_size": (2, {"train"}),
-    "training.epochs": (2, {"train"}),
-    "training.schedule": ("cosine", {"train"}),
-    "training.max_grad_norm": (0.5, {"train"}),
-    "training.max_length": (512, {"train"}),
-    "training.start_from": ("fresh", {"train"}),
+    "training.learning_rate": (1e-3, TRAIN),
+    "training.decay_per_iteration": (1.0, TRAIN),
+    "training.beta": (0.2, TRAIN),
+    "training.sft_weight": (1.0, TRAIN),
+    "training.lora_rank": (8, TRAIN),
+    "training.batch_size": (64, TRAIN),
+    "training.micro_batch_size": (2, TRAIN),
+    "training.epochs": (2, TRAIN),
+    "training.schedule": ("cosine", TRAIN),
+    "training.max_grad_norm": (0.5, TRAIN),
+    "training.max_length": (512, TRAIN),
+    "training.start_from": ("fresh", TRAIN),
+    "consistency.learning_rate_factor": (0.5, {"train_consistency"}),
     "merge.weights": ((1.0, 0.5), {"ties_merge"}),
     "merge.density": (0.2, {"ties_merge"}),
     "merge.majority_sign_method": ("total", {"ties_merge"}),
@@ -163,7 +165,7 @@ def test_the_table_of_sections_is_that_of_the_stages() -> None:
     for call in ast.walk(flow):
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             continue
-        stage = "train" if call.func.id.startswith("train_") else call.func.id
+        stage = call.func.id
         if stage not in HANDED:
             continue
         for argument in call.args:
