@@ -91,12 +91,12 @@ def test_sigterm_leaves_a_checkpoint_and_a_plain_message(request, uninterrupted,
     shutil.copytree(uninterrupted / "store", tmp_path / "store")
     recipe = _recipe(request, uninterrupted, tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / "steps" / "train_consistency")
-    status, _, log = run(recipe, "terminate 1")
+    status, _, log = run(recipe, "terminate 2")  # comes after step 2, so the running step is the third
     assert status == 1
     assert "asked to stop" in log and "run the recipe again" in log
     status, _, log = run(recipe)
     assert status == 0, log[-3000:]
-    assert "going on from step 1" in log
+    assert "going on from step 3" in log  # not a multiple of checkpoint_every
     assert digests(tmp_path / "store") == digests(uninterrupted / "store")
 
 
