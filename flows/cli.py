@@ -70,10 +70,13 @@ def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
 def verify(store: Annotated[Path, typer.Argument(help="The store's folder")] = Path("whyscore-data/store")) -> None:
     """Check the digest of every file of every artifact in a store."""
     with _errors_for_people():
+        from pipeline_lib.errors import StoreError
         from pipeline_lib.store import ArtifactStore
 
         artifacts = ArtifactStore(str(store))
         addresses = list(artifacts.addresses())
+        if not addresses:
+            raise StoreError(f"{artifacts.root} holds no artifact; is it the store of a run (runtime.store)?")
         damaged = 0
         for address in addresses:
             for problem in artifacts.verify(address):

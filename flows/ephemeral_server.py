@@ -1,6 +1,8 @@
 """Prefect's own temporary server, which must not outlive a run that was killed."""
 
+import functools
 import subprocess
+from unittest.mock import patch
 
 
 def tie_server_to_this_process() -> None:
@@ -15,7 +17,9 @@ def tie_server_to_this_process() -> None:
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         return
     server = SubprocessASGIServer()
-    server.start()
+    # In a session of its own, or Ctrl-C in a terminal ends the server too, and this process waits for it in vain.
+    with patch("subprocess.Popen", functools.partial(subprocess.Popen, start_new_session=True)):
+        server.start()
     if server.server_process is not None:
         watch = ["/bin/sh", "-c", 'cat > /dev/null; kill "$0" 2> /dev/null', str(server.server_process.pid)]
         subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)

@@ -28,10 +28,14 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
         ("model", _model),
     ]
     yield Finding("recipe", True, f"{recipe.name}, {recipe.iterations} iteration(s)")
+    failed: set[str] = set()
     for what, check in checks:
+        if what == "images" and "table" in failed:  # they are listed by the table
+            continue
         try:
             yield Finding(what, True, check(recipe))
         except WhyScoreError as error:
+            failed.add(what)
             yield Finding(what, False, str(error))
 
 

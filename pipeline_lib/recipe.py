@@ -223,4 +223,6 @@ def _explain(problem: Any) -> str:
         return f"{where}: unknown field; known here: {', '.join(section.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: required, and missing"
+    if where == "model.revision":
+        return f"{where}: must be a commit of 40 hex digits, in quotes, found {problem['input']!r}"
     return f"{where}: {problem['msg']}, found {problem['input']!r}"

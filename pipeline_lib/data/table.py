@@ -37,9 +37,12 @@ def read_image_list(data: Data, seed: int) -> ImageList:
         wanted["group"] = data.group_column
     absent = [f"{name} column {column!r}" for name, column in wanted.items() if column not in frame.columns]
     if absent:
-        hint = " (set data.split_column: null to have the splits drawn)" if "split" in " ".join(absent) else ""
+        fields = ", ".join(f"data.{name.split()[0]}_column" for name in absent)
+        hint = f"; set {fields} to the right name"
+        if any(name.startswith("split") for name in absent):
+            hint += ", or data.split_column: null to have the splits drawn"
         raise DataError(
-            f"{data.table}: no {', no '.join(absent)}{hint}; its columns are {', '.join(map(str, frame.columns))}"
+            f"{data.table}: no {', no '.join(absent)}; its columns are {', '.join(map(str, frame.columns))}{hint}"
         )
     others = [column for column in frame.columns if column not in wanted.values()]
     rows = pd.DataFrame({name: frame[column] for name, column in wanted.items()})
@@ -47,7 +50,11 @@ def read_image_list(data: Data, seed: int) -> ImageList:
     rows["image"] = _text(rows["image"])
     named = rows["image"].str.strip() != ""
     _note(problems, "image path(s) are empty", rows.index[~named] + 2, "line")
-    _note(problems, "image path(s) leave the image folder", rows.loc[~rows["image"].map(_is_safe), "image"])
+    _note(
+        problems,
+        "image path(s) are not inside the image folder; write them relative to it (data.images)",
+        rows.loc[~rows["image"].map(_is_safe), "image"],
+    )
     again = rows["image"].map(posixpath.normpath).duplicated()  # ./1.jpg is 1.jpg
     _note(problems, "image(s) stand more than once", rows.loc[named & again, "image"])
     scores = pd.to_numeric(rows["score"], errors="coerce").astype(float)
@@ -88,7 +95,8 @@ def too_few_images(splits: pd.Series) -> list[str]:
     """A sentence for each split that has too few images to fit bins, to fit reference values or to correlate."""
     counts = splits.value_counts()
     return [
-        f"{counts.get(split, 0)} {split} image(s), at least {least} are needed"
+        f"{counts.get(split, 0)} {split} image(s), at least {least} are needed (splits that are drawn follow"
+        " data.val_fraction and data.test_fraction)"
         for split, least in (("train", len(SCORES)), ("val", len(SCORES)), ("test", 2))
         if counts.get(split, 0) < least
     ]
@@ -128,6 +136,8 @@ def fingerprint(images: ImageList) -> str:
 def _read(path: Path, names: list[str]) -> pd.DataFrame:
     if not path.exists():
         raise DataError(f"image table {path} does not exist; set data.table to a CSV or Parquet file")
+    if path.suffix.lower() not in {".csv", ".parquet", ".pq"}:
+        raise DataError(f"image table {path}: expected a file ending in .csv or .parquet; save it as one of these")
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
             return pd.read_parquet(path)

@@ -1,13 +1,20 @@
 """Kill the flow at every kind of moment, run it again, and demand the digests of the uninterrupted run."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -98,6 +105,46 @@ def test_sigterm_leaves_a_checkpoint_and_a_plain_message(request, uninterrupted,
     assert status == 0, log[-3000:]
     assert "going on from step 3" in log  # not a multiple of checkpoint_every
     assert digests(tmp_path / "store") == digests(uninterrupted / "store")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(tmp_path, end):
+    """On Prefect's own temporary server; a terminal sends Ctrl-C to the whole process group."""
+    recipe = write_small_recipe(tmp_path, tmp_path / "store")
+    (tmp_path / "log").touch()
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", str(recipe)],
+            env={k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_HOME": str(tmp_path)},
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        _wait_for(lambda: "generate: computing" in (tmp_path / "log").read_text())
+        assert _servers(tmp_path)
+        os.killpg(run.pid, end) if end == signal.SIGINT else run.kill()
+        status = run.wait(60)
+    if end == signal.SIGINT:
+        assert status == 130
+        assert "run the same command to go on" in (tmp_path / "log").read_text()
+    _wait_for(lambda: not _servers(tmp_path))
+
+
+def _servers(prefect_home: Path) -> list[int]:
+    """Processes of Prefect's server whose home is this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "uvicorn" in process.cmdline() and process.environ().get("PREFECT_HOME") == str(prefect_home):
+                found.append(process.pid)
+    return found
+
+
+def _wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)  # polling another process, with a limit
 
 
 def _recipe(request, folder: Path, store: Path) -> Path:

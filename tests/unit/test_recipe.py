@@ -44,7 +44,7 @@ def test_every_wrong_field_is_named_in_one_error() -> None:
         "training.learnig_rate: unknown field; known here: learning_rate, ",
         "training.beta: Input should be greater than 0, found -1",
         "model.id: required, and missing",
-        "model.revision: String should match pattern",
+        "model.revision: must be a commit of 40 hex digits",
         "data.image_colum: unknown field; known here: table, images, image_column",
     ):
         assert part in text

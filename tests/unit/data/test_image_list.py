@@ -69,7 +69,7 @@ def test_every_problem_is_in_one_error(tmp_path: Path) -> None:
     text = problems(tmp_path, table, group_column="source")
     for part in (
         "1 image path(s) are empty: line 2",
-        "2 image path(s) leave the image folder: ../secret.jpg, /etc/passwd.jpg",
+        "2 image path(s) are not inside the image folder; write them relative to it (data.images): ../secret",
         "1 image(s) stand more than once: 4.jpg",
         "2 score(s) are no finite number: 5.jpg: 'high', 6.jpg: 'inf'",
         "1 split(s) are none of train, val, test: holdout",
