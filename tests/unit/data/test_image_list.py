@@ -166,7 +166,8 @@ def test_a_column_whose_type_changes_far_down_survives_to_parquet(tmp_path: Path
     lines = [f"{n}.jpg,{n},{'train' if n < 1e4 else 'val' if n < 2e4 else 'test'},{n}" for n in range(count)]
     lines[-1] = lines[-1].rsplit(",", 1)[0] + ",text"
     rows = read(tmp_path, "image,score,split,tag\n" + "\n".join(lines)).rows
-    pa.Table.from_pandas(rows, preserve_index=False)
+    tags = pa.Table.from_pandas(rows, preserve_index=False)["tag"].to_pylist()
+    assert [tags[0], tags[-2], tags[-1]] == ["0", str(count - 2), "text"]
 
 
 def test_drawn_splits_keep_groups_together_and_have_about_the_wanted_shares(tmp_path: Path) -> None:
