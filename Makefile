@@ -4,13 +4,16 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint test-crash clean
+.PHONY: help setup demo demo-model test lint test-crash test-s3 test-platform up down clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        self-train the bundled model on bundled photographs (SEED=0)"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-crash  the demo-size flow killed at every publish boundary (long)"
+	@echo "make test-s3     the store and a demo-size run on a real S3 server, which it starts and stops (long)"
+	@echo "make test-platform  runs on PostgreSQL, a Prefect server and workers, killed in the middle (long)"
+	@echo "make up, make down  the platform as plain processes (STORE=s3://bucket/prefix; docs/operations.md)"
 	@echo "make demo-model  make the bundled base VLM anew"
 
 # A stamp, so that an unchanged pyproject.toml installs nothing again.
@@ -40,6 +43,21 @@ test: lint
 
 test-crash: setup
 	$(BIN)/python -m pytest tests/crash --demo-size
+
+# Says which packages are missing; plain `make test` skips these tests then.
+test-s3: setup
+	$(BIN)/python -m tests.s3.server --check
+	$(BIN)/python -m pytest tests/s3 --demo-size
+
+test-platform: export WHYSCORE_TEST_PLATFORM = 1
+test-platform: setup
+	$(BIN)/python -m pytest tests/platform
+
+up: setup
+	$(BIN)/python -m deployments.stack up $(if $(STORE),--store $(STORE)) $(if $(MEMORY_S3),--memory-s3 $(MEMORY_S3))
+
+down: setup
+	$(BIN)/python -m deployments.stack down
 
 clean:
 	rm -rf whyscore-data

@@ -51,29 +51,77 @@ def demo(
 
 @app.command()
 def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Check everything a run needs (recipe, store, table, images, model) without running it."""
+    """Check everything a run needs (store, table, images, model, memory, judge) without running it."""
     with _errors_for_people():
         from pipeline_lib.doctor import examine
         from pipeline_lib.recipe import load_recipe
 
         _quiet_libraries()
         _show_log()
-        findings = list(examine(load_recipe(recipe, _parse(overrides))))
-        for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.message}")
-        failed = sum(not finding.ok for finding in findings)
+        failed = 0
+        for what, state, message in examine(load_recipe(recipe, _parse(overrides))):
+            typer.echo(f"{state:<4}  {what:<6}  " + message.replace("\n", "\n" + " " * 14))
+            failed += state == "FAIL"
         typer.echo(f"\n{failed} problem(s) to solve first." if failed else "\nReady: whyscore run " + str(recipe))
         raise typer.Exit(1 if failed else 0)
 
 
+@app.command("check-data")
+def check_data(
+    table: Annotated[str, typer.Argument(help="Table, label file or folder, local or s3://; or a recipe (.yaml)")],
+    dataset: Annotated[str | None, typer.Option(help="ava, aadb, koniq10k, spaq, kadid10k, tid2013 or table")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the images")] = None,
+    image_column: str | None = None,
+    score_column: str | None = None,
+    split_column: str | None = None,
+    no_split_column: Annotated[bool, typer.Option("--no-split-column", help="Have the splits drawn")] = False,
+    group_column: str | None = None,
+    split_list: Annotated[list[str] | None, typer.Option(metavar="SPLIT=FILE", help="E.g. test=names.txt")] = None,
+    write_list: Annotated[Path | None, typer.Option("--list", help="Write all unusable images to this file")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what a table and its images hold, and everything that is wrong with them; status 1 if a run would refuse."""
+    with _errors_for_people():
+        from pipeline_lib.data.survey import survey_data
+        from pipeline_lib.data.survey_text import render_survey, render_unreadable
+        from pipeline_lib.recipe import load_recipe, parse_recipe
+
+        _quiet_libraries()
+        _show_log()
+        given: dict[str, Any] = {
+            "dataset": dataset,
+            "images": images,
+            "image_column": image_column,
+            "score_column": score_column,
+            "split_column": split_column,
+            "group_column": group_column,
+            **{f"split_lists.{split}": path for split, path in _parse(split_list, "--split-list").items()},
+        }
+        fields = {f"data.{name}": value for name, value in given.items() if value is not None}
+        if no_split_column:
+            fields["data.split_column"] = None
+        fields |= _parse(overrides)
+        if table.endswith((".yaml", ".yml")):
+            recipe = load_recipe(table, fields)
+        else:
+            fields |= {"data.table": table, "name": "check-data", "model.id": "bundled"}
+            recipe = parse_recipe(_nested(fields), source="check-data")
+        survey = survey_data(recipe.data, recipe.seed)
+        typer.echo(render_survey(survey))
+        if write_list:
+            write_list.write_text(render_unreadable(survey), encoding="utf-8")
+            typer.echo(f"\nAll {survey.unreadable.num_rows} missing or unreadable images are in {write_list}")
+        raise typer.Exit(1 if survey.problems else 0)
+
+
 @app.command()
-def verify(store: Annotated[Path, typer.Argument(help="The store's folder")] = Path("whyscore-data/store")) -> None:
+def verify(store: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix")] = "whyscore-data/store") -> None:
     """Check the digest of every file of every artifact in a store."""
     with _errors_for_people():
         from pipeline_lib.errors import StoreError
         from pipeline_lib.store import ArtifactStore
 
-        artifacts = ArtifactStore(str(store))
+        artifacts = ArtifactStore(store)
         addresses = list(artifacts.addresses())
         if not addresses:
             raise StoreError(f"{artifacts.root} holds no artifact; is it the store of a run (runtime.store)?")
@@ -86,6 +134,81 @@ def verify(store: Annotated[Path, typer.Argument(help="The store's folder")] = P
         raise typer.Exit(1 if damaged else 0)
 
 
+@app.command()
+def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Let another judge model re-score what was kept of every iteration, beside the judges that did before."""
+    with _errors_for_people():
+        from pipeline_lib.recipe import load_recipe
+
+        parsed = load_recipe(recipe, _parse(overrides))
+        _prepare_prefect()
+        from flows.ephemeral_server import tie_server_to_this_process
+        from flows.rejudge import rejudge as rejudge_flow
+
+        tie_server_to_this_process()
+        typer.echo("\n" + rejudge_flow(parsed))
+
+
+@app.command()
+def ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Compare self-training with supervised and with non-iterative training: the paper's Table 3 for this recipe."""
+    _compare("ablation", recipe, overrides)
+
+
+@app.command()
+def grid_search(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Choose learning rate, beta and LoRA rank on validation, as the paper's appendix A.1 does."""
+    _compare("grid_search", recipe, overrides)
+
+
+@app.command()
+def merge_ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Compare ways of merging the two adapters of an iteration, on validation."""
+    _compare("merge_ablation", recipe, overrides)
+
+
+def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
+    with _errors_for_people():
+        from pipeline_lib.recipe import load_recipe
+
+        recipe = load_recipe(path, _parse(overrides))
+        _prepare_prefect()
+        from importlib import import_module
+        from tempfile import TemporaryDirectory
+
+        from flows.ephemeral_server import tie_server_to_this_process
+        from pipeline_lib.store import ArtifactStore
+
+        tie_server_to_this_process()
+        finished = getattr(import_module(f"flows.{experiment}"), experiment)(recipe)
+        store = ArtifactStore(recipe.runtime.store)
+        with TemporaryDirectory() as folder:
+            store.fetch(finished.address, Path(folder))
+            typer.echo("\n" + (Path(folder) / "comparison.txt").read_text(encoding="utf-8"))
+        typer.echo(f"Page: {store.path(f'runs/{recipe.name}/{experiment}/comparison.html')}")
+
+
+@app.command()
+def deploy(
+    store: Annotated[
+        str | None, typer.Option(help="Folder or s3://bucket/prefix that all workers see; else the stack's own")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="Runs that the GPU pool takes at a time; else one a worker")] = None,
+    pool_type: Annotated[str, typer.Option(help="process, docker or kubernetes")] = "process",
+    home: Annotated[Path | None, typer.Option(help="Where the workers find WhyScore, else here")] = None,
+) -> None:
+    """Register pools, deployments and automations on the Prefect server (PREFECT_API_URL, else that of `make up`)."""
+    with _errors_for_people():
+        from deployments.settings import use_stack
+
+        _quiet_libraries()
+        wanted = use_stack(store)
+        from deployments.register import register
+
+        for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus):
+            typer.echo(line)
+
+
 def _self_improve(recipe: Any) -> None:
     _prepare_prefect()
     from flows.ephemeral_server import tie_server_to_this_process
@@ -94,16 +217,16 @@ def _self_improve(recipe: Any) -> None:
 
     tie_server_to_this_process()
     self_improve(recipe)
-    folder = Path(ArtifactStore(recipe.runtime.store).path(f"runs/{recipe.name}/report"))
-    typer.echo("\n" + (folder / "results.txt").read_text(encoding="utf-8"))
-    typer.echo(f"Report: {folder / 'report.html'}")
+    store, folder = ArtifactStore(recipe.runtime.store), f"runs/{recipe.name}/report"
+    typer.echo("\n" + store.files.read(store.path(folder, "results.txt")).decode())
+    typer.echo(f"Report: {store.path(folder, 'report.html')}")
 
 
 def _demo_recipe() -> Path:
     return Path(__file__).parents[1] / "recipes" / "demo.yaml"
 
 
-def _parse(overrides: list[str] | None) -> dict[str, Any]:
+def _parse(overrides: list[str] | None, option: str = "--set") -> dict[str, Any]:
     import yaml
 
     from pipeline_lib.errors import RecipeError
@@ -112,9 +235,21 @@ def _parse(overrides: list[str] | None) -> dict[str, Any]:
     for text in overrides or []:
         field, equals, value = text.partition("=")
         if not equals:
-            raise RecipeError(f"--set {text}: write it as FIELD=VALUE")
+            raise RecipeError(f"{option} {text}: write it as NAME=VALUE")
         fields[field.strip()] = yaml.safe_load(value)
     return fields
+
+
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+    """Dotted names as the mapping that a recipe is."""
+    recipe: dict[str, Any] = {}
+    for dotted, value in fields.items():
+        *parents, leaf = dotted.split(".")
+        section = recipe
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[leaf] = value
+    return recipe
 
 
 @contextmanager

@@ -1,28 +1,28 @@
 """The loop of the paper's Fig. 2: generate, swap, train both, merge, evaluate, and again with the model just made."""
 
-from typing import Literal
+from functools import partial
+from typing import NamedTuple
 
 from prefect import flow
 
-from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.data.table import fingerprint, read_image_list
+from flows.prepare import Setting, evaluate_and_judge, prepare
 from pipeline_lib.recipe import Recipe
-from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
-from pipeline_lib.vlm.prompt import load_prompt
-from tasks.check_model import check_model
-from tasks.discretize import discretize
-from tasks.evaluate import evaluate
+from pipeline_lib.store import ArtifactRef
 from tasks.fit_judge import fit_judge
 from tasks.generate import generate
-from tasks.judge import judge
+from tasks.keep_anchors import keep_anchors
 from tasks.report import EvaluatedModel, Settings, report
 from tasks.swap import swap
 from tasks.ties_merge import ties_merge
 from tasks.train_consistency import train_consistency
 from tasks.train_score import train_score
 
-Kind = Literal["zero-shot", "score", "consistency", "merged"]
+
+class Improved(NamedTuple):
+    """What the loop made: its models in the order of the paper's Table 1, and the judge that rated them."""
+
+    models: list[EvaluatedModel]
+    fitted_judge: ArtifactRef
 
 
 @flow(name="self_improve", flow_run_name="{recipe.name}")
@@ -32,45 +32,38 @@ def self_improve(recipe: Recipe) -> ArtifactRef:
     Every stage that the store already holds is taken from there, so running a recipe again after a crash goes on where
     it stopped, and running a finished one computes nothing.
     """
-    at, seed, training = recipe.runtime, recipe.seed, recipe.training
-    store = ArtifactStore(at.store)
-    store.check_writable()
-    prompt, base = load_prompt(recipe.prompt), resolve_model(recipe.model)
-    image_list = read_image_list(recipe.data, seed)
+    setting = prepare(recipe)
+    at, keep = recipe.runtime, setting.keep
+    models, fitted_judge = improve(setting, recipe.iterations)
+    if recipe.judge.anchors:
+        answered = [(model.iteration, model.kind, model.predictions) for model in models]
+        keep("anchors", keep_anchors(at, recipe.judge.anchors, answered, recipe.seed))
+    settings = Settings(recipe=recipe, prompt=setting.prompt)
+    finished = report(at, settings, setting.base, setting.photographs, fitted_judge, models)
+    keep("report", finished)
+    setting.store.copy_out(finished.address, f"runs/{recipe.name}/report")
+    return finished
 
-    def keep(path: str, ref: ArtifactRef) -> ArtifactRef:
-        store.write_pointer(f"runs/{recipe.name}/{path}.json", {"address": ref.address, **ref.model_dump()})
-        return ref
 
-    keep("model_facts", check_model(at, base, prompt, label="base"))
-    table = keep("images", discretize(at, recipe.data, seed, fingerprint(image_list)))
-    photographs = Photographs.of(recipe.data, table)
+def improve(setting: Setting, iterations: int) -> Improved:
+    """The loop itself, for so many iterations; what another flow has already computed of it is taken from the store."""
+    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
+    at, seed, training, keep = recipe.runtime, recipe.seed, recipe.training, setting.keep
     models: list[EvaluatedModel] = []
 
-    def evaluate_and_judge(iteration: int, kind: Kind, model: ModelRef, training: ArtifactRef | None = None) -> None:
-        name, folder = (f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
-        predictions = evaluate(at, recipe.evaluation, prompt, model, photographs, seed, label=name)
-        verdicts = judge(at, recipe.judge, recipe.evaluation, fitted_judge, predictions, seed, label=name)
-        keep(f"{folder}/predictions", predictions)
-        keep(f"{folder}/verdicts", verdicts)
-        models.append(
-            EvaluatedModel(
-                iteration=iteration, kind=kind, predictions=predictions, verdicts=verdicts, training=training
-            )
-        )
-
     model = base
-    for iteration in range(1, recipe.iterations + 1):
+    for iteration in range(1, iterations + 1):
         ite, folder = f"ite-{iteration}", f"iteration-{iteration:02d}"
         score_pairs = generate(at, recipe.generation, prompt, model, photographs, seed, iteration, label=ite)
         keep(f"{folder}/score_pairs", score_pairs)
         if iteration == 1:  # the judge learns from what the base wrote, and is the same for all models
-            fitted_judge = keep("judge", fit_judge(at, recipe.judge, score_pairs, seed))
-            evaluate_and_judge(0, "zero-shot", base)
+            fitted_judge = keep("judge", fit_judge(at, recipe.judge.round_trip, score_pairs, seed))
+            measure = partial(evaluate_and_judge, setting, fitted_judge)
+            models.append(measure(0, "zero-shot", base))
 
         score = train_score(at, training, prompt, model, photographs, score_pairs, seed, iteration, label=ite)
         keep(f"{folder}/score/adapter", score)
-        evaluate_and_judge(iteration, "score", model.with_adapter(score), score)
+        models.append(measure(iteration, "score", model.with_adapter(score), score))
         if iteration == 1:  # the base scores too badly to learn consistency yet (section 3.2)
             model = model.with_adapter(score)
             continue
@@ -81,14 +74,10 @@ def self_improve(recipe: Recipe) -> ArtifactRef:
             at, training, recipe.consistency, prompt, model, photographs, pairs, seed, iteration, label=ite
         )
         keep(f"{folder}/consistency/adapter", consistency)
-        evaluate_and_judge(iteration, "consistency", model.with_adapter(consistency), consistency)
+        models.append(measure(iteration, "consistency", model.with_adapter(consistency), consistency))
 
-        merged = ties_merge(at, recipe.merge, base, score, consistency, label=ite)
+        merged = ties_merge(at, recipe.merge, base, score, consistency, seed, label=ite)
         keep(f"{folder}/merged/adapter", merged)
         model = model.with_adapter(merged)
-        evaluate_and_judge(iteration, "merged", model)
-
-    finished = report(at, Settings(recipe=recipe), base, photographs, fitted_judge, models)
-    keep("report", finished)
-    store.copy_out(finished.address, f"runs/{recipe.name}/report")
-    return finished
+        models.append(measure(iteration, "merged", model))
+    return Improved(models, fitted_judge)

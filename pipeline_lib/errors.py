@@ -24,5 +24,9 @@ class StoreError(WhyScoreError):
     """The artifact store cannot be read or written, or what it holds is damaged."""
 
 
+class JudgeError(WhyScoreError):
+    """The judge model's server failed for good or the budget is spent; the verdicts so far are in the store."""
+
+
 class Interrupted(WhyScoreError):
     """Training was asked to stop; a checkpoint is in the store and the next run resumes from it."""

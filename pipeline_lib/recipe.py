@@ -6,7 +6,7 @@ section.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,7 +16,11 @@ from pipeline_lib.errors import RecipeError
 SCORES = tuple(range(10))
 """The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
 
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -25,17 +29,37 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+DatasetName = Literal["table", "ava", "aadb", "koniq10k", "spaq", "kadid10k", "tid2013"]
+
+
+class SplitLists(Section):
+    """Files that say which image is in which split: one image a line, with or without folder and ending."""
+
+    train: str | None = Field(None, description="If given, images in no list are left out; else they are training")
+    val: str | None = Field(None, description="If not given, data.val_fraction of the rest is drawn")
+    test: str | None = None
+
+
 class Data(Section):
     """Which photographs and scores to learn from."""
 
-    table: str = Field(description="CSV or Parquet file with one row an image")
-    images: str = Field("", description="Folder that the image column is relative to; empty: the table's own folder")
-    image_column: str = "image"
-    score_column: str = "score"
+    dataset: DatasetName = Field(
+        "table", description="'table': any CSV, Parquet or image folder; else a known data set"
+    )
+    table: str = Field(
+        description="CSV or Parquet file with one row an image, or a Hugging Face image folder; for a known data set"
+        " its label file or the folder of its label files. Local or s3://"
+    )
+    images: str = Field(
+        "", description="Folder or s3:// prefix that the image column is relative to; empty: the table's own folder"
+    )
+    image_column: str = Field("image", description="Path of the image, or the image itself as bytes (Parquet)")
+    score_column: str = Field("score", description="A numeric column, on any scale; higher is better")
     split_column: str | None = Field("split", description="Column with train / val / test; null: draw the splits")
     group_column: str | None = Field(
         None, description="Images that share a value never straddle splits (one source photograph, one product, ..)"
     )
+    split_lists: SplitLists = Field(SplitLists(), description="Instead of a split column")
     val_fraction: Fraction = Field(
         0.1, description="Share of groups drawn for validation when there is no split column"
     )
@@ -46,19 +70,24 @@ class Data(Section):
     max_megapixels: float = Field(100.0, gt=0, description="Refuse images with more pixels (decompression bombs)")
 
     def key_fields(self) -> dict[str, Any]:
-        """All fields but the two paths: where the files lie is not what they hold (see `data.table.fingerprint`)."""
-        return self.model_dump(exclude={"table", "images"})
+        """All fields but the paths: where the files lie is not what they hold (see `data.table.fingerprint`)."""
+        return self.model_dump(exclude={"table", "images", "split_lists"})
 
 
 class Model(Section):
     """The base vision-language model and how it is driven, the same in generation, training and evaluation."""
 
-    id: str = Field(description="Hub id, a local directory, or 'bundled' for the base VLM that ships with WhyScore")
+    id: str = Field(
+        description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore"
+    )
     revision: str | None = Field(
         None, pattern=r"^[0-9a-f]{40}$", description="Commit of a hub id, never a branch; a directory has none"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     resize_px: int = Field(448, ge=16, description="Longest image side before the family's own processing (A.1)")
+    max_tiles: int | None = Field(
+        None, ge=1, description="Most tiles an image is cut into, by a family that does; null: the family's own setting"
+    )
     max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
 
 
@@ -66,6 +95,7 @@ class Generation(Section):
     """How score pairs are made (section 3.1)."""
 
     fraction: Fraction = Field(1.0, description="Share of the training images used in each iteration (A.1: AVA .25)")
+    redraw: bool = Field(True, description="Draw that share anew in each iteration; the paper does not say")
     min_distance: int = Field(
         3, ge=1, le=5, description="The wrong score is at least this far from the true one; the paper gives no figure"
     )
@@ -113,11 +143,61 @@ class Consistency(Section):
 
 
 class Merge(Section):
-    """TIES merging of the score and the consistency adapter (appendix A.1)."""
+    """Merging of the score and the consistency adapter (appendix A.1: TIES)."""
 
+    method: Literal["ties", "linear", "dare_ties", "magnitude_prune"] = Field("ties", description="The paper: ties")
+    space: Literal["factors", "delta"] = Field(
+        "factors",
+        description="What is merged: the two LoRA factors each by itself, as PEFT and the paper do, or the weight"
+        " update they make, brought back to the rank by singular value decomposition",
+    )
     weights: tuple[float, float] = Field((1.0, 1.0), description="Weight of the score and of the consistency adapter")
-    density: Fraction = Field(0.5, description="Share of entries kept when each adapter is trimmed")
-    majority_sign_method: Literal["frequency", "total"] = "frequency"
+    density: Fraction = Field(0.5, description="Share of entries kept of each adapter; not used by linear")
+    majority_sign_method: Literal["frequency", "total"] = Field(
+        "frequency", description="Sign by count or by magnitude; used by ties and dare_ties"
+    )
+
+
+class MergeAblation(Section):
+    """Ways of merging to compare on validation (flow `merge_ablation`)."""
+
+    iteration: int = Field(2, ge=2, description="Whose two adapters are merged")
+    merges: tuple[Merge, ...] = (
+        Merge(),
+        Merge(majority_sign_method="total"),
+        Merge(space="delta"),
+        Merge(space="delta", majority_sign_method="total"),
+        Merge(method="linear", weights=(0.5, 0.5)),
+        Merge(method="linear"),
+        Merge(method="linear", weights=(0.5, 0.5), space="delta"),
+        Merge(method="dare_ties"),
+        Merge(method="magnitude_prune"),
+    )
+
+
+class Ablation(Section):
+    """The rows of the paper's Table 3 (flow `ablation`)."""
+
+    rows: tuple[Literal["sft_score", "sft_score_text", "dpo", "iterative_dpo"], ...] = (
+        "sft_score",
+        "sft_score_text",
+        "dpo",
+        "iterative_dpo",
+    )
+    sft_learning_rate: float | None = Field(
+        None, gt=0, description="Of the two supervised rows; null: training.learning_rate. The paper gives none"
+    )
+
+
+class GridSearch(Section):
+    """Hyper-parameters to try, chosen by a figure on validation (appendix A.1, flow `grid_search`)."""
+
+    learning_rate: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-5, 3e-5, 5e-5, 1e-4, 3e-4)
+    beta: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
+    lora_rank: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (16, 64, 256)
+    metric: Literal["srcc_unfitted", "plcc_unfitted"] = Field(
+        "srcc_unfitted", description="Validation figure to choose by; the fitted ones are fitted on validation itself"
+    )
 
 
 class Evaluation(Section):
@@ -128,15 +208,63 @@ class Evaluation(Section):
     min_parse_rate: float = Field(0.5, ge=0, le=1, description="A model under this parse rate is reported as collapsed")
 
 
-class Judge(Section):
-    """Who rates the explanations. The local round-trip judge needs no labels and no network."""
+class Faithfulness(Section):
+    """Whether explanations belong to their score and their image, which the paper names as missing (section 6)."""
 
-    kind: Literal["round_trip"] = "round_trip"
+    rows: int = Field(200, ge=0, description="Test images that are probed, drawn once; 0: none")
+
+
+class RoundTripJudge(Section):
+    """The local judge, which needs no labels and no network."""
+
     holdout_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share of images held out to measure the judge's error"
     )
+
+
+class OpenAIJudge(Section):
+    """A judge model behind an OpenAI-compatible server (section 4.3); which server is in `runtime.openai`."""
+
+    model: str | None = Field(
+        None, min_length=1, description="Name of the judge model, e.g. gpt-4o-2024-08-06 as in the paper; null: none"
+    )
+    rubric: str = Field("paper", description="Prompt file in pipeline_lib/judge/prompts, without its ending")
+    max_tokens: int = Field(
+        64, ge=16, description="Longest answer of the judge; one that thinks first needs some thousands"
+    )
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="null: not sent, for judge models that refuse it; the paper does not say"
+    )
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the rubric's name: its text is handed to the stage beside this section."""
+        return self.model_dump(exclude={"rubric"})
+
+
+class Judge(Section):
+    """Who rates the explanations: the local round-trip judge always, an OpenAI-compatible one beside it if named."""
+
     rows: int | None = Field(
-        None, ge=1, description="Judge this many test rows, drawn once (A.1: AVA 1,000); null: all"
+        None, ge=1, description="Judge this many rows of a split, drawn once (A.1: AVA 1,000); null: all"
+    )
+    anchors: int = Field(
+        100, ge=0, description="Test images whose explanations are kept, of every model, for judges yet to come"
+    )
+    round_trip: RoundTripJudge = RoundTripJudge()
+    openai: OpenAIJudge = OpenAIJudge()
+
+
+class OpenAIEndpoint(Section):
+    """How the judge's server is reached. The key is read from the environment (OPENAI_API_KEY), never from here."""
+
+    base_url: str | None = Field(None, description="E.g. http://localhost:8000/v1 (vLLM, SGLang); null: api.openai.com")
+    concurrency: int = Field(8, ge=1, description="Requests at a time")
+    timeout_s: float = Field(60.0, gt=0, description="For one answer, from the request to its last byte")
+    max_retries: int = Field(6, ge=0, description="After 408, 409, 429, 5xx, timeouts and cut connections")
+    usd_per_million_input_tokens: float | None = Field(None, ge=0, description="For the preview and the budget")
+    usd_per_million_output_tokens: float | None = Field(None, ge=0, description="For the preview and the budget")
+    budget_usd: float | None = Field(
+        None, ge=0, description="Never spend more than this in one stage; null: no cap, for private servers alone"
     )
 
 
@@ -144,6 +272,9 @@ class Runtime(Section):
     """Transient settings: they change where and how fast, never what comes out, and are in no artifact's key."""
 
     store: str = Field("whyscore-data/store", description="Where artifacts are kept: a local folder")
+    min_memory_gb: float = Field(
+        0.0, ge=0, description="Memory of the device (of the machine, on a CPU) without which the run is not started"
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     generation_batch_size: int = Field(32, ge=1)
     shard_rows: int = Field(
@@ -151,6 +282,7 @@ class Runtime(Section):
     )
     gradient_checkpointing: bool = Field(True, description="Less memory for about a third more time in training")
     checkpoint_every: int = Field(50, ge=1, description="Optimiser steps between checkpoints in the store")
+    openai: OpenAIEndpoint = OpenAIEndpoint()
 
 
 class Recipe(Section):
@@ -161,7 +293,10 @@ class Recipe(Section):
     )
     seed: int = Field(0, ge=0)
     iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
-    prompt: str = Field("aesthetics", description="Prompt file in pipeline_lib/vlm/prompts, without its ending")
+    prompt: str = Field(
+        "aesthetics",
+        description="The criterion: a prompt file in pipeline_lib/vlm/prompts, or the path of your own (.txt)",
+    )
     data: Data
     model: Model
     generation: Generation = Generation()
@@ -171,14 +306,19 @@ class Recipe(Section):
     merge: Merge = Merge()
     evaluation: Evaluation = Evaluation()
     judge: Judge = Judge()
+    faithfulness: Faithfulness = Faithfulness()
+    ablation: Ablation = Ablation()
+    grid_search: GridSearch = GridSearch()
+    merge_ablation: MergeAblation = MergeAblation()
     runtime: Runtime = Runtime()
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a YAML recipe; `overrides` maps dotted field names to values, e.g. `{"data.table": "my.csv"}`.
 
-    A relative `data.table` or `data.images` in the file is relative to the file's folder; one in `overrides` to the
-    working directory. Raises `RecipeError` that lists every wrong field at once.
+    A relative path in the file (`data.table`, `data.images`, `data.split_lists`, a `prompt` ending in .txt) is relative
+    to the file's folder; one in `overrides` to the working directory. Raises `RecipeError` that lists every wrong field
+    at once.
     """
     path = Path(path)
     try:
@@ -189,11 +329,7 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path} must be a mapping of fields, found {type(fields).__name__}")
-    data = fields.get("data")
-    if isinstance(data, dict):
-        for field in ("table", "images"):
-            if isinstance(data.get(field), str) and data[field]:
-                data[field] = str(path.parent / data[field])
+    _resolve_paths(fields, path.parent)
     for dotted, value in (overrides or {}).items():
         section: Any = fields
         *parents, leaf = dotted.split(".")
@@ -203,6 +339,23 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
                 raise RecipeError(f"--set {dotted}: {parent} is not a section of the recipe")
         section[leaf] = value
     return parse_recipe(fields, source=str(path))
+
+
+def _resolve_paths(fields: dict[str, Any], folder: Path) -> None:
+    data = fields.get("data")
+    lists = data.get("split_lists") if isinstance(data, dict) else None
+    sections: tuple[tuple[Any, tuple[str, ...]], ...] = (
+        (data, ("table", "images")),
+        (lists, SPLITS),
+        (fields, ("prompt",)),
+    )
+    for section, names in sections:
+        for name in names:
+            value = section.get(name) if isinstance(section, dict) else None
+            if not isinstance(value, str) or not value or "://" in value:
+                continue
+            if name != "prompt" or value.endswith(".txt"):  # other prompts are names, not paths
+                section[name] = str(folder / value)
 
 
 def parse_recipe(fields: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -218,8 +371,8 @@ def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     if problem["type"] == "extra_forbidden":
         section: Any = Recipe
-        for part in problem["loc"][:-1]:
-            section = section.model_fields[part].annotation
+        for part in problem["loc"][:-1]:  # a number is a place in a list, whose type is the first argument
+            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
         return f"{where}: unknown field; known here: {', '.join(section.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: required, and missing"

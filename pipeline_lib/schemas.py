@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline_lib.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:
@@ -77,6 +77,17 @@ TRAINING_LOG = pa.schema(
     ]
 )
 
+SFT_LOG = pa.schema(
+    [
+        _required("step", pa.int32()),
+        _required("loss", pa.float64()),  # nats a token
+        _required("learning_rate", pa.float64()),
+        _required("grad_norm", pa.float64()),
+        _required("token_accuracy", pa.float64()),  # share of the target's tokens that are the likeliest ones
+    ]
+)
+"""The training log of supervised fine-tuning (flow `ablation`)."""
+
 PREDICTIONS = pa.schema(
     [
         *_IMAGE,
@@ -102,7 +113,7 @@ REFERENCE_VALUES = pa.schema(
 METRICS = pa.schema(
     [
         _required("split", pa.string()),
-        _required("metric", pa.string()),  # plcc, srcc, rmse (x _fitted, _unfitted), parse_rate, cons
+        _required("metric", pa.string()),  # plcc, srcc, rmse (x _fitted, _unfitted), parse_rate, cons, use, gen, ..
         _required("value", pa.float64()),
         _required("low", pa.float64()),  # bootstrap interval
         _required("high", pa.float64()),
@@ -114,10 +125,44 @@ VERDICTS = pa.schema(
     [
         *_IMAGE,
         _required("split", pa.string()),
-        _required("status", pa.string()),  # scored, or unparsed: no explanation reached the judge
+        _required("judge", pa.string()),  # round_trip, or the name of the judge model
+        # scored; unparsed: no explanation reached the judge; refused, malformed: the judge gave no usable verdict
+        _required("status", pa.string()),
         pa.field("stated_score", pa.int8()),
-        pa.field("recovered_score", pa.float64()),
+        pa.field("recovered_score", pa.float64()),  # of the round-trip judge alone
         pa.field("consistency", pa.int8()),  # 0 bad .. 4 excellent
+        pa.field("usefulness", pa.int8()),  # the same scale; null for the round-trip judge
+        pa.field("general", pa.int8()),
+    ]
+)
+
+ANCHOR_VERDICTS = pa.schema(
+    [*VERDICTS, _required("iteration", pa.int32()), _required("kind", pa.string())],
+)
+"""The verdicts of one judge on the explanations in `ANCHORS`, in the same order."""
+
+ANCHORS = pa.schema(
+    [
+        *_IMAGE,
+        _required("iteration", pa.int32()),
+        _required("kind", pa.string()),  # zero-shot, score, consistency or merged
+        pa.field("stated_score", pa.int8()),  # null when not parsed
+        pa.field("explanation", pa.string()),
+    ]
+)
+"""The same test images of every evaluated model: what a later judge re-scores."""
+
+FAITHFULNESS = pa.schema(
+    [
+        *_IMAGE,
+        _required("stated_score", pa.int8()),
+        _required("recovered_score", pa.float64()),  # read from the explanation alone, without image or numbers
+        _required("explanation", pa.string()),  # the model's own, for this image and its stated score
+        _required("other_image", pa.string()),
+        _required("other_explanation", pa.string()),  # for the same stated score with the other image
+        _required("text_change", pa.float64()),  # 0 the same words .. 1 no word in common
+        _required("mentions_own_score", pa.bool_()),  # the stated score stands in the explanation as a number
+        _required("mentions_other_score", pa.bool_()),  # another number 0..9 stands there as a score
     ]
 )
 

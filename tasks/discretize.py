@@ -5,7 +5,7 @@ from pipeline_lib.recipe import Data
 from tasks.stage import Work, stage
 
 
-@stage(version=1)
+@stage(version=2)
 def discretize(work: Work, data: Data, seed: int, fingerprint: str) -> None:
     """Check every image and give it its bin 0..9 from the quantiles of the training scores (section 4.1)."""
     from pipeline_lib.data.discretize import discretize_scores

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline_lib import schemas
 from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.recipe import Evaluation
+from pipeline_lib.recipe import Evaluation, Split
 from pipeline_lib.store import artifact_key
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import Prompt
@@ -18,11 +18,17 @@ from tasks.stage import Work, stage
 log = logging.getLogger("whyscore.stage")
 
 
-@stage(version=1)
+@stage(version=2, gpu=True)
 def evaluate(
-    work: Work, config: Evaluation, prompt: Prompt, model: ModelRef, photographs: Photographs, seed: int
+    work: Work,
+    config: Evaluation,
+    prompt: Prompt,
+    model: ModelRef,
+    photographs: Photographs,
+    splits: tuple[Split, ...],
+    seed: int,
 ) -> None:
-    """Predict scores and explanations for validation and test images, and measure the scores (section 4.3)."""
+    """Predict scores and explanations for the images of some splits, and measure the scores (section 4.3)."""
     from pipeline_lib.metrics.evaluation import ANSWERS, answer_images, evaluate_answers, is_collapsed
     from pipeline_lib.progress import Progress
     from pipeline_lib.store.shards import compute_in_shards
@@ -31,7 +37,7 @@ def evaluate(
     from pipeline_lib.vlm.score_tokens import resolve_score_tokens
 
     images = work.read(photographs.table, "images")
-    images = images.filter(pc.not_equal(images["split"], "train"))
+    images = images.filter(pc.is_in(images["split"], pa.array(splits)))
     progress = Progress(work.label, images.num_rows)
 
     @cache  # loaded when the first shard needs it, which may be never
@@ -53,14 +59,14 @@ def evaluate(
     asked = artifact_key("answers", 1, {"prompt": prompt, "model": model, "photographs": photographs})
     table = compute_in_shards(
         work.store,
-        f"answers/{asked}",
+        f"answers/{asked}/{'-'.join(splits)}",
         images,
         work.runtime.shard_rows,
         ANSWERS,
         lambda part: ask()(part),
         progress,
     )
-    tables = evaluate_answers(table, work.read(photographs.table, "bins"), config, seed)
+    tables = evaluate_answers(table, splits, work.read(photographs.table, "bins"), config, seed)
     if is_collapsed(tables.metrics, config.min_parse_rate):
         log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
     work.write("predictions", tables.predictions, schemas.PREDICTIONS)

@@ -1,13 +1,13 @@
 """the base model's score pairs -> the round-trip judge."""
 
 from pipeline_lib import schemas
-from pipeline_lib.recipe import Judge
+from pipeline_lib.recipe import RoundTripJudge
 from pipeline_lib.store import ArtifactRef
 from tasks.stage import Work, stage
 
 
 @stage(version=1)
-def fit_judge(work: Work, config: Judge, score_pairs: ArtifactRef, seed: int) -> None:
+def fit_judge(work: Work, config: RoundTripJudge, score_pairs: ArtifactRef, seed: int) -> None:
     """Learn, once for all iterations, to recover a score from an explanation alone; measured on held-out images."""
     from pipeline_lib.judge.round_trip import fit_judge as fit
 

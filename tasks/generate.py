@@ -10,7 +10,7 @@ from pipeline_lib.vlm.prompt import Prompt
 from tasks.stage import Work, stage
 
 
-@stage(version=1)
+@stage(version=1, gpu=True)
 def generate(
     work: Work, config: Generation, prompt: Prompt, model: ModelRef, photographs: Photographs, seed: int, iteration: int
 ) -> None:
@@ -22,7 +22,9 @@ def generate(
     from pipeline_lib.vlm.load import load_vlm, pick_device
 
     vlm = load_vlm(model, work.store, pick_device(work.runtime.device))
-    images = choose_training_images(work.read(photographs.table, "images"), config.fraction, seed, iteration)
+    images = choose_training_images(
+        work.read(photographs.table, "images"), config.fraction, seed, iteration, redraw=config.redraw
+    )
     progress = Progress(work.label, images.num_rows)
     pairs = partial(
         generate_score_pairs,

@@ -9,6 +9,7 @@ from pipeline_lib.data.photographs import Photographs
 from pipeline_lib.recipe import Recipe
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.vlm.prompt import Prompt
 from tasks.stage import Work, stage
 
 
@@ -20,24 +21,27 @@ class EvaluatedModel(BaseModel):
     iteration: int
     kind: Literal["zero-shot", "score", "consistency", "merged"]
     predictions: ArtifactRef
-    verdicts: ArtifactRef
+    verdicts: ArtifactRef  # of the round-trip judge
+    openai_verdicts: ArtifactRef | None = None
+    faithfulness: ArtifactRef | None = None
     training: ArtifactRef | None = None
 
 
 class Settings(BaseModel):
-    """The recipe as the report shows it; its transient fields are not part of the report or of its key."""
+    """The recipe and its prompt as the report shows them; the transient fields are part of neither report nor key."""
 
     model_config = ConfigDict(frozen=True)
 
     recipe: Recipe
+    prompt: Prompt
 
     def key_fields(self) -> dict[str, Any]:
-        """Every field that can change a result."""
-        data = self.recipe.data.key_fields()
-        return self.recipe.model_dump(mode="json", exclude={"runtime", "data"}) | {"data": data}
+        """Every field that can change a result or a word; of the prompt its file's content, not its path."""
+        fields = self.recipe.model_dump(mode="json", exclude={"runtime", "data", "prompt"})
+        return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 
 
-@stage(version=1)
+@stage(version=2)
 def report(
     work: Work,
     settings: Settings,
@@ -47,31 +51,36 @@ def report(
     models: list[EvaluatedModel],
 ) -> None:
     """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
-    from pipeline_lib.report.contents import ModelResults, RunResults
+    from pipeline_lib.report.contents import Judged, ModelResults, RunResults
     from pipeline_lib.report.html import render_report
     from pipeline_lib.report.model_card import model_card
     from pipeline_lib.report.text import results_table
 
-    rows = [
-        ModelResults(
+    def judged(verdicts: ArtifactRef) -> Judged:
+        return Judged(work.read(verdicts, "verdicts"), work.read(verdicts, "metrics"))
+
+    def results_of(model: EvaluatedModel) -> ModelResults:
+        measured = [model.predictions, *([model.faithfulness] if model.faithfulness else [])]
+        return ModelResults(
             iteration=model.iteration,
             kind=model.kind,
             predictions=work.read(model.predictions, "predictions"),
             reference_values=work.read(model.predictions, "reference_values"),
-            metrics=pa.concat_tables([work.read(model.predictions, "metrics"), work.read(model.verdicts, "metrics")]),
-            verdicts=work.read(model.verdicts, "verdicts"),
+            metrics=pa.concat_tables([work.read(ref, "metrics") for ref in measured]),
+            judged=judged(model.openai_verdicts or model.verdicts),
+            second=judged(model.verdicts) if model.openai_verdicts else None,
             training_log=work.read(model.training, "training_log") if model.training else None,
         )
-        for model in models
-    ]
+
     results = RunResults(
         recipe=settings.recipe.model_copy(update={"runtime": type(settings.recipe.runtime)()}),
+        prompt=settings.prompt,
         model_name=base.name,
         images=work.read(photographs.table, "images"),
         bins=work.read(photographs.table, "bins"),
         unreadable_images=work.read(photographs.table, "unreadable_images"),
         judge_holdout=work.read(fitted_judge, "judge_holdout"),
-        models=rows,
+        models=[results_of(model) for model in models],
     )
     folder = work.attempt.folder
     page = render_report(results, photographs.opener(base.resize_px))

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 from prefect import task
 from prefect.context import TaskRunContext
-from prefect.filesystems import LocalFileSystem
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
 from pipeline_lib.progress import duration
 from pipeline_lib.recipe import Runtime
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.store.store import Attempt
+from tasks.gpu_pool import compute_in_pool, pool_deployment
 
 log = logging.getLogger("whyscore.stage")
 logging.getLogger("whyscore").setLevel(logging.INFO)  # workers have no command line that would set it
@@ -41,13 +42,14 @@ class Work:
         self.attempt.write_table(name, table, schema, extra_columns=extra_columns)
 
 
-def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., ArtifactRef]]:
+def stage(version: int, *, gpu: bool = False) -> Callable[[Callable[..., None]], Callable[..., ArtifactRef]]:
     """Make `body(work, *arguments)` a stage that is called as `stage(runtime, *arguments)` and returns a reference.
 
     The key is the digest of the stage's name, `version` and all arguments (see `artifact_key`); `runtime` is not part
     of it. When the store holds the artifact the body does not run. Prefect caches the reference under the same key, in
     the same store; a cached reference whose artifact is gone or damaged is not believed. Bump `version` whenever the
-    body's results change. A `label` may be given to tell two runs of a stage apart in logs and in the UI.
+    body's results change. A `label` may be given to tell two runs of a stage apart in logs and in the UI. A stage that
+    needs the model says `gpu`: where there is a GPU pool it is computed there (see `tasks.gpu_pool`).
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., ArtifactRef]:
@@ -57,6 +59,9 @@ def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., Artifac
         def compute(runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]) -> ArtifactRef:
             store = ArtifactStore(runtime.store)
             if isinstance(store.lookup(ref.address), Manifest):
+                return ref
+            if gpu and (deployment := pool_deployment()):
+                compute_in_pool(deployment, body, runtime, ref, label, arguments)
                 return ref
             with store.attempt() as attempt:
                 body(Work(store, ref.address, attempt, runtime, label), **arguments)
@@ -73,11 +78,16 @@ def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., Artifac
             cache_key_fn=_our_key,
         )(compute)
 
+        def name_arguments(*args: Any) -> dict[str, Any]:
+            return dict(list(signature.bind(None, *args).arguments.items())[1:])
+
+        def key(*args: Any) -> str:
+            return artifact_key(name, version, name_arguments(*args))
+
         @functools.wraps(body)
         def run(runtime: Runtime, *args: Any, label: str = "") -> ArtifactRef:
-            bound = signature.bind(None, *args)
-            arguments = dict(list(bound.arguments.items())[1:])
-            ref = ArtifactRef(stage=name, key=artifact_key(name, version, arguments))
+            arguments = name_arguments(*args)
+            ref = ArtifactRef(stage=name, key=key(*args))
             title = f"{label} {name}".strip()
             found = ArtifactStore(runtime.store).lookup(ref.address)
             hit = isinstance(found, Manifest)
@@ -90,16 +100,18 @@ def stage(version: int) -> Callable[[Callable[..., None]], Callable[..., Artifac
             )(runtime, ref, title, arguments)
             return result
 
+        run.key = key  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
 @functools.cache
-def result_storage(store: str) -> LocalFileSystem:
+def result_storage(store: str) -> LocalFileSystem | RemoteFileSystem:
     """Prefect's own results (the cached references) live in the same store as the artifacts they point to."""
-    root = ArtifactStore(store).path("prefect")
-    block = LocalFileSystem(basepath=root)
+    artifacts = ArtifactStore(store)
+    root = artifacts.path("prefect")
+    block = LocalFileSystem(basepath=root) if artifacts.is_local else RemoteFileSystem(basepath=root)
     block.save("whyscore-" + artifact_key("result_storage", 1, {"root": root})[:12], overwrite=True)
     return block
 

@@ -9,25 +9,26 @@ from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
 
-@stage(version=1)
+@stage(version=2, gpu=True)
 def ties_merge(
-    work: Work, config: Merge, base: ModelRef, score_adapter: ArtifactRef, consistency_adapter: ArtifactRef
+    work: Work, config: Merge, base: ModelRef, score_adapter: ArtifactRef, consistency_adapter: ArtifactRef, seed: int
 ) -> None:
-    """Merge the two specialised adapters into one with TIES (section 3.2)."""
-    from pipeline_lib.merge.ties import ties_merge_adapters
+    """Merge the two specialised adapters into one, with TIES unless the recipe compares other ways (section 3.2)."""
+    from pipeline_lib.merge.adapters import merge_adapters
     from pipeline_lib.vlm.load import load_base, pick_device
 
+    # Factors are merged in seconds; the decomposition of large updates is for the device.
+    device = "cpu" if config.space == "factors" else work.runtime.device
     with tempfile.TemporaryDirectory(prefix="whyscore-merge-") as folder:
         score, consistency = Path(folder) / "score", Path(folder) / "consistency"
         work.store.fetch(score_adapter.address, score)
         work.store.fetch(consistency_adapter.address, consistency)
-        ties_merge_adapters(
-            load_base(base, pick_device("cpu")),
+        merge_adapters(
+            load_base(base, pick_device(device)),
             score,
             consistency,
             work.attempt.folder,
-            weights=config.weights,
-            density=config.density,
-            majority_sign_method=config.majority_sign_method,
+            config,
+            seed=seed,
             base_name=base.name,
         )

@@ -1,7 +1,10 @@
-"""What the two training stages share."""
+"""What the training stages share."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import pyarrow as pa
 
 from pipeline_lib import schemas
 from pipeline_lib.data.photographs import Photographs
@@ -23,8 +26,11 @@ def train(
     learning_rate: float,
     seed: int,
     iteration: int,
+    *,
+    learn: Callable[..., pa.Table] | None = None,
+    log_schema: pa.Schema = schemas.TRAINING_LOG,
 ) -> None:
-    """DPO on one table of preference pairs; publishes an adapter and `training_log`."""
+    """Train on one table of preference pairs, with DPO unless `learn` is given; publishes adapter and log."""
     from pipeline_lib.train.dpo import train_dpo
     from pipeline_lib.vlm.chat import render_chat
     from pipeline_lib.vlm.load import load_base, pick_device
@@ -35,7 +41,7 @@ def train(
         if model.adapter is not None and config.start_from == "previous":
             start = Path(folder)
             work.store.fetch(model.adapter.address, start)
-        log = train_dpo(
+        log = (learn or train_dpo)(
             vlm,
             render_chat(vlm.processor, prompt.text),
             work.read(pairs, table),
@@ -52,4 +58,4 @@ def train(
             what=work.label,
             save_to=work.attempt.folder,
         )
-    work.write("training_log", log, schemas.TRAINING_LOG)
+    work.write("training_log", log, log_schema)

@@ -9,7 +9,7 @@ from tasks.stage import Work, stage
 from tasks.train import train
 
 
-@stage(version=1)
+@stage(version=1, gpu=True)
 def train_score(
     work: Work,
     config: Training,

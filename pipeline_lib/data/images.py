@@ -3,18 +3,25 @@
 import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline_lib.data.sources import ImageSource, MissingImage
 from pipeline_lib.data.table import ImageList
 from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, below, and is an error instead of a warning
+
+Image.init()  # so that FORMATS finds all its decoders
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
+"""Raster formats only. Pillow knows more, some of which run other programs (EPS) or hide larger images (ICO)."""
+
+_AT_ONCE = 1024  # images handed to the threads; all 255,000 of AVA at once would cost memory and outlive an error
 
 
 class ImageFacts(NamedTuple):
@@ -23,17 +30,19 @@ class ImageFacts(NamedTuple):
     sha256: str
     width_px: int
     height_px: int
+    format: str
     problem: str
 
 
 def decode(content: bytes, max_megapixels: float) -> Image.Image:
-    """Decode an image file to upright 8-bit RGB.
+    """Decode an image file to upright 8-bit RGB; of an animation the first frame. `format` is the file's.
 
     EXIF rotation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped. The size is checked
     before any pixel is decoded. Raises `ValueError` with a sentence when the file is no usable image.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(content))
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        kind = image.format
         if image.width * image.height > max_megapixels * 1e6:
             raise ValueError(
                 f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"
@@ -45,13 +54,24 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
             layer = image.convert("RGBA")
             image = Image.new("RGBA", layer.size, "white")
             image.alpha_composite(layer)
-        return image.convert("RGB")
+        picture = image.convert("RGB")
+        picture.format = kind
+        return picture
     except UnidentifiedImageError:
-        raise ValueError("not an image file") from None
+        raise ValueError(_no_image(content)) from None
     except ValueError:
         raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise anything
         raise ValueError(f"cannot be decoded: {error}") from error
+
+
+def _no_image(content: bytes) -> str:
+    start = content[:1024].lstrip()
+    if start[4:8] == b"ftyp" and start[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
+        return "a HEIC image, which is not read here; convert it to JPEG or PNG"
+    if b"<svg" in start.lower():
+        return "an SVG drawing, which is not read here; convert it to PNG"
+    return f"not an image file of a kind that is read ({', '.join(FORMATS)})"
 
 
 def _to_8_bit_grey(image: Image.Image) -> Image.Image:
@@ -60,45 +80,48 @@ def _to_8_bit_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8))
 
 
-def open_image(folder: Path, image: str, sha256: str, resize_px: int, max_megapixels: float) -> Image.Image:
+def open_image(source: ImageSource, image: str, sha256: str, resize_px: int, max_megapixels: float) -> Image.Image:
     """Read an image of the discretised table; its longest side is at most `resize_px` (appendix A.1), never enlarged.
 
     Raises `DataError` when the file is gone or its content is not what was discretised.
     """
-    path = folder / image
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"image {path} was there when the table was discretised, now: {error.strerror}") from error
+        content = source.read(image)
+    except MissingImage as error:
+        raise DataError(f"image {image} was there when the table was discretised, now: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(
-            f"image {path} has changed since the table was discretised; put the old file back, or remove the discretize"
-            " artifact that this run uses (its folder is in the log) to start over with the new one"
+            f"image {image} has changed since the table was discretised; put the old file back, or remove the"
+            " discretize artifact that this run uses (its folder is in the log) to start over with the new one"
         )
     picture = decode(content, max_megapixels)
     picture.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
+    picture.info["image"] = image  # so that whoever refuses the picture later can name it
     return picture
 
 
 def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
-    """Decode every image once; the result is in the order of the table, problems included."""
+    """Decode every image once; the result is in the order of the table, problems included.
+
+    Raises `DataError` when the storage fails, which says nothing about an image.
+    """
     progress = Progress("reading images", len(images.rows))
 
     def scan(image: str) -> ImageFacts:
         try:
-            content = (images.folder / image).read_bytes()
+            content = images.source.read(image)
             picture = decode(content, max_megapixels)
-        except OSError as error:
-            return ImageFacts("", 0, 0, error.strerror or str(error))
-        except ValueError as error:
-            return ImageFacts("", 0, 0, str(error))
-        return ImageFacts(hashlib.sha256(content).hexdigest(), picture.width, picture.height, "")
+        except (MissingImage, ValueError) as error:
+            return ImageFacts("", 0, 0, "", str(error))
+        return ImageFacts(hashlib.sha256(content).hexdigest(), picture.width, picture.height, picture.format or "", "")
 
+    names = list(images.rows["image"])
+    facts = []
     with ThreadPoolExecutor() as pool:
-        facts = []
-        for fact in pool.map(scan, images.rows["image"]):
-            facts.append(fact)
-            progress.advance()
+        for start in range(0, len(names), _AT_ONCE):
+            for fact in pool.map(scan, names[start : start + _AT_ONCE]):
+                facts.append(fact)
+                progress.advance()
     return facts
 
 

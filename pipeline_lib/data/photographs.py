@@ -1,11 +1,11 @@
 """Where a run's photographs are."""
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline_lib.data.embedded import EmbeddedImages
 from pipeline_lib.recipe import Data
 from pipeline_lib.store.key import ArtifactRef
 
@@ -16,18 +16,22 @@ if TYPE_CHECKING:
 
 
 class Photographs(BaseModel):
-    """The discretised image table, and the folder its image files lie in."""
+    """The discretised image table, and where its image files are: below a folder or prefix, or in Parquet files."""
 
     model_config = ConfigDict(frozen=True)
 
     table: ArtifactRef
     folder: str
     max_megapixels: float
+    embedded: EmbeddedImages | None = None
 
     @classmethod
     def of(cls, data: Data, table: ArtifactRef) -> "Photographs":
         """The photographs of a recipe's data section."""
-        return cls(table=table, folder=data.images or str(Path(data.table).parent), max_megapixels=data.max_megapixels)
+        from pipeline_lib.data.user_table import image_folder, locate
+
+        embedded = locate(data).embedded if data.dataset == "table" else None
+        return cls(table=table, folder=image_folder(data), max_megapixels=data.max_megapixels, embedded=embedded)
 
     def key_fields(self) -> dict[str, Any]:
         """The table alone: it holds the digest of every image, so the folder may move."""
@@ -36,6 +40,7 @@ class Photographs(BaseModel):
     def opener(self, resize_px: int) -> "Callable[[str, str], Image]":
         """`open_image(image, sha256)`: the picture, checked against its digest and resized for the model."""
         from pipeline_lib.data.images import open_image
+        from pipeline_lib.data.sources import folder_source
 
-        folder = Path(self.folder)
-        return partial(open_image, folder, resize_px=resize_px, max_megapixels=self.max_megapixels)
+        source = self.embedded or folder_source(self.folder)
+        return partial(open_image, source, resize_px=resize_px, max_megapixels=self.max_megapixels)

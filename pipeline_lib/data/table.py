@@ -1,94 +1,114 @@
-"""Read a user's table of images and scores, and find everything that is wrong with it at once."""
+"""Read a table of images and scores, and find everything that is wrong with it at once."""
 
 import hashlib
+import logging
 import posixpath
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.data import files, user_table
+from pipeline_lib.data.known import KNOWN_DATASETS, as_on_disk
+from pipeline_lib.data.sources import ImageSource, folder_source, is_safe
+from pipeline_lib.data.splits import LEFT_OUT, draw_splits, split_by_lists, split_name
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import SCORES, Data
+from pipeline_lib.recipe import SCORES, SPLITS, Data
 
-SPLITS = ("train", "val", "test")
-_SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
+log = logging.getLogger("whyscore.data")
+
 _SHOWN = 5
+_RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "split", "group"}
 
 
 class ImageList(NamedTuple):
-    """A user's table, checked: columns image, score, split, group and then the user's other columns."""
+    """A checked table: columns image, score, split, group and then all others; and where its images come from."""
 
     rows: pd.DataFrame
-    folder: Path
+    source: ImageSource
+
+
+class CheckedTable(NamedTuple):
+    """What could be read of a table, usable or not.
+
+    The rows have the columns of an `ImageList`, as far as they are known: an unusable score is NaN, an unusable image
+    name or split is as it was written. Without problems they are an `ImageList`'s.
+    """
+
+    images: ImageList
+    problems: list[str]
+    notes: list[str]
 
 
 def read_image_list(data: Data, seed: int) -> ImageList:
-    """Read and check the table that a recipe names; images are looked for, not opened.
+    """Read and check the table or the known data set that a recipe names; images are looked for, not opened.
 
     Raises `DataError` listing every problem: unreadable file, missing columns, scores that are no finite number,
-    duplicate or unsafe paths, unknown splits, a group in two splits, too few training images, constant scores.
+    duplicate or unsafe paths, unknown splits, a group in two splits, split lists that do not fit the table, too few
+    training images, constant scores.
     """
-    frame = _read(Path(data.table), [name for name in (data.image_column, data.group_column) if name])
-    wanted = {"image": data.image_column, "score": data.score_column}
-    if data.split_column:
-        wanted["split"] = data.split_column
-    if data.group_column:
-        wanted["group"] = data.group_column
-    absent = [f"{name} column {column!r}" for name, column in wanted.items() if column not in frame.columns]
+    checked = check_table(data, seed)
+    if checked.problems:
+        raise DataError("\n  ".join([f"{data.table}: {len(checked.problems)} problem(s)", *checked.problems]))
+    for note in checked.notes:
+        log.info("%s: %s", data.table, note)
+    return checked.images
+
+
+def check_table(data: Data, seed: int) -> CheckedTable:
+    """Everything that `read_image_list` finds, as a value; raises `DataError` only when there is no table to check."""
+    frame, wanted, source, problems, notes = _read(data)
+    absent = {name: column for name, column in wanted.items() if column not in frame.columns}
     if absent:
-        fields = ", ".join(f"data.{name.split()[0]}_column" for name in absent)
-        hint = f"; set {fields} to the right name"
-        if any(name.startswith("split") for name in absent):
-            hint += ", or data.split_column: null to have the splits drawn"
-        raise DataError(
-            f"{data.table}: no {', no '.join(absent)}; its columns are {', '.join(map(str, frame.columns))}{hint}"
-        )
+        problems.append(_absent_columns(absent, frame))
     others = [column for column in frame.columns if column not in wanted.values()]
-    rows = pd.DataFrame({name: frame[column] for name, column in wanted.items()})
-    problems: list[str] = []
-    rows["image"] = _text(rows["image"])
-    named = rows["image"].str.strip() != ""
-    _note(problems, "image path(s) are empty", rows.index[~named] + 2, "line")
-    _note(
-        problems,
-        "image path(s) are not inside the image folder; write them relative to it (data.images)",
-        rows.loc[~rows["image"].map(_is_safe), "image"],
-    )
-    again = rows["image"].map(posixpath.normpath).duplicated()  # ./1.jpg is 1.jpg
-    _note(problems, "image(s) stand more than once", rows.loc[named & again, "image"])
-    scores = pd.to_numeric(rows["score"], errors="coerce").astype(float)
-    bad = ~np.isfinite(scores)
-    _note(
-        problems, "score(s) are no finite number", [f"{i}: {s!r}" for i, s in rows.loc[bad, ["image", "score"]].values]
-    )
-    rows["score"] = scores
-    rows["group"] = _text(rows["group"]) if "group" in rows else rows["image"]
+    rows = pd.DataFrame({name: frame[column] for name, column in wanted.items() if name not in absent})
+    rows = rows.reindex(frame.index)
+    problems += _check_images(rows, data) if "image" in rows else []
+    rows["image"] = rows.get("image", "")
+    problems += _check_scores(rows) if "score" in rows else []
+    rows["score"] = rows.get("score", np.nan)
+    named_groups = "group" in rows
+    rows["group"] = _text(rows["group"]) if named_groups else rows["image"]
     grouped = rows["group"].str.strip() != ""
-    if data.group_column:
-        _note(problems, "group(s) are empty", rows.index[~grouped] + 2, "line")
-    if "split" in rows:
-        rows["split"] = rows["split"].astype(str).str.strip().str.lower().replace(_SPLIT_NAMES)
+    if named_groups:
+        _note(problems, "group(s) are empty", _lines(data, rows.index[~grouped]))
+    kept = pd.Series(True, index=rows.index)
+    if _has_lists(data):
+        listed = split_by_lists(rows["image"], rows["group"], data, seed)
+        rows["split"], kept = listed.splits, listed.splits != LEFT_OUT
+        problems += listed.problems
+        notes += listed.notes
+    elif "split" in rows:
+        rows["split"] = rows["split"].map(split_name)
         _note(
             problems,
             f"split(s) are none of {', '.join(SPLITS)}",
             rows.loc[~rows["split"].isin(SPLITS), "split"].unique(),
         )
+    elif "split" in absent:
+        rows["split"] = ""
     else:
         rows["split"] = draw_splits(rows["group"], data.val_fraction, data.test_fraction, seed)
-    straddling = rows[grouped].groupby("group")["split"].nunique()
-    _note(problems, "group(s) stand in more than one split", straddling.index[straddling > 1])
-    problems += too_few_images(rows["split"])
-    train = scores[(rows["split"] == "train") & ~bad]
-    if len(train) > 1 and np.ptp(train) == 0:
-        problems.append(f"all {len(train)} training scores are {train.iloc[0]:g}; there is nothing to learn")
-    if problems:
-        raise DataError("\n  ".join([f"{data.table}: {len(problems)} problem(s)", *problems]))
+        notes.append(
+            f"splits are drawn by group: data.val_fraction {data.val_fraction:g} for validation,"
+            f" data.test_fraction {data.test_fraction:g} for testing, the rest for training"
+        )
+    rows = rows[kept]
+    if "split" not in absent:
+        straddling = rows[grouped[kept]].groupby("group")["split"].nunique()
+        _note(problems, "group(s) stand in more than one split", straddling.index[straddling > 1])
+        problems += too_few_images(rows["split"])
+        train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"]
+        if len(train) > 1 and np.ptp(train) == 0:
+            problems.append(f"all {len(train)} training scores are {train.iloc[0]:g}; there is nothing to learn")
     rows = rows[["image", "score", "split", "group"]]
-    more = frame[others].rename(columns={name: f"user_{name}" for name in others if name in _RESERVED})
+    more = frame.loc[kept, others].rename(columns={name: f"user_{name}" for name in others if name in _RESERVED})
     if not more.columns.is_unique:
-        raise DataError(f"{data.table}: rename one of the columns {', '.join(more.columns[more.columns.duplicated()])}")
-    return ImageList(pd.concat([rows, more], axis=1), Path(data.images or Path(data.table).parent))
+        problems.append(f"rename one of the columns {', '.join(more.columns[more.columns.duplicated()])}")
+        more = more.loc[:, ~more.columns.duplicated()]
+    rows = pd.concat([rows, more], axis=1).reset_index(drop=True)
+    return CheckedTable(ImageList(rows, source), problems, notes)
 
 
 def too_few_images(splits: pd.Series) -> list[str]:
@@ -102,22 +122,6 @@ def too_few_images(splits: pd.Series) -> list[str]:
     ]
 
 
-_RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "split", "group"}
-
-
-def draw_splits(groups: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
-    """Draw a split for every group, so that images of one group stay together.
-
-    A group's split depends on its name and the seed alone: more rows in the table move no image to another split.
-    """
-
-    def split(group: str) -> str:
-        place = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
-        return "test" if place < test_fraction else "val" if place < test_fraction + val_fraction else "train"
-
-    return groups.map(split)
-
-
 def fingerprint(images: ImageList) -> str:
     """Sha256 over the rows and over the size of every image file: what the discretize stage depends on.
 
@@ -125,42 +129,95 @@ def fingerprint(images: ImageList) -> str:
     """
     digest = hashlib.sha256(images.rows.to_csv(index=False).encode())
     for image in images.rows["image"]:
-        try:
-            size = (images.folder / image).stat().st_size
-        except OSError:
-            size = -1
-        digest.update(f"{size},".encode())
+        size = images.source.size(image)
+        digest.update(f"{-1 if size is None else size},".encode())
     return digest.hexdigest()
 
 
-def _read(path: Path, names: list[str]) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"image table {path} does not exist; set data.table to a CSV or Parquet file")
-    if path.suffix.lower() not in {".csv", ".parquet", ".pq"}:
-        raise DataError(f"image table {path}: expected a file ending in .csv or .parquet; save it as one of these")
-    try:
-        if path.suffix.lower() in {".parquet", ".pq"}:
-            return pd.read_parquet(path)
-        frame = pd.read_csv(path, low_memory=False, encoding="utf-8-sig")
-        # Names are taken as they are written: 007 is no number, and NA may well be a file.
-        written = [name for name in names if name in frame.columns]
-        texts = pd.read_csv(path, usecols=written, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        return frame.assign(**{name: texts[name] for name in written})
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise DataError(f"image table {path} cannot be read: {error}") from error
+class _Table(NamedTuple):
+    frame: pd.DataFrame
+    wanted: dict[str, str]  # image, score, split, group -> the column that it is
+    source: ImageSource
+    problems: list[str]
+    notes: list[str]
+
+
+def _read(data: Data) -> _Table:
+    problems: list[str] = []
+    if data.dataset == "table":
+        place = user_table.locate(data)
+        frame, source, group = user_table.read(data, place), place.source(), data.group_column
+        wanted = {"image": data.image_column, "score": data.score_column}
+        split = data.split_column
+    else:
+        known = KNOWN_DATASETS[data.dataset]
+        frame, source = known.read(data.table), folder_source(user_table.image_folder(data))
+        if known.spelling:
+            frame["image"] = as_on_disk(frame["image"], source, known.spelling)
+        wanted = {"image": "image", "score": data.score_column}
+        group = data.group_column or "group"
+        official = "split" in frame or data.split_column != type(data).model_fields["split_column"].default
+        split = data.split_column if official else None
+        if known.no_lists and not official and data.split_column and not _has_lists(data):
+            problems.append(known.no_lists)
+    if split and not _has_lists(data):
+        wanted["split"] = split
+    if group:
+        wanted["group"] = group
+    return _Table(frame, wanted, source, problems, [])
+
+
+def _has_lists(data: Data) -> bool:
+    return any(getattr(data.split_lists, split) for split in SPLITS)
+
+
+def _absent_columns(absent: dict[str, str], frame: pd.DataFrame) -> str:
+    fields = ", ".join(f"data.{name}_column" for name in absent)
+    hint = f"; set {fields} to the right name"
+    if "split" in absent:
+        hint += ", or data.split_column: null to have the splits drawn"
+    missing = ", no ".join(f"{name} column {column!r}" for name, column in absent.items())
+    return f"no {missing}; its columns are {', '.join(map(str, frame.columns))}{hint}"
+
+
+def _check_images(rows: pd.DataFrame, data: Data) -> list[str]:
+    problems: list[str] = []
+    rows["image"] = _text(rows["image"])
+    named = rows["image"].str.strip() != ""
+    _note(problems, "image path(s) are empty", _lines(data, rows.index[~named]))
+    _note(
+        problems,
+        "image path(s) are not inside the image folder; write them relative to it (data.images)",
+        rows.loc[~rows["image"].map(is_safe), "image"],
+    )
+    again = rows["image"].map(posixpath.normpath).duplicated()  # ./1.jpg is 1.jpg
+    _note(problems, "image(s) stand more than once", rows.loc[named & again, "image"])
+    return problems
+
+
+def _check_scores(rows: pd.DataFrame) -> list[str]:
+    problems: list[str] = []
+    scores = pd.to_numeric(rows["score"], errors="coerce").astype(float)
+    bad = ~np.isfinite(scores)
+    names = rows["image"] if "image" in rows else pd.Series(rows.index + 2, index=rows.index)
+    found = zip(names[bad], rows.loc[bad, "score"], strict=True)
+    _note(problems, "score(s) are no finite number", [f"{image}: {score!r}" for image, score in found])
+    rows["score"] = scores.where(~bad)
+    return problems
+
+
+def _lines(data: Data, index: pd.Index) -> list[str]:
+    """Where rows stand in a CSV file, behind its header; elsewhere their number from 1."""
+    csv = files.ending(data.table) == ".csv"
+    return [f"line {row + 2}" if csv else f"row {row + 1}" for row in index]
 
 
 def _text(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), "").map(str)
 
 
-def _is_safe(image: str) -> bool:
-    path = image.replace("\\", "/")
-    return not path.startswith("/") and ".." not in path.split("/")
-
-
-def _note(problems: list[str], what: str, found: object, prefix: str = "") -> None:
-    items = [f"{prefix} {item}".strip() for item in found]  # type: ignore[attr-defined]
+def _note(problems: list[str], what: str, found: object) -> None:
+    items = [str(item).strip() for item in found]  # type: ignore[attr-defined]
     if items:
         more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
         problems.append(f"{len(items)} {what}: {', '.join(items[:_SHOWN])}{more}")

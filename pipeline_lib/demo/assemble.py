@@ -1,7 +1,6 @@
 """Put the demo VLM together from stock parts: a Llava with a small Llama, its tokenizer and its processor."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -15,6 +14,7 @@ from transformers import (
 
 from pipeline_lib.demo.dataset import SIDE_PX
 from pipeline_lib.demo.vision import PATCH_PX, vision_config
+from pipeline_lib.vlm.prompt import load_prompt
 
 IMAGE_TOKENS = (SIDE_PX // PATCH_PX) ** 2
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
@@ -36,8 +36,7 @@ CHAT_TEMPLATE = (
 
 def scoring_prompt() -> str:
     """The short scoring prompt that this VLM was taught, without surrounding blanks."""
-    path = Path(__file__).parent.parent / "vlm" / "prompts" / "aesthetics_short.txt"
-    return path.read_text(encoding="utf-8").strip()
+    return load_prompt("aesthetics_short").text
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -92,7 +92,8 @@ def judge_predictions(judge: RoundTripJudge, predictions: pa.Table) -> pa.Table:
     recovered = judge.recover([row["explanation"] for row in given]) if given else np.empty(0)
     grades = grade(np.array([row["stated_score"] for row in given], dtype=np.float64), recovered)
     for row in rows:
-        row |= {"status": "unparsed", "recovered_score": None, "consistency": None}
+        row |= {"judge": "round_trip", "status": "unparsed", "recovered_score": None, "consistency": None}
+        row |= {"usefulness": None, "general": None}
     for row, score, consistency in zip(given, recovered.tolist(), grades.tolist(), strict=True):
         row |= {"status": "scored", "recovered_score": score, "consistency": consistency}
     for row in rows:

@@ -1,6 +1,6 @@
 """Evaluate a model: its score distribution, its greedy answer, and the figures that follow from them (section 4.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from pipeline_lib.metrics.scores import Estimate, fit_reference_values, mean_estimate, score_metrics
 from pipeline_lib.progress import Progress
-from pipeline_lib.recipe import SCORES, Evaluation
+from pipeline_lib.recipe import SCORES, Evaluation, Split
 from pipeline_lib.vlm.answer import parse_answer
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.inference import generate_greedy, read_scores
@@ -81,8 +81,10 @@ def answer_images(
     return pa.Table.from_pylist(rows, schema=ANSWERS)
 
 
-def evaluate_answers(answers: pa.Table, bins: pa.Table, config: Evaluation, seed: int) -> Evaluated:
-    """Predicted scores and metrics from a model's answers, for validation and test.
+def evaluate_answers(
+    answers: pa.Table, splits: Sequence[Split], bins: pa.Table, config: Evaluation, seed: int
+) -> Evaluated:
+    """Predicted scores and metrics from a model's answers to the images of some splits, validation among them.
 
     Two predictions an image, both sum_i s_i p_i on the data set's own scale: *unfitted* with s_i the mean training
     score of bin i, and *fitted* with s_i by least squares on the validation answers (section 4.3). Fitted metrics on
@@ -98,7 +100,7 @@ def evaluate_answers(answers: pa.Table, bins: pa.Table, config: Evaluation, seed
     }
     predicted = {name: p @ values for name, values in references.items()}
     rows: list[dict[str, object]] = []
-    for part in ("val", "test"):
+    for part in splits:
         of = split == part
         for name, values in predicted.items():
             found = score_metrics(
@@ -121,6 +123,7 @@ def metric_row(split: str, metric: str, estimate: Estimate) -> dict[str, object]
 
 
 def is_collapsed(metrics: pa.Table, min_parse_rate: float) -> bool:
-    """Whether a model's test answers parse too rarely to be called explanations."""
-    of = pc.and_(pc.equal(metrics["metric"], "parse_rate"), pc.equal(metrics["split"], "test"))
-    return bool(metrics.filter(of)["value"][0].as_py() < min_parse_rate)
+    """Whether a model's answers (on test, if it was asked there) parse too rarely to be called explanations."""
+    rates = metrics.filter(pc.equal(metrics["metric"], "parse_rate")).to_pylist()
+    rate = next((row for row in rates if row["split"] == "test"), rates[0])
+    return bool(rate["value"] < min_parse_rate)

@@ -15,12 +15,17 @@ from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
 from pipeline_lib.vlm.load import Vlm
 
 
-def choose_training_images(images: pa.Table, fraction: float, seed: int, iteration: int) -> pa.Table:
-    """The training images of one iteration: a share of them, redrawn each iteration (appendix A.1), in table order."""
+def choose_training_images(
+    images: pa.Table, fraction: float, seed: int, iteration: int, *, redraw: bool = True
+) -> pa.Table:
+    """The training images of one iteration: a share of them (appendix A.1), in table order.
+
+    The share is drawn anew in each iteration, or is that of the first one in all of them (`redraw` false).
+    """
     train = images.filter(pc.equal(images["split"], "train"))
     if fraction == 1.0:
         return train
-    return draw_rows(train, fraction, f"{seed}:{iteration}:use")
+    return draw_rows(train, fraction, f"{seed}:{iteration if redraw else 1}:use")
 
 
 def draw_wrong_score(true_score: int, min_distance: int, seed: int, iteration: int, image: str) -> int:

@@ -6,6 +6,14 @@ import pyarrow as pa
 
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.recipe import Recipe
+from pipeline_lib.vlm.prompt import Prompt
+
+
+class Judged(NamedTuple):
+    """What one judge said of one model's explanations."""
+
+    verdicts: pa.Table  # schemas.VERDICTS
+    metrics: pa.Table  # schemas.METRICS: cons, use, gen, unscored_rate
 
 
 class ModelResults(NamedTuple):
@@ -15,8 +23,9 @@ class ModelResults(NamedTuple):
     kind: Literal["zero-shot", "score", "consistency", "merged"]
     predictions: pa.Table  # schemas.PREDICTIONS
     reference_values: pa.Table  # schemas.REFERENCE_VALUES
-    metrics: pa.Table  # schemas.METRICS, those of evaluate and of judge
-    verdicts: pa.Table  # schemas.VERDICTS
+    metrics: pa.Table  # schemas.METRICS, those of evaluate and, where it was probed, of faithfulness
+    judged: Judged  # by the judge that leads the report: the judge model if the recipe names one, else round-trip
+    second: Judged | None  # by the round-trip judge where a judge model leads
     training_log: pa.Table | None  # schemas.TRAINING_LOG; None for zero-shot and merged
 
     @property
@@ -26,10 +35,19 @@ class ModelResults(NamedTuple):
 
     def metric(self, name: str, split: str = "test") -> Estimate:
         """A figure with its interval, e.g. `srcc_unfitted`, `cons`; raises `KeyError` when it was not measured."""
-        for row in self.metrics.to_pylist():
-            if row["metric"] == name and row["split"] == split:
-                return Estimate(row["value"], row["low"], row["high"], row["rows"])
-        raise KeyError(f"{self.name} has no {name} on {split}")
+        found = estimate(self.metrics, name, split) or estimate(self.judged.metrics, name, split)
+        if found is None:
+            raise KeyError(f"{self.name} has no {name} on {split}")
+        return found
+
+    def metric_or_nan(self, name: str, split: str = "test") -> Estimate:
+        """The same, and NaN when it was not measured, e.g. because the judge refused every text of this model."""
+        nan = float("nan")
+        return self.metric(name, split) if self.has(name, split) else Estimate(nan, nan, nan, 0)
+
+    def has(self, name: str, split: str = "test") -> bool:
+        """Whether a figure was measured (it may be NaN all the same)."""
+        return any(estimate(metrics, name, split) for metrics in (self.metrics, self.judged.metrics))
 
     def is_collapsed(self, min_parse_rate: float) -> bool:
         """Whether too few test answers parse for the explanations to count."""
@@ -40,9 +58,18 @@ class RunResults(NamedTuple):
     """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, .."""
 
     recipe: Recipe
+    prompt: Prompt  # its criterion is what the scores are of
     model_name: str
     images: pa.Table  # schemas.IMAGES
     bins: pa.Table  # schemas.BINS
     unreadable_images: pa.Table  # schemas.UNREADABLE_IMAGES
     judge_holdout: pa.Table  # schemas.JUDGE_HOLDOUT
     models: list[ModelResults]
+
+
+def estimate(metrics: pa.Table, name: str, split: str) -> Estimate | None:
+    """One figure of a table in `schemas.METRICS`, None when it is not there."""
+    for row in metrics.to_pylist():
+        if row["metric"] == name and row["split"] == split:
+            return Estimate(row["value"], row["low"], row["high"], row["rows"])
+    return None

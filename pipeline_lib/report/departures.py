@@ -18,6 +18,8 @@ class Setting(NamedTuple):
     standing: str  # "departs", "as in the paper" or "not given"
 
 
+PAPER_JUDGE = "gpt-4o-2024-08-06"
+
 _PAPER: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "iterations": ("4", lambda value: value == 4),
     "prompt": ("aesthetics (A.2)", lambda value: value == "aesthetics"),
@@ -34,20 +36,35 @@ _PAPER: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training.lora_rank": ("16 or 64, by model", lambda value: value in (16, 64)),
     "training.batch_size": ("128", lambda value: value == 128),
     "training.epochs": ("1", lambda value: value == 1),
+    "merge.method": ("ties", lambda value: value == "ties"),
+    "merge.space": ("factors, as the peft library does", lambda value: value == "factors"),
     "merge.weights": ("1, 1", lambda value: tuple(value) == (1, 1)),
     "merge.density": ("0.5", lambda value: value == 0.5),
     "merge.majority_sign_method": ("frequency", lambda value: value == "frequency"),
-    "judge.kind": ("GPT-4o (gpt-4o-2024-08-06)", lambda value: False),
+    "judge.openai.model": (PAPER_JUDGE, lambda value: value == PAPER_JUDGE),
+    "judge.openai.rubric": ("the paper’s (A.2)", lambda value: value == "paper"),
     "judge.rows": ("all (AADB) or 1,000 (AVA)", lambda value: value in (None, 1000)),
 }
 
 _NOT_GIVEN = (
     "generation.min_distance",
+    "generation.redraw",
     "training.start_from",
     "training.schedule",
     "training.max_grad_norm",
+    "training.max_length",
     "model.dtype",
+    "model.max_tiles",
+    "judge.openai.temperature",
+    "judge.openai.max_tokens",
 )
+
+_NONE = {
+    "judge.rows": "all",
+    "judge.openai.model": "none: the local round-trip judge",
+    "judge.openai.temperature": "not sent",
+    "model.max_tiles": "the model’s own setting",
+}
 
 
 def paper_settings(recipe: Recipe) -> list[Setting]:
@@ -74,13 +91,17 @@ def recipe_yaml(recipe: Recipe) -> str:
     fields = recipe.model_dump(mode="json", exclude={"runtime"})
     fields["data"]["table"] = PurePath(recipe.data.table).name
     fields["data"]["images"] = PurePath(recipe.data.images).name
+    fields["data"]["split_lists"] = {
+        split: path and PurePath(path).name for split, path in recipe.data.split_lists.model_dump().items()
+    }
+    fields["prompt"] = PurePath(recipe.prompt).name
     fields["model"]["id"] = shown_model_id(recipe.model.id)
     return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
 
 
 def is_hub_id(model_id: str) -> bool:
     """Whether a model id names a repository on the hub rather than a local directory or the bundled model."""
-    return model_id.count("/") == 1 and not model_id.startswith((".", "/", "~"))
+    return model_id.count("/") == 1 and not model_id.startswith((".", "/", "~", "s3://"))
 
 
 def shown_model_id(model_id: str) -> str:
@@ -98,9 +119,13 @@ def _value(recipe: Recipe, field: str) -> Any:
 def _shown(field: str, value: Any) -> str:
     if field == "model.id":
         return shown_model_id(str(value))
+    if field == "prompt":
+        return PurePath(str(value)).name
     if isinstance(value, tuple):
         return ", ".join(f"{part:g}" for part in value)
-    return f"{value:g}" if isinstance(value, float) else "all" if value is None else str(value)
+    if value is None:
+        return _NONE[field]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _in_paper(model_id: str) -> bool:

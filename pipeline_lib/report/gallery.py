@@ -26,8 +26,10 @@ class Opinion(NamedTuple):
     parsed: bool
     stated_score: int | None
     text: str  # the explanation, or the raw text where it did not parse
-    grade: int | None  # consistency 0..4; None: not judged
-    recovered_score: float | None
+    status: str | None  # of the leading judge's verdict, `schemas.VERDICTS`; None: not among the judged rows
+    grade: int | None  # consistency 0..4 by the leading judge
+    second_grade: int | None  # by the round-trip judge where a judge model leads
+    recovered_score: float | None  # by the round-trip judge
     at: float  # 0..1 along the shown range of scores
 
 
@@ -73,7 +75,10 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
     chosen = choose_rows(results)
     names = {image for image, _ in chosen}
     predictions = {model.name: _by_image(model.predictions, names) for model in main_line(results)}
-    verdicts = {model.name: _by_image(model.verdicts, names) for model in main_line(results)}
+    verdicts = {
+        model.name: tuple(_by_image(judged.verdicts, names) for judged in (model.judged, model.second) if judged)
+        for model in main_line(results)
+    }
     low, high = shown_range(on_split(final(results).predictions, "test")["score"].to_numpy())
     shown = []
     for image, reasons in chosen:
@@ -81,7 +86,7 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
         picture = open_image(image, truth["image_sha256"])
         picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
         opinions = [
-            _opinion(name, rows[image], verdicts[name].get(image, {}), low, high)
+            _opinion(name, rows[image], [found.get(image, {}) for found in verdicts[name]], low, high)
             for name, rows in predictions.items()
             if image in rows
         ]
@@ -106,14 +111,17 @@ def _along(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
-def _opinion(model: str, row: dict[str, Any], verdict: dict[str, Any], low: float, high: float) -> Opinion:
+def _opinion(model: str, row: dict[str, Any], verdicts: list[dict[str, Any]], low: float, high: float) -> Opinion:
+    lead, round_trip = verdicts[0], verdicts[-1]
     return Opinion(
         model=model,
         predicted=row["predicted_fitted"],
         parsed=row["parsed"],
         stated_score=row["stated_score"],
         text=row["explanation"] if row["parsed"] else row["text"],
-        grade=verdict.get("consistency"),
-        recovered_score=verdict.get("recovered_score"),
+        status=lead.get("status"),
+        grade=lead.get("consistency"),
+        second_grade=round_trip.get("consistency") if len(verdicts) > 1 else None,
+        recovered_score=round_trip.get("recovered_score"),
         at=_along(row["predicted_fitted"], low, high),
     )

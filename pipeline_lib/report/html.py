@@ -12,11 +12,23 @@ from markupsafe import Markup
 from PIL.Image import Image
 
 from pipeline_lib.judge.round_trip import GRADES
+from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report import numerals
 from pipeline_lib.report.contents import ModelResults, RunResults
 from pipeline_lib.report.departures import departures, paper_settings, recipe_yaml, shown_model_id
+from pipeline_lib.report.faithfulness_figures import FAITHFULNESS_COLUMNS, faithfulness_figures, probed
 from pipeline_lib.report.gallery import exhibits
 from pipeline_lib.report.judge_error import judge_error
+from pipeline_lib.report.judges import (
+    ROUND_TRIP,
+    JudgePair,
+    is_papers_judge,
+    judge_pairs,
+    judged_columns,
+    lead_judge,
+    unscored,
+    who_judged,
+)
 from pipeline_lib.report.lineage import compared, final, is_on_main_line, on_split, unparsed_answers, zero_shot
 from pipeline_lib.report.numerals import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
 from pipeline_lib.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
@@ -29,13 +41,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _TABLE_COLUMNS = (
     *(numerals.PLCC, SRCC, numerals.RMSE),
     *(numerals.PLCC_UNFITTED, SRCC_UNFITTED, numerals.RMSE_UNFITTED),
-    *(CONS, PARSE_RATE),
 )
 
 _KEY_FIGURES = (
     (SRCC_UNFITTED, "SRCC, unfitted", "rank correlation of the model’s own scores with the true ones"),
     (SRCC, "SRCC, fitted", "the same after fitting reference values on validation, as in the paper"),
-    (CONS, "Cons", "0 to 4; the local judge’s mean grade of score against explanation"),
+    (CONS, "Cons", "0 to 4; mean grade of score against explanation, by {judge}"),
     (PARSE_RATE, "Parse rate", "share of texts in the required form"),
 )
 
@@ -55,9 +66,12 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         keep_trailing_newline=True,
     )
     environment.filters |= {"decimal": numerals.decimal, "percent": numerals.percent, "typeset": _typeset}
+    training, pairs = training_figures(results), judge_pairs(results)
     context = {
         "css": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file, nobody's text
         "recipe": results.recipe,
+        "prompt": results.prompt,
+        "criterion": results.prompt.criterion,
         "model_name": shown_model_id(results.model_name),
         "final": final(results),
         "compared": [model.name for model in compared(results)],
@@ -66,11 +80,22 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "verdict": verdict(results),
         "key_figures": _key_figures(results),
         "table": [_table_row(results, model) for model in results.models],
+        "judged_headings": [column.heading for column in judged_columns(results)],
+        "numbers": _numbers(agree=bool(pairs), probes=probed(results), trained=bool(training)),
         "judge": judge_error(results.judge_holdout),
+        "lead_judge": lead_judge(results),
+        "round_trip_leads": lead_judge(results) == ROUND_TRIP,
+        "papers_judge": is_papers_judge(results),
+        "who_judged": who_judged(results),
+        "unscored": unscored(results),
+        "judge_pairs": [_pair_row(pair) for pair in pairs],
+        "faithfulness": [_faithfulness_row(model) for model in results.models] if probed(results) else [],
+        "faithfulness_headings": [column.heading for column in FAITHFULNESS_COLUMNS],
+        "faithfulness_figures": faithfulness_figures(results) if probed(results) else [],
         "grades": GRADES,
         "unplaceable": unplaceable(results),
         "path_figures": {"wide": path_figure(results, WIDE_PX), "narrow": path_figure(results, NARROW_PX)},
-        "training_figures": training_figures(results),
+        "training_figures": training,
         "smoothed": longest_training_steps(results) >= SMOOTHED_FROM_STEPS,
         "branches": len({m.kind for m in results.models if m.training_log is not None}),
         "scatter_figures": scatter_figures(results),
@@ -98,15 +123,42 @@ def _collapsed(results: RunResults) -> list[str]:
     return [model.name for model in results.models if model.is_collapsed(limit)]
 
 
+def _numbers(*, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
+    """The number of each table and figure on the page, in its order: a run without a second judge has fewer."""
+    tables = ["results", *(["agreement"] if agree else []), *(["faithfulness"] if probes else []), "bins", "settings"]
+    figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else []), "scatter", "digits"]
+    return {name: at for names in (tables, figures) for at, name in enumerate(names, 1)}
+
+
+def _pair_row(pair: JudgePair) -> dict[str, Any]:
+    estimates = (pair.first, pair.second, pair.agreement.spearman, pair.agreement.kappa)
+    cells = [{"value": "", "bounds": ""} if estimate is None else _shown(CONS, estimate) for estimate in estimates]
+    shares = [numerals.percent(share) for share in (pair.agreement.same, pair.agreement.within_one)]
+    return {"name": pair.name, "rows": pair.agreement.rows, "cells": cells, "shares": shares}
+
+
+def _faithfulness_row(model: ModelResults) -> dict[str, Any]:
+    cells = [_cell(column, model) for column in FAITHFULNESS_COLUMNS]
+    rows = model.metric_or_nan(numerals.TEXT_CHANGE.metric).rows
+    return {"name": model.name, "main": is_on_main_line(model), "rows": rows, "cells": cells}
+
+
 def _cell(column: Column, model: ModelResults) -> dict[str, str]:
-    estimate = model.metric(column.metric)
+    return _shown(column, model.metric_or_nan(column.metric))
+
+
+def _shown(column: Column, estimate: Estimate) -> dict[str, str]:
     return {"value": numerals.value_text(column, estimate), "bounds": numerals.bounds_text(column, estimate)}
 
 
 def _key_figures(results: RunResults) -> list[dict[str, Any]]:
     models = [zero_shot(results), final(results)]
     return [
-        {"title": title, "note": note, "cells": [{"model": m.name, **_cell(column, m)} for m in models]}
+        {
+            "title": title,
+            "note": note.format(judge=lead_judge(results)),
+            "cells": [{"model": m.name, **_cell(column, m)} for m in models],
+        }
         for column, title, note in _KEY_FIGURES
     ]
 
@@ -123,7 +175,7 @@ def _table_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
         "rows": model.metric("parse_rate").rows,
         "judged": model.metric("cons").rows,
         "digit_mass": mass,
-        "cells": [_cell(column, model) for column in _TABLE_COLUMNS],
+        "cells": [_cell(column, model) for column in (*_TABLE_COLUMNS, *judged_columns(results), PARSE_RATE)],
     }
 
 

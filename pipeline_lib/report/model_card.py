@@ -1,5 +1,6 @@
 """The Markdown card of a run's final model."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +9,41 @@ import yaml
 
 from pipeline_lib.report.contents import RunResults
 from pipeline_lib.report.departures import departures, is_hub_id, recipe_yaml, shown_model_id
+from pipeline_lib.report.faithfulness_figures import probed
 from pipeline_lib.report.judge_error import judge_error
+from pipeline_lib.report.judges import ROUND_TRIP, judge_pairs, judged_columns, lead_judge, unscored, who_judged
 from pipeline_lib.report.lineage import compared, final, on_split
 from pipeline_lib.report.numerals import (
     CONS,
+    OTHER_SCORE,
+    OWN_SCORE,
     PARSE_RATE,
     PLCC,
+    RECOVERED_SPEARMAN,
     RMSE,
     SRCC,
     SRCC_UNFITTED,
+    TEXT_CHANGE,
+    TEXT_CHANGE_BASELINE,
     decimal,
     estimate_text,
     percent,
 )
 from pipeline_lib.report.verdict import verdict
-from pipeline_lib.vlm.prompt import load_prompt
 
 _ROWS = (
     ("SRCC, unfitted", SRCC_UNFITTED),
     ("SRCC, fitted", SRCC),
     ("PLCC, fitted", PLCC),
     ("RMSE, fitted", RMSE),
-    ("Cons, local judge, 0 to 4", CONS),
     ("Parse rate", PARSE_RATE),
+)
+_FAITHFULNESS_ROWS = (
+    ("Score read from the text, Spearman", RECOVERED_SPEARMAN),
+    ("Text change, one score, other image", TEXT_CHANGE),
+    ("Text change, own answers to both images", TEXT_CHANGE_BASELINE),
+    ("Explanations that name the stated score", OWN_SCORE),
+    ("Explanations that name another score", OTHER_SCORE),
 )
 
 
@@ -46,9 +59,10 @@ def model_card(results: RunResults) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"decimal": decimal, "percent": percent}
+    environment.filters |= {"decimal": decimal, "percent": percent, "estimate": partial(estimate_text, CONS)}
     models = compared(results)
     recipe = results.recipe
+    judged = [(f"{column.heading}, 0 to 4", column) for column in judged_columns(results)]
     context: dict[str, Any] = {
         "front_matter": yaml.safe_dump(_front_matter(results), sort_keys=False),
         "recipe": recipe,
@@ -57,15 +71,21 @@ def model_card(results: RunResults) -> str:
         "final": final(results),
         "models": [model.name for model in models],
         "figures": [
-            (heading, [estimate_text(column, model.metric(column.metric)) for model in models])
-            for heading, column in _ROWS
+            (heading, [estimate_text(column, model.metric_or_nan(column.metric)) for model in models])
+            for heading, column in (*_ROWS, *judged, *(_FAITHFULNESS_ROWS if probed(results) else ()))
         ],
         "verdict": verdict(results),
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
+        "criterion": results.prompt.criterion,
         "judge": judge_error(results.judge_holdout),
+        "who_judged": who_judged(results),
+        "unscored": unscored(results),
+        "agreement": next((pair.agreement for pair in judge_pairs(results)[-1:]), None),
+        "round_trip_leads": lead_judge(results) == ROUND_TRIP,
+        "probed": probed(results),
         "departures": departures(recipe),
         "reference_values": final(results).reference_values.to_pylist(),
-        "prompt": load_prompt(recipe.prompt).text,
+        "prompt": results.prompt.text,
         "recipe_yaml": recipe_yaml(recipe),
     }
     return environment.get_template("model_card.md.j2").render(context)

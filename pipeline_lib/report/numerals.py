@@ -21,8 +21,15 @@ PLCC, SRCC, RMSE = (Column(f"{name.lower()}_fitted", name, 3, 2) for name in ("P
 PLCC_UNFITTED, SRCC_UNFITTED, RMSE_UNFITTED = (
     Column(f"{name.lower()}_unfitted", name, 3, 2) for name in ("PLCC", "SRCC", "RMSE")
 )
-CONS = Column("cons", "Cons", 2, 2)
+CONS, USE, GEN = (Column(name.lower(), name, 2, 2) for name in ("Cons", "Use", "Gen"))
 PARSE_RATE = Column("parse_rate", "Parse rate", 3, 2)
+RECOVERED_SPEARMAN = Column("recovered_spearman", "Spearman", 2, 2)
+RECOVERED_MAE = Column("recovered_mae", "MAE", 2, 2)
+TEXT_CHANGE = Column("text_change", "Text change", 2, 2)
+TEXT_CHANGE_BASELINE = Column("text_change_baseline", "Baseline", 2, 2)
+SAME_TEXT = Column("same_text_rate", "Same text", 2, 2)
+OWN_SCORE = Column("mentions_own_score", "Own score", 2, 2)
+OTHER_SCORE = Column("mentions_other_score", "Another", 2, 2)
 
 
 def decimal(value: float, decimals: int) -> str:

@@ -1,14 +1,21 @@
 """The results of a run as a table for the terminal."""
 
-from pipeline_lib.report.contents import RunResults
+from pipeline_lib.report.contents import ModelResults, RunResults
+from pipeline_lib.report.faithfulness_figures import probed
 from pipeline_lib.report.judge_error import judge_error
+from pipeline_lib.report.judges import judge_pairs, judged_columns, lead_judge, unscored, who_judged
 from pipeline_lib.report.numerals import (
     CONS,
+    OWN_SCORE,
     PARSE_RATE,
     PLCC,
+    RECOVERED_SPEARMAN,
     RMSE,
     SRCC,
     SRCC_UNFITTED,
+    TEXT_CHANGE,
+    TEXT_CHANGE_BASELINE,
+    Column,
     decimal,
     estimate_text,
     percent,
@@ -17,31 +24,65 @@ from pipeline_lib.report.verdict import collapses
 
 _COLUMNS = (PLCC, SRCC, RMSE, SRCC_UNFITTED, CONS, PARSE_RATE)
 _HEADINGS = ("PLCC", "SRCC", "RMSE", "SRCC unfitted", "Cons", "Parse rate")
+_HEADING = {
+    RECOVERED_SPEARMAN: "Score from text",
+    OWN_SCORE: "Names its score",
+}
+_PROBED = (RECOVERED_SPEARMAN, TEXT_CHANGE, TEXT_CHANGE_BASELINE, OWN_SCORE)
 
 
 def results_table(results: RunResults) -> str:
     """A row a model with its figures on test, `value [low high]`; below it what the figures are and who judged.
 
-    A collapsed model (parse rate under `evaluation.min_parse_rate`) carries an asterisk and a sentence of its own.
+    What else was measured of the explanations (further grades, a second judge, faithfulness) is a table of its own. A
+    collapsed model (parse rate under `evaluation.min_parse_rate`) carries an asterisk and a sentence of its own.
     """
-    evaluation = results.recipe.evaluation
-    lines = [["", *_HEADINGS]]
-    for model in results.models:
-        mark = " *" if model.is_collapsed(evaluation.min_parse_rate) else ""
-        lines.append([model.name + mark, *(estimate_text(column, model.metric(column.metric)) for column in _COLUMNS)])
+    parts = [_aligned([["", *_HEADINGS], *(_row(results, model, _COLUMNS) for model in results.models)])]
+    more = [*judged_columns(results)[1:], *(_PROBED if probed(results) else ())]
+    headings = ["", *(_HEADING.get(column, column.heading) for column in more)]
+    if more:
+        parts.append(_aligned([headings, *(_row(results, model, tuple(more)) for model in results.models)]))
+    return "\n".join([*"\n\n".join("\n".join(part) for part in parts).splitlines(), "", *_notes(results)]) + "\n"
+
+
+def _row(results: RunResults, model: ModelResults, columns: tuple[Column, ...]) -> list[str]:
+    mark = " *" if model.is_collapsed(results.recipe.evaluation.min_parse_rate) else ""
+    return [model.name + mark, *(estimate_text(column, model.metric_or_nan(column.metric)) for column in columns)]
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     table.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return table
+
+
+def _notes(results: RunResults) -> list[str]:
+    evaluation = results.recipe.evaluation
     images = results.models[0].metric("parse_rate").rows
     error = judge_error(results.judge_holdout)
     notes = [
-        f"Test split, {images} images. PLCC, SRCC and RMSE use reference values fitted on validation, as in the paper.",
+        f"Test split, {images} images; what is scored is the {results.prompt.criterion.score}. PLCC, SRCC and RMSE use"
+        " reference values fitted on validation, as in the paper.",
         f"[low high]: {percent(evaluation.confidence)} percentile bootstrap over images, {evaluation.bootstrap_samples}"
         " resamples.",
-        "Cons (0..4) is spoken by the local round-trip judge, not by the paper's GPT-4o: never compare it with the"
-        " paper's Cons.",
-        f"The judge's own error on {error.explanations} held-out explanations: MAE {decimal(error.mae, 2)} points of"
-        f" 0..9, correlation {decimal(error.correlation, 2)}.",
-        *(f"* {sentence}" for sentence in collapses(results)),
+        who_judged(results),
+        *filter(None, [unscored(results)]),
     ]
-    return "\n".join([*table, "", *notes]) + "\n"
+    if pairs := judge_pairs(results):
+        together = pairs[-1].agreement
+        notes.append(
+            f"{lead_judge(results)} and the round-trip judge on {together.rows} explanations of all models: Spearman"
+            f" {estimate_text(CONS, together.spearman)}, weighted kappa {estimate_text(CONS, together.kappa)}."
+        )
+    notes.append(
+        f"The round-trip judge’s own error on {error.explanations} held-out explanations: MAE {decimal(error.mae, 2)}"
+        f" points of 0..9, correlation {decimal(error.correlation, 2)}."
+    )
+    if probed(results):
+        notes.append(
+            "Score from text: rank correlation of the stated score with the one read from the explanation’s words."
+            " Text change: of explanations of one score when another photograph takes the image’s place, 0 none, 1 no"
+            " word in common; baseline: between the model’s own answers to the two."
+        )
+    return [*notes, *(f"* {sentence}" for sentence in collapses(results))]

@@ -6,11 +6,9 @@ two runs that compute one key exactly one publishes, and both use what it publis
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -20,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_lib import schemas
 from pipeline_lib.errors import StoreError
+from pipeline_lib.store.description import Description
+from pipeline_lib.store.local_files import LocalFiles
 from pipeline_lib.store.manifest import FileEntry, Manifest, environment, sha256_file
 
 log = logging.getLogger("whyscore.store")
@@ -68,10 +67,25 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str):
-        if "://" in url and not url.startswith("file://"):
-            raise StoreError(f"store {url}: only a local folder can be a store so far; give a path")
-        self.root = os.path.abspath(url.removeprefix("file://"))
-        self.fs = fsspec.filesystem("file")
+        """A folder (a path, `file://`) or a bucket with an optional prefix (`s3://bucket/prefix`)."""
+        if url.startswith("s3://"):
+            from pipeline_lib.store.s3_files import S3Files
+
+            self.files: LocalFiles | S3Files = S3Files(url)
+        elif "://" in url and not url.startswith("file://"):
+            raise StoreError(f"store {url}: give a local folder or s3://bucket/prefix")
+        else:
+            self.files = LocalFiles(url.removeprefix("file://"))
+
+    @property
+    def root(self) -> str:
+        """Absolute path of the folder, or the s3:// address."""
+        return self.files.root
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a folder of this machine."""
+        return isinstance(self.files, LocalFiles)
 
     def path(self, address: str, *parts: str) -> str:
         """Full path of an address inside the store."""
@@ -79,25 +93,48 @@ class ArtifactStore:
 
     def check_writable(self) -> None:
         """Raise `StoreError` unless a file can be written, read back, and refused when it exists already."""
-        probe = f"probe-{uuid.uuid4().hex}"
+        probe, created = self.path(f"probe-{uuid.uuid4().hex}"), False
         try:
-            self.fs.makedirs(self.root, exist_ok=True)
-            if not self._create_if_absent(self.path(probe), b"whyscore"):
-                raise StoreError(f"store {self.root}: a fresh file could not be created")
-            again = self._create_if_absent(self.path(probe), b"again")
-            if again or self.fs.cat_file(self.path(probe)) != b"whyscore":
-                raise StoreError(f"store {self.root}: a file was overwritten; two runs at once would not be safe here")
+            self.files.reach(self.root)
+            created = self.files.create_if_absent(probe, b"whyscore")
+            again = self.files.create_if_absent(probe, b"again")
+            if not created or again or self.files.read(probe) != b"whyscore":
+                raise StoreError(
+                    f"store {self.root} overwrote a file that it was told to create only if absent; two runs at once"
+                    " would not be safe here (an S3 server must support If-None-Match on PUT)"
+                )
         except OSError as error:
             raise StoreError(f"store {self.root} cannot be written: {error.strerror or error}") from error
         finally:
-            with contextlib.suppress(OSError):
-                self.fs.rm_file(self.path(probe))
+            if created:
+                with contextlib.suppress(OSError, StoreError):
+                    self.files.remove(probe)
+
+    def describe(self) -> Description:
+        """Where the store is, and what is known without writing; raises `StoreError` when a bucket does not answer."""
+        if isinstance(self.files, LocalFiles):
+            folder = next(path for path in (Path(self.root), *Path(self.root).parents) if path.exists())
+            return Description(self.root, None, None, shutil.disk_usage(folder).free)
+        self.files.reach(self.root)
+        return Description(self.root, self.files.endpoint, self.files.clock_skew_s(self.root), None)
+
+    def unfinished_uploads(self, older_than_days: float, *, remove: bool = False) -> list[str]:
+        """Keys of a bucket's uploads that were begun so long ago and never completed; none in a folder.
+
+        A killed upload of a large file leaves its parts: no listing shows them, and they take room until removed.
+        """
+        if isinstance(self.files, LocalFiles):
+            return []
+        found = self.files.unfinished_uploads(self.root, older_than_days)
+        for upload in found if remove else []:
+            self.files.abort_upload(self.root, upload)
+        return [upload.key for upload in found]
 
     def lookup(self, address: str) -> Manifest | Miss:
         """The manifest when the artifact is complete (every file present with its size), else the reason it is not."""
         manifest_path = self.path(address, "manifest.json")
         try:
-            text = self.fs.cat_file(manifest_path)
+            text = self.files.read(manifest_path)
         except FileNotFoundError:
             return ABSENT
         except OSError as error:
@@ -108,14 +145,8 @@ class ArtifactStore:
             return Miss("damaged: its manifest cannot be read")
         if manifest.schema_version != schemas.VERSION:
             return Miss(f"written in schema version {manifest.schema_version}, this is version {schemas.VERSION}")
-        for name, entry in manifest.files.items():
-            try:
-                size = self.fs.size(self.path(address, manifest.attempt, name))
-            except FileNotFoundError:
-                return Miss(f"damaged: {name} is missing")
-            if size != entry.size:
-                return Miss(f"damaged: {name} has {size} bytes instead of {entry.size}")
-        return manifest
+        damage = self._damage(address, manifest)
+        return Miss(f"damaged: {damage}") if damage else manifest
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[Attempt]:
@@ -148,13 +179,15 @@ class ArtifactStore:
         try:
             with self._writing(address):
                 for file in files:
-                    self._put(attempt.folder / file, self.path(address, name, file))
+                    self.files.put(self.path(address, name, file), attempt.folder / file)
+                self._check_arrived(address, manifest)
                 published = self._create_manifest(address, manifest)
         except StoreError:
-            self._remove_attempt(address, name)
+            with contextlib.suppress(StoreError):  # what could not be written may not be removable either
+                self.files.remove_folder(self.path(address, name))
             raise
         if published.attempt != name:
-            self._remove_attempt(address, name)
+            self.files.remove_folder(self.path(address, name))
             log.info("%s was published by another run meanwhile; using that one", address)
         return published
 
@@ -164,7 +197,7 @@ class ArtifactStore:
         for name, entry in manifest.files.items():
             local = to / name
             local.parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get_file(self.path(address, manifest.attempt, name), str(local))
+            self.files.get(self.path(address, manifest.attempt, name), local)
             self._check(address, name, entry, sha256_file(local))
         return manifest
 
@@ -174,7 +207,7 @@ class ArtifactStore:
         file = f"{name}.parquet"
         if file not in manifest.files:
             raise StoreError(f"{address} has no {file}; it has {', '.join(manifest.files)}")
-        content = self.fs.cat_file(self.path(address, manifest.attempt, file))
+        content = self.files.read(self.path(address, manifest.attempt, file))
         self._check(address, file, manifest.files[file], hashlib.sha256(content).hexdigest())
         return pq.read_table(pa.BufferReader(content))
 
@@ -185,53 +218,59 @@ class ArtifactStore:
             return [manifest.reason]
         wrong = []
         for name, entry in manifest.files.items():
-            with self.fs.open(self.path(address, manifest.attempt, name), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = self.files.sha256(self.path(address, manifest.attempt, name))
             if digest != entry.sha256:
                 wrong.append(f"damaged: {name} has sha256 {digest[:12]}.. instead of {entry.sha256[:12]}..")
         return wrong
 
     def children(self, address: str) -> list[str]:
         """Names of the folders below an address, sorted; an empty list when there are none."""
-        try:
-            found = self.fs.ls(self.path(address), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
+        return self.files.folders(self.path(address))
 
     def addresses(self) -> Iterator[str]:
         """Every artifact in the store, shards and checkpoints included, sorted."""
-        for path in sorted(self.fs.find(self.root)):
+        for path in sorted(self.files.sizes(self.root)):
             folder, _, name = path.rpartition("/")
             if name == "manifest.json":
-                yield folder.removeprefix(self.root + "/")
+                yield folder
 
     def retract(self, address: str) -> None:
         """Remove an artifact, its manifest first, so that no reader ever sees a manifest without its files."""
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self.path(address, "manifest.json"))
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(self.path(address), recursive=True)
+        self.files.remove(self.path(address, "manifest.json"))
+        self.files.remove_folder(self.path(address))
 
     def write_pointer(self, path: str, value: dict[str, Any]) -> None:
         """Write a small JSON file for people, e.g. `runs/demo/iteration-02/score_pairs.json`; the newest wins."""
-        full = self.path(path)
-        temporary = f"{full}.{uuid.uuid4().hex[:8]}"
         with self._writing(path):
-            self.fs.makedirs(os.path.dirname(full), exist_ok=True)
-            self.fs.pipe_file(temporary, (json.dumps(value, indent=2) + "\n").encode())
-            self.fs.mv(temporary, full)
+            self.files.write(self.path(path), (json.dumps(value, indent=2) + "\n").encode())
+
+    def create_pointer(self, path: str, value: dict[str, Any]) -> bool:
+        """Write a small JSON file unless there is one; False when there is, and that one stays.
+
+        For exactly one winner among writers put something of the writer's own in: in a bucket a writer that finds its
+        very own content takes it for its own, whose answer was lost.
+        """
+        with self._writing(path):
+            return self.files.create_if_absent(self.path(path), (json.dumps(value, indent=2) + "\n").encode())
+
+    def read_pointer(self, path: str) -> dict[str, Any] | None:
+        """What a small JSON file holds; None when there is none, or when it is damaged."""
+        try:
+            value = json.loads(self.files.read(self.path(path)))
+        except (FileNotFoundError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def pointers(self, folder: str) -> list[str]:
+        """Names of the small JSON files below a folder, sorted."""
+        return sorted(name for name in self.files.sizes(self.path(folder)) if name.endswith(".json"))
 
     def copy_out(self, address: str, path: str) -> None:
         """Copy an artifact's files to a folder of the store for people, e.g. `runs/demo/report`; the newest wins."""
         manifest = self._hit(address)
-        for name in manifest.files:
-            target = self.path(path, name)
-            temporary = f"{target}.{uuid.uuid4().hex[:8]}"
-            with self._writing(path):
-                self.fs.makedirs(os.path.dirname(target), exist_ok=True)
-                self.fs.cp_file(self.path(address, manifest.attempt, name), temporary)
-                self.fs.mv(temporary, target)
+        with self._writing(path):
+            for name in manifest.files:
+                self.files.copy(self.path(address, manifest.attempt, name), self.path(path, name))
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -250,6 +289,20 @@ class ArtifactStore:
             raise StoreError(f"{address} in {self.root}: {manifest.reason}; run the recipe again to compute it")
         return manifest
 
+    def _damage(self, address: str, manifest: Manifest) -> str | None:
+        """The first file that is not there with its size."""
+        sizes = self.files.sizes(self.path(address, manifest.attempt))
+        for name, entry in manifest.files.items():
+            if name not in sizes:
+                return f"{name} is missing"
+            if sizes[name] != entry.size:
+                return f"{name} has {sizes[name]} bytes instead of {entry.size}"
+        return None
+
+    def _check_arrived(self, address: str, manifest: Manifest) -> None:
+        if damage := self._damage(address, manifest):
+            raise StoreError(f"{self.root} took the files of {address}, but {damage}; nothing was published, run again")
+
     def _check(self, address: str, name: str, entry: FileEntry, digest: str) -> None:
         if digest != entry.sha256:
             raise StoreError(
@@ -259,51 +312,13 @@ class ArtifactStore:
 
     def _create_manifest(self, address: str, manifest: Manifest) -> Manifest:
         content = manifest.model_dump_json(indent=2).encode()
-        while not self._create_if_absent(self.path(address, "manifest.json"), content):
-            with self._alone(address):  # else a run could remove what another one has just put in its place
+        path = self.path(address, "manifest.json")
+        while not self.files.create_if_absent(path, content):
+            with self.files.alone(self.path(address)):  # else a run could remove what another has just put in its place
                 present = self.lookup(address)
                 if isinstance(present, Manifest):
                     return present
                 if present != ABSENT:
                     log.warning("%s: replacing an artifact that is %s", address, present.reason)
-                    with contextlib.suppress(FileNotFoundError):
-                        self.fs.rm_file(self.path(address, "manifest.json"))
+                    self.files.remove(path)
         return manifest
-
-    @contextlib.contextmanager
-    def _alone(self, address: str) -> Iterator[None]:
-        """Keep other processes out of here while one replaces an artifact; the lock ends with its process."""
-        folder = os.open(self.path(address), os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
-
-    def _create_if_absent(self, path: str, content: bytes) -> bool:
-        """Create a file with all its content at once; False when it exists already."""
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}"
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # atomic, and fails when the path exists
-            return True
-        except FileExistsError:
-            return False
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-    def _put(self, local: Path, path: str) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with local.open("rb") as source, open(path, "xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-
-    def _remove_attempt(self, address: str, name: str) -> None:
-        shutil.rmtree(self.path(address, name), ignore_errors=True)

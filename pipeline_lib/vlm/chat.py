@@ -35,11 +35,10 @@ def render_chat(processor: Any, prompt: str) -> Chat:
     """
     tokenizer = processor.tokenizer
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
-    rendered = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    turns = [{"role": "user", "content": content}]
+    rendered = processor.apply_chat_template(turns, add_generation_prompt=True)
     rendered = _with_one_begin_token(tokenizer, rendered)
-    end = tokenizer.eos_token
-    if not end:
-        raise ModelError("the tokenizer has no end token (eos_token), so answers would never learn to stop")
+    end = _end_of_turn(processor, turns)
     image_token = getattr(processor, "image_token", None)
     if image_token and image_token not in rendered:
         raise ModelError(f"the chat template renders no image placeholder {image_token!r}: {rendered!r}")
@@ -71,3 +70,19 @@ def _with_one_begin_token(tokenizer: Any, rendered: str) -> str:
         raise ModelError(f"the chat template writes the begin token {begin!r} inside the prompt: {rendered!r}")
     adds_it = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     return begin + body if adds_it or rendered.startswith(begin) else rendered
+
+
+def _end_of_turn(processor: Any, turns: list[dict[str, Any]]) -> str:
+    """The token that the chat template puts behind an answer; where it puts none (LLaVA-1.5), the tokenizer's own.
+
+    The two differ in InternVL with InternLM2: the turn ends with <|im_end|>, the tokenizer's end token is </s>.
+    """
+    tokenizer, marker = processor.tokenizer, "An example."
+    answer = {"role": "assistant", "content": [{"type": "text", "text": marker}]}
+    behind = processor.apply_chat_template([*turns, answer]).rpartition(marker)[2].strip()
+    ids = tokens(tokenizer, behind)[:1]
+    if ids and ids[0] in tokenizer.added_tokens_decoder:
+        return str(tokenizer.convert_ids_to_tokens(ids[0]))
+    if not tokenizer.eos_token:
+        raise ModelError("the tokenizer has no end token (eos_token), so answers would never learn to stop")
+    return str(tokenizer.eos_token)

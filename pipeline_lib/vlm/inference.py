@@ -8,6 +8,7 @@ from PIL.Image import Image
 from transformers import GenerationConfig
 
 from pipeline_lib.vlm.chat import Chat, tokens
+from pipeline_lib.vlm.families import check_image
 from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.score_tokens import ScoreTokens
 
@@ -39,7 +40,7 @@ def generate_greedy(
     """
     inputs = _inputs(vlm, images, [chat.prompt + beginning for beginning in beginnings])
     model, tokenizer = vlm.model, vlm.processor.tokenizer
-    ends = _end_ids(model, tokenizer)
+    ends = _end_ids(model, tokenizer, chat)
     # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
     config = GenerationConfig(
         do_sample=False,
@@ -59,9 +60,9 @@ def generate_greedy(
     results = []
     for given, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], output.tolist(), strict=True):
         stop = next((at for at, token in enumerate(row) if token in ends), None)
-        used = row if stop is None else row[: stop + 1]
-        text = _continuation(tokenizer, given[mask.bool()].tolist(), used)
-        results.append(Generated(text, len(used), stop is not None, int(mask.sum())))
+        text = _continuation(tokenizer, given[mask.bool()].tolist(), row[:stop])
+        count = len(row) if stop is None else stop + 1
+        results.append(Generated(text, count, stop is not None, int(mask.sum())))
     return results
 
 
@@ -81,6 +82,8 @@ def answer_tokens(vlm: Vlm, beginning: str) -> int:
 
 
 def _inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
+    for image in images:
+        check_image(vlm.model.config.model_type, image)
     # The padding side is passed each time: Qwen-based tokenizers pad on the right unless told otherwise.
     inputs = vlm.processor(
         images=[[image] for image in images],
@@ -100,10 +103,11 @@ def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
     return text[len(tokenizer.decode(before, **plain)) :]
 
 
-def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+def _end_ids(model: Any, tokenizer: Any, chat: Chat) -> list[int]:
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return sorted({tokenizer.eos_token_id, *(i for i in ids if i is not None)})
+    ids = [*ids, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(chat.end)]
+    return sorted({i for i in ids if i is not None})
 
 
 def _image_ids(vlm: Vlm) -> list[int] | None:

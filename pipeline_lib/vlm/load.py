@@ -1,5 +1,6 @@
 """Load a base VLM with its processor and adapter through the public `from_pretrained` calls, and check what came."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -8,11 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    ProcessorMixin,
+)
 from transformers.utils import logging as transformers_logging
 
 from pipeline_lib.errors import ModelError
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.vlm.families import family_of, limit_tiles
 from pipeline_lib.vlm.model_ref import ModelRef
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -36,11 +45,35 @@ def pick_device(device: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load_processor(ref: ModelRef) -> Any:
-    """The model's processor; raises `ModelError` when it is missing or cannot render a conversation with an image."""
+def load_config(ref: ModelRef) -> Any:
+    """The model's configuration; raises `ModelError` for an unknown architecture, or one that needs code of its own."""
+    folder = ref.folder(weights=False)
     try:
-        processor = AutoProcessor.from_pretrained(ref.location, revision=ref.revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if _needs_own_code(folder):
+            raise ModelError(
+                f"model {ref.name} is loaded by Python code among its files, which WhyScore never runs; use a"
+                " checkpoint in the format of transformers (of InternVL: one whose name ends in -hf)"
+            ) from error
+        raise ModelError(f"model {ref.name}: not a vision-language model that transformers knows: {error}") from error
+
+
+def load_processor(ref: ModelRef) -> Any:
+    """The model's processor; raises `ModelError` when it is missing or cannot render a conversation with an image.
+
+    Images are always processed with Pillow: what torchvision makes of them differs a little, and a model's answers
+    must not depend on whether it is installed.
+    """
+    config, folder = load_config(ref), ref.folder(weights=False)
+    load = family_of(config.model_type).processor or AutoProcessor
+    try:
+        processor = load.from_pretrained(folder, trust_remote_code=False)
+        if hasattr(processor, "image_processor"):
+            processor.image_processor = AutoImageProcessor.from_pretrained(
+                folder, backend="pil", trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
         raise ModelError(f"model {ref.name}: its processor cannot be loaded: {error}") from error
     if not isinstance(processor, ProcessorMixin) or not hasattr(processor, "image_processor"):
         raise ModelError(
@@ -49,6 +82,7 @@ def load_processor(ref: ModelRef) -> Any:
         )
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"model {ref.name}: its processor has no chat template; is it an instruction-tuned model?")
+    limit_tiles(config.model_type, processor.image_processor, ref.max_tiles)
     return processor
 
 
@@ -60,8 +94,7 @@ def load_base(ref: ModelRef, device: torch.device) -> Vlm:
     processor = load_processor(ref)
     try:
         model, loaded = AutoModelForImageTextToText.from_pretrained(
-            ref.location,
-            revision=ref.revision,
+            ref.folder(),
             dtype=getattr(torch, ref.dtype),
             trust_remote_code=False,
             output_loading_info=True,
@@ -70,6 +103,8 @@ def load_base(ref: ModelRef, device: torch.device) -> Vlm:
         raise ModelError(f"model {ref.name} cannot be loaded: {error}") from error
     if missing := sorted(loaded["missing_keys"]):
         raise ModelError(f"model {ref.name}: {len(missing)} weight(s) are not in its files, e.g. {missing[0]}")
+    if hasattr(model.config, "image_grid_pinpoints"):  # LLaVA-NeXT counts the tiles of an image a second time
+        model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints
     own = model.generation_config  # of which only the special tokens count: how to generate is not the model's choice
     model.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
@@ -92,3 +127,10 @@ def load_vlm(ref: ModelRef, store: ArtifactStore, device: torch.device) -> Vlm:
     if ref.dtype == "float32":
         model = model.merge_and_unload()
     return vlm._replace(model=model.eval())
+
+
+def _needs_own_code(folder: Path) -> bool:
+    try:
+        return "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False

@@ -1,12 +1,34 @@
-"""Prompts are files; what they say is part of every key that depends on them."""
+"""Prompts are files; what they say is part of every key that depends on it.
+
+A prompt file begins with what its score is of, between two lines of three dashes, for the judge and the report:
+
+    ---
+    value: aesthetic value
+    score: aesthetic score
+    scale: "0: Very bad 4-5: Average 9: Excellent"
+    ---
+    Please evaluate ..
+"""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline_lib.errors import RecipeError
 
 FOLDER = Path(__file__).parent / "prompts"
+
+
+class Criterion(BaseModel):
+    """What a score is of, in the words that the judge and the report use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: str = Field(min_length=1)  # aesthetic value, technical quality, ..
+    score: str = Field(min_length=1)  # aesthetic score, ..
+    scale: str = Field(min_length=1)  # what 0, the middle and 9 mean
 
 
 class Prompt(BaseModel):
@@ -16,12 +38,37 @@ class Prompt(BaseModel):
 
     name: str
     text: str
+    criterion: Criterion
+
+    def key_fields(self) -> dict[str, Any]:
+        """The text alone: the criterion's names are the judge's and the report's business."""
+        return {"text": self.text}
 
 
 def load_prompt(name: str) -> Prompt:
-    """Read a prompt file by its name; raises `RecipeError` listing the prompts there are."""
-    path = FOLDER / f"{name}.txt"
-    known = sorted(file.stem for file in FOLDER.glob("*.txt"))
-    if name not in known:
-        raise RecipeError(f"prompt: no file {path.name} in {FOLDER.name}/; there are {', '.join(known)}")
-    return Prompt(name=name, text=path.read_text(encoding="utf-8").strip())
+    """Read a shipped prompt by its name, or one of the user's own by its path ending in .txt.
+
+    Raises `RecipeError` listing the prompts there are, or saying what is wrong with the file.
+    """
+    path = Path(name) if name.endswith(".txt") else FOLDER / f"{name}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.txt")))
+        raise RecipeError(
+            f"prompt: there is no {name}; shipped are {known}, or give the path of a .txt file of your own"
+        )
+    content = path.read_text(encoding="utf-8")
+    dashes, *parts = content.split("---\n", 2)
+    if dashes or len(parts) != 2:
+        raise RecipeError(
+            f"prompt {path}: expected a header with value, score and scale between two lines of ---, then the prompt;"
+            f" see {FOLDER.name}/aesthetics.txt"
+        )
+    try:
+        criterion = Criterion.model_validate(yaml.safe_load(parts[0]))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise RecipeError(f"prompt {path}: its header must give value, score and scale as text: {error}") from error
+    text = parts[1].strip()
+    missing = [tag for tag in ("#Score", "#Explain") if tag not in text]
+    if missing:
+        raise RecipeError(f"prompt {path}: it must ask for the tags #Score and #Explain; it lacks {', '.join(missing)}")
+    return Prompt(name=path.stem, text=text, criterion=criterion)

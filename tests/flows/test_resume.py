@@ -17,22 +17,29 @@ STAGES = [
     "fit_judge",
     "zero-shot evaluate",
     "zero-shot judge",
+    "zero-shot probe_faithfulness",
     "ite-1 train_score",
     "ite-1 score evaluate",
     "ite-1 score judge",
+    "ite-1 score probe_faithfulness",
     "ite-2 generate",
     "ite-2 train_score",
     "ite-2 score evaluate",
     "ite-2 score judge",
+    "ite-2 score probe_faithfulness",
     "ite-2 swap",
     "ite-2 train_consistency",
     "ite-2 consistency evaluate",
     "ite-2 consistency judge",
+    "ite-2 consistency probe_faithfulness",
     "ite-2 ties_merge",
     "ite-2 merged evaluate",
     "ite-2 merged judge",
+    "ite-2 merged probe_faithfulness",
+    "keep_anchors",
     "report",
 ]
+AFTER_MERGE = [s for s in STAGES if s.startswith("ite-2 merged")] + ["keep_anchors", "report"]
 
 
 def test_a_run_computes_every_stage_once_and_leaves_a_report(finished):
@@ -81,8 +88,10 @@ def test_a_damaged_artifact_is_computed_again_and_nothing_else(again, run_flow, 
 @pytest.mark.parametrize(
     ("field", "value", "computed"),
     [
-        ("merge.density", 0.6, ["ite-2 ties_merge", "ite-2 merged evaluate", "ite-2 merged judge", "report"]),
-        ("judge.rows", 5, [s for s in STAGES if "judge" in s] + ["report"]),
+        ("merge.density", 0.6, ["ite-2 ties_merge", *AFTER_MERGE]),
+        ("judge.rows", 5, [s for s in STAGES if s.endswith(" judge")] + ["report"]),
+        ("judge.anchors", 5, ["keep_anchors", "report"]),
+        ("faithfulness.rows", 5, [s for s in STAGES if "faithfulness" in s] + ["report"]),
         ("runtime.shard_rows", 7, []),
         ("runtime.generation_batch_size", 3, []),
     ],
@@ -99,7 +108,9 @@ def test_other_figures_from_the_same_answers_do_not_ask_the_model_again(again, r
     monkeypatch.setattr("pipeline_lib.vlm.load.load_vlm", refuse)
     changed = {"runtime.store": again.runtime.store, "evaluation.confidence": 0.9}
     watched = run_flow(load_recipe(finished[0] / "small.yaml", changed))
-    assert watched.computed == [s for s in STAGES if "evaluate" in s or " judge" in s] + ["report"]
+    assert watched.computed == [s for s in STAGES if "evaluate" in s or " judge" in s or "faith" in s] + [
+        "keep_anchors", "report",
+    ]  # fmt: skip
 
 
 def test_a_new_prefect_database_and_lost_prefect_results_change_nothing(again, run_flow):

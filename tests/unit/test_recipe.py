@@ -45,9 +45,11 @@ def test_every_wrong_field_is_named_in_one_error() -> None:
         "training.beta: Input should be greater than 0, found -1",
         "model.id: required, and missing",
         "model.revision: must be a commit of 40 hex digits",
-        "data.image_colum: unknown field; known here: table, images, image_column",
+        "data.image_colum: unknown field; known here: dataset, table, images, image_column",
     ):
         assert part in text
+    with pytest.raises(RecipeError, match=r"merge_ablation.merges.0.densty: unknown field; known here: method, space"):
+        parse_recipe(MINIMAL | {"merge_ablation": {"merges": [{"densty": 0.1}]}})
     with pytest.raises(RecipeError, match="micro_batch_size 4 must divide batch_size 10"):
         parse_recipe(MINIMAL | {"training": {"batch_size": 10}})
 
@@ -59,11 +61,16 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
 
 
 def test_paths_in_a_file_are_relative_to_it_and_those_of_overrides_are_not(tmp_path: Path) -> None:
-    path = write(tmp_path, "name: r\ndata: {table: t.csv, images: photos}\nmodel: {id: bundled}\n")
+    path = write(tmp_path, "name: r\nprompt: aesthetics\ndata: {table: t.csv, images: photos}\nmodel: {id: bundled}\n")
     recipe = load_recipe(path)
     assert (recipe.data.table, recipe.data.images) == (str(tmp_path / "t.csv"), str(tmp_path / "photos"))
+    assert recipe.prompt == "aesthetics"  # the name of a shipped one is no path
     recipe = load_recipe(path, {"data.table": "other.csv", "training.beta": 0.3, "runtime.device": "cpu"})
     assert (recipe.data.table, recipe.training.beta, recipe.runtime.device) == ("other.csv", 0.3, "cpu")
+    lists = "name: r\nprompt: mine.txt\ndata: {table: s3://b/t.csv, split_lists: {test: t.txt}}\nmodel: {id: bundled}\n"
+    recipe = load_recipe(write(tmp_path, lists))
+    assert (recipe.data.table, recipe.data.split_lists.test) == ("s3://b/t.csv", str(tmp_path / "t.txt"))
+    assert recipe.prompt == str(tmp_path / "mine.txt")
     absolute = write(tmp_path, "name: r\ndata: {table: /t.csv}\nmodel: {id: bundled}\n")
     assert load_recipe(absolute).data.table == "/t.csv"
 

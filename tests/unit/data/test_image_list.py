@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_lib import schemas
-from pipeline_lib.data.table import ImageList, draw_splits, fingerprint, read_image_list
+from pipeline_lib.data.sources import LocalFolder
+from pipeline_lib.data.splits import draw_splits
+from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
 from pipeline_lib.recipe import Data
 
@@ -43,8 +45,9 @@ def test_a_good_table_comes_back_as_it_is(tmp_path: Path) -> None:
     images = read(tmp_path, frame(mood=["calm"] * 22))
     assert list(images.rows.columns) == ["image", "score", "split", "group", "mood"]
     assert images.rows["group"].tolist() == images.rows["image"].tolist()
-    assert images.folder == tmp_path
-    assert read(tmp_path, frame(), images="elsewhere").folder == Path("elsewhere")
+    assert isinstance(images.source, LocalFolder) and images.source.root == tmp_path
+    elsewhere = read(tmp_path, frame(), images="elsewhere").source
+    assert isinstance(elsewhere, LocalFolder) and elsewhere.root == Path("elsewhere")
 
 
 def test_columns_may_have_any_name_and_splits_their_usual_ones(tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_files_that_are_no_table_are_refused_with_their_path(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"t\.parquet cannot be read"):
         read_image_list(Data(table=str(tmp_path / "t.parquet")), 0)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match=r"folder\.csv cannot be read"):
+    with pytest.raises(DataError, match=r"folder\.csv is a folder: expected metadata\.csv"):
         read_image_list(Data(table=str(tmp_path / "folder.csv")), 0)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline_lib import schemas
 from pipeline_lib.data.discretize import discretize_scores
 from pipeline_lib.data.images import decode, open_image, scan_images
+from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.data.table import ImageList
 from pipeline_lib.errors import DataError
 
@@ -60,6 +61,46 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     assert [dark.getpixel((x, 0))[0] for x in range(3)] == [0, 1, 2]  # a dark picture stays dark
 
 
+def test_cmyk_photographs_have_their_colours() -> None:
+    """Photoshop writes CMYK inverted and says so with an Adobe marker; without it the inks are as they are meant."""
+    content = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert b"Adobe" in content and centre(content) == pytest.approx(RED, abs=12)
+    tiff = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "TIFF")
+    assert centre(tiff) == pytest.approx(RED, abs=1)
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 255, 0), (0, 0, 255))]
+    for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {}), ("MPO", {})):
+        content = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert centre(content) == pytest.approx(RED, abs=3), kind
+
+
+def test_other_depths_and_formats() -> None:
+    deep = np.zeros((4, 4, 3), np.uint16)
+    deep[..., 0] = 65535
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    assert centre(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)) == RED
+    assert centre(encode(grey_16([[32768] * 4] * 4), "TIFF")) == pytest.approx((128,) * 3, abs=1)
+    floats = Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32))
+    scaled = decode(encode(floats, "TIFF"), 100)
+    assert [scaled.getpixel((x, 0))[0] for x in range(3)] == pytest.approx([0, 128, 255], abs=1)
+    assert centre(encode(Image.new("RGB", (16, 16), RED), "AVIF", quality=100)) == pytest.approx(RED, abs=12)
+    assert centre(encode(Image.new("RGB", (16, 16), RED), "JPEG2000")) == RED
+    assert decode(encode(Image.new("RGB", (8, 8)), "BMP"), 100).format == "BMP"
+
+
+def test_an_image_of_just_the_allowed_size_is_read() -> None:
+    assert decode(encode(Image.new("1", (1000, 1000))), 1.0).size == (1000, 1000)
+    with pytest.raises(ValueError, match="1001x1000 px is over"):
+        decode(encode(Image.new("1", (1001, 1000))), 1.0)
+
+
 def test_exif_rotation_is_applied() -> None:
     image = Image.new("RGB", (20, 10), "black")
     image.paste(RED, (0, 0, 10, 10))  # red on the left
@@ -82,10 +123,17 @@ def png_of(width: int, height: int) -> bytes:
 
 def test_what_is_no_usable_image_is_refused_with_a_sentence() -> None:
     jpeg = encode(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "JPEG")
-    texture = bytearray(encode(Image.new("RGB", (8, 8), RED), "DDS"))
-    texture[80:84] = b"\0\0\0\0"  # makes the decoder raise NotImplementedError
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    progressive = encode(noise, "JPEG", progressive=True)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
     for content, message in [
-        (bytes(texture), "cannot be decoded"),
+        (progressive[: len(progressive) // 3], "cannot be decoded: image file is truncated"),
+        (encode(noise, "AVIF")[:300], "cannot be decoded|not an image file"),
+        (heic, "a HEIC image, which is not read here; convert it"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+        (encode(noise, "EPS"), "not an image file of a kind that is read"),  # Pillow would start a program for it
+        (encode(noise, "ICO"), "not an image file of a kind that is read"),  # may hold a larger image than it says
+        (png_of(100, 1_000_001), r"is over data\.max_megapixels = 100 million"),
         (b"just text", "not an image file"),
         (b"", "not an image file"),
         (jpeg[: len(jpeg) // 2], "cannot be decoded: image file is truncated"),
@@ -128,25 +176,25 @@ def image_list(folder: Path, scores: list[float] | None = None) -> ImageList:
     split = ["train"] * 12 + ["val"] * 11 + ["test"] * 5
     names = [f"{n}.png" for n in range(28)]
     rows = {"image": names, "score": scores or [float(n) for n in range(28)], "split": split, "group": names}
-    return ImageList(pd.DataFrame(rows | {"mood": ["calm"] * 28}), folder)
+    return ImageList(pd.DataFrame(rows | {"mood": ["calm"] * 28}), LocalFolder(str(folder)))
 
 
 def test_an_image_is_opened_resized_and_never_enlarged(folder: Path) -> None:
     digest = hashlib.sha256((folder / "21.png").read_bytes()).hexdigest()
-    assert open_image(folder, "21.png", digest, 15, 1).size == (15, 15)
+    assert open_image(LocalFolder(str(folder)), "21.png", digest, 15, 1).size == (15, 15)
     narrow = hashlib.sha256((folder / "0.png").read_bytes()).hexdigest()
-    assert open_image(folder, "0.png", narrow, 15, 1).size == (5, 15)
-    assert open_image(folder, "21.png", digest, 500, 1).size == (31, 30)
+    assert open_image(LocalFolder(str(folder)), "0.png", narrow, 15, 1).size == (5, 15)
+    assert open_image(LocalFolder(str(folder)), "21.png", digest, 500, 1).size == (31, 30)
 
 
 def test_a_changed_or_vanished_image_is_noticed(folder: Path) -> None:
     digest = hashlib.sha256((folder / "3.png").read_bytes()).hexdigest()
     Image.new("RGB", (13, 30), "red").save(folder / "3.png")
     with pytest.raises(DataError, match=r"3\.png has changed since the table was discretised"):
-        open_image(folder, "3.png", digest, 15, 1)
+        open_image(LocalFolder(str(folder)), "3.png", digest, 15, 1)
     (folder / "3.png").unlink()
     with pytest.raises(DataError, match=r"3\.png was there when the table was discretised, now: No such file"):
-        open_image(folder, "3.png", digest, 15, 1)
+        open_image(LocalFolder(str(folder)), "3.png", digest, 15, 1)
 
 
 def test_scanning_keeps_the_order_and_the_size_after_rotation(folder: Path) -> None:
@@ -172,12 +220,12 @@ def test_unreadable_images_are_counted_limited_and_named(folder: Path) -> None:
         discretize_scores(image_list(folder), 0.05, 1.0)
     text = str(caught.value)
     assert "2 of 28 images are missing or unreadable, data.max_unreadable_fraction allows 0.05" in text
-    assert "0.png: not an image file" in text and "13.png: No such file or directory" in text
+    assert (
+        "0.png: not an image file of a kind that is read (JPEG" in text and "13.png: No such file or directory" in text
+    )
     tables = discretize_scores(image_list(folder), 0.1, 1.0)
-    assert tables.unreadable.to_pylist() == [
-        {"image": "0.png", "reason": "not an image file"},
-        {"image": "13.png", "reason": "No such file or directory"},
-    ]
+    unreadable = {row["image"]: row["reason"] for row in tables.unreadable.to_pylist()}
+    assert list(unreadable) == ["0.png", "13.png"] and unreadable["13.png"] == "No such file or directory"
     assert tables.images.num_rows == 26
 
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline_lib import schemas
 from pipeline_lib.errors import DataError
 from pipeline_lib.judge.round_trip import Fitted, fit_judge, grade, judge_predictions, load_judge
-from pipeline_lib.judge.summary import cons_metrics, draw_for_judge
+from pipeline_lib.judge.summary import draw_for_judge, judge_metrics
 from pipeline_lib.recipe import Evaluation
 from tests.tiny import preference_pairs
 
@@ -157,7 +157,7 @@ def test_cons_is_the_mean_grade_of_the_scored(fitted: Fitted) -> None:
         judge_predictions(load_judge(fitted.terms), predictions([7, None, 1], ["is good", None, "is good"])),
         schemas.VERDICTS,
     )
-    rows = schemas.conform(cons_metrics(verdicts, Evaluation(bootstrap_samples=100), 0), schemas.METRICS).to_pylist()
+    rows = schemas.conform(judge_metrics(verdicts, Evaluation(bootstrap_samples=100), 0), schemas.METRICS).to_pylist()
     grades = [grade for grade in verdicts["consistency"].to_pylist() if grade is not None]
     test = next(row for row in rows if row["split"] == "test")
     assert test["metric"] == "cons" and test["value"] == np.mean(grades) and test["rows"] == 2

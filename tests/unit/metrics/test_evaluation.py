@@ -52,7 +52,7 @@ def value(evaluated: Evaluated, split: str, metric: str) -> float:
 
 
 def test_tables_fit_their_schemas_and_name_every_figure() -> None:
-    evaluated = evaluate_answers(answers(), BINS, CONFIG, 0)
+    evaluated = evaluate_answers(answers(), ("val", "test"), BINS, CONFIG, 0)
     schemas.conform(evaluated.predictions, schemas.PREDICTIONS)
     schemas.conform(evaluated.reference_values, schemas.REFERENCE_VALUES)
     metrics = schemas.conform(evaluated.metrics, schemas.METRICS)
@@ -64,7 +64,7 @@ def test_tables_fit_their_schemas_and_name_every_figure() -> None:
 
 def test_unfitted_predictions_use_the_means_of_the_bins() -> None:
     given = answers()
-    evaluated = evaluate_answers(given, BINS, CONFIG, 0)
+    evaluated = evaluate_answers(given, ("val", "test"), BINS, CONFIG, 0)
     assert evaluated.reference_values["unfitted"].to_pylist() == MEANS.tolist()
     p = np.array(given["score_distribution"].to_pylist())
     np.testing.assert_allclose(evaluated.predictions["predicted_unfitted"].to_numpy(), p @ MEANS)
@@ -73,7 +73,9 @@ def test_unfitted_predictions_use_the_means_of_the_bins() -> None:
 
 
 def test_the_fit_is_that_of_validation_and_never_sees_a_test_score() -> None:
-    plain, shifted = (evaluate_answers(answers(test_shift=shift), BINS, CONFIG, 0) for shift in (0.0, 500.0))
+    plain, shifted = (
+        evaluate_answers(answers(test_shift=shift), ("val", "test"), BINS, CONFIG, 0) for shift in (0.0, 500.0)
+    )
     assert plain.reference_values.equals(shifted.reference_values)
     assert plain.predictions["predicted_fitted"].equals(shifted.predictions["predicted_fitted"])
     assert value(shifted, "test", "rmse_fitted") > 400 > value(plain, "test", "rmse_fitted")
@@ -85,7 +87,7 @@ def test_the_fit_is_that_of_validation_and_never_sees_a_test_score() -> None:
 
 
 def test_unparsed_answers_count_for_the_scores_and_against_the_parse_rate() -> None:
-    evaluated = evaluate_answers(answers(parsed=55), BINS, CONFIG, 0)
+    evaluated = evaluate_answers(answers(parsed=55), ("val", "test"), BINS, CONFIG, 0)
     assert value(evaluated, "val", "parse_rate") == 1.0
     assert value(evaluated, "test", "parse_rate") == 0.5
     assert not is_collapsed(evaluated.metrics, 0.5) and is_collapsed(evaluated.metrics, 0.51)

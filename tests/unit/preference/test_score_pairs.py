@@ -51,6 +51,14 @@ def test_a_share_of_the_training_images_is_redrawn_each_iteration() -> None:
     assert order == sorted(order)
 
 
+def test_without_redrawing_every_iteration_has_the_share_of_the_first() -> None:
+    def share(iteration: int, redraw: bool) -> list[str]:
+        table = choose_training_images(image_table(200), 0.25, 0, iteration, redraw=redraw)
+        return list(table["image"].to_pylist())
+
+    assert share(1, redraw=False) == share(2, redraw=False) == share(1, redraw=True) != share(2, redraw=True)
+
+
 def test_drawing_rows_keeps_at_least_one_and_does_not_depend_on_the_order() -> None:
     table = image_table(30)
     assert draw_rows(table, 0.001, "p").num_rows == 1
@@ -99,7 +107,7 @@ def test_token_counts_are_those_of_the_text(tiny_model: Path) -> None:
     class Script:
         """Stands in for a model whose greedy answer is known."""
 
-        dtype, generation_config = torch.float32, vlm.model.generation_config
+        dtype, config, generation_config = torch.float32, vlm.model.config, vlm.model.generation_config
 
         def generate(self, **inputs):  # type: ignore[no-untyped-def]
             rows = torch.tensor([words] * len(inputs["input_ids"]))

@@ -9,11 +9,13 @@ from PIL import Image, ImageDraw
 
 from pipeline_lib.data.bins import assign_bins, bins_table, fit_bins
 from pipeline_lib.judge.round_trip import fit_judge, judge_predictions, load_judge
-from pipeline_lib.judge.summary import cons_metrics
+from pipeline_lib.judge.summary import judge_metrics
 from pipeline_lib.metrics.evaluation import ANSWERS, evaluate_answers
+from pipeline_lib.metrics.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
 from pipeline_lib.recipe import Recipe
-from pipeline_lib.report.contents import ModelResults, RunResults
+from pipeline_lib.report.contents import Judged, ModelResults, RunResults
 from pipeline_lib.schemas import METRICS, PREDICTIONS, REFERENCE_VALUES, VERDICTS, conform
+from pipeline_lib.vlm.prompt import load_prompt
 
 HOSTILE = "<script>alert('x')</script> & <b>bold</b>"
 
@@ -45,6 +47,7 @@ def answers(images: pa.Table, skill: float, spread: float, fidelity: float, pars
         stated = int(distribution.argmax())
         meant = stated if rng.random() < fidelity else int(rng.integers(10))
         said = explanation(meant, rng, long=rng.random() < 0.2)
+        said = f"{said} All in all a score of {stated} out of 9." if row["image"].endswith(("3.jpg", "8.jpg")) else said
         said = f"{HOSTILE} {said}" if row["image"].endswith("07.jpg") else said
         parsed = bool(rng.random() < parse_rate)
         text = f"#Score: {stated}\n\n#Explain: {said}" if parsed else f"#Score #Score {HOSTILE} light light light light"
@@ -82,38 +85,90 @@ def training_log(kind: str, iteration: int, steps: int) -> pa.Table:
     )
 
 
-def invented_run(steps: int = 40, test_images: int = 60, **training: Any) -> RunResults:
-    """Zero-shot and three iterations; `training` sets fields of the recipe's section."""
+def other_explanations(probes: pa.Table, attention: float, seed: int) -> pa.Table:
+    """What a model says of other images: anew with the probability `attention`, else what it said before."""
+    rng = np.random.default_rng(seed)
+    texts = [
+        explanation(row["stated_score"], rng) if rng.random() < attention else row["explanation"]
+        for row in probes.to_pylist()
+    ]
+    return pa.table({"image": probes["image"], "other_explanation": pa.array(texts, pa.string())})
+
+
+def model_verdicts(verdicts: pa.Table, judge: str, seed: int) -> pa.Table:
+    """A judge model near the round-trip judge's opinion, which refuses now and then."""
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = verdicts.to_pylist()
+    for row in rows:
+        row |= {"judge": judge, "recovered_score": None}
+        if row["status"] == "unparsed":
+            continue
+        if rng.random() < 0.04:
+            row |= {"status": str(rng.choice(["refused", "malformed"])), "consistency": None}
+            continue
+        grade = int(np.clip(row["consistency"] + rng.integers(-1, 2), 0, 4))
+        row |= {"consistency": grade, "usefulness": max(0, grade - 1), "general": int(rng.integers(2, 4))}
+    return pa.Table.from_pylist(rows, schema=VERDICTS)
+
+
+def invented_run(
+    steps: int = 40,
+    test_images: int = 60,
+    *,
+    judge_model: str | None = None,
+    probed: bool = False,
+    prompt: str = "aesthetics",
+    **training: Any,
+) -> RunResults:
+    """Zero-shot and three iterations; `training` sets fields of the recipe's section.
+
+    With `judge_model` a judge model leads, the round-trip judge beside it; with `probed` there is faithfulness.
+    """
     recipe = Recipe.model_validate(
         {
             "name": "invented",
             "iterations": 3,
+            "prompt": prompt,
             "data": {"table": "/somewhere/private/ratings.csv"},
             "model": {"id": "acme/tiny-vlm", "revision": "0123456789" * 4},
             "training": {"sft_weight": 0.1, **training},
             "evaluation": {"bootstrap_samples": 100},
+            "judge": {"openai": {"model": judge_model}},
+            "faithfulness": {"rows": 40 if probed else 0},
         }
     )
     images, bins = _images(test_images)
     judge = fit_judge(_score_pairs(images), 0.2, 0)
 
+    def judged(verdicts: pa.Table) -> Judged:
+        return Judged(conform(verdicts, VERDICTS), conform(judge_metrics(verdicts, recipe.evaluation, 0), METRICS))
+
     def model(iteration: int, kind: Any, skill: float, spread: float, fidelity: float, rate: float) -> ModelResults:
         seed = 10 * iteration + len(kind)
-        evaluated = evaluate_answers(answers(images, skill, spread, fidelity, rate, seed), bins, recipe.evaluation, 0)
-        verdicts = judge_predictions(load_judge(judge.terms), evaluated.predictions)
-        metrics = pa.concat_tables([evaluated.metrics, cons_metrics(verdicts, recipe.evaluation, 0)])
+        evaluated = evaluate_answers(
+            answers(images, skill, spread, fidelity, rate, seed), ("val", "test"), bins, recipe.evaluation, 0
+        )
+        predictions, metrics = conform(evaluated.predictions, PREDICTIONS), [evaluated.metrics]
+        if probed:
+            probes = draw_probes(predictions, recipe.faithfulness.rows, 0)
+            others = other_explanations(probes, 0.3 + 0.2 * iteration, seed)
+            found = faithfulness_table(load_judge(judge.terms), probes, others)
+            metrics.append(faithfulness_metrics(found, predictions, recipe.evaluation, 0))
+        verdicts = conform(judge_predictions(load_judge(judge.terms), predictions), VERDICTS)
         return ModelResults(
             iteration,
             kind,
-            conform(evaluated.predictions, PREDICTIONS),
+            predictions,
             conform(evaluated.reference_values, REFERENCE_VALUES),
-            conform(metrics, METRICS),
-            conform(verdicts, VERDICTS),
+            pa.concat_tables([conform(table, METRICS) for table in metrics]),
+            judged(model_verdicts(verdicts, judge_model, seed) if judge_model else verdicts),
+            judged(verdicts) if judge_model else None,
             training_log(kind, iteration, steps) if kind in ("score", "consistency") else None,
         )
 
     return RunResults(
         recipe,
+        load_prompt(prompt),
         "acme/tiny-vlm",
         images,
         bins,
@@ -151,12 +206,20 @@ def metric_replaced(results: RunResults, model: str, metric: str, estimate: tupl
     """The run with another figure for one model on test."""
     models = []
     for found in results.models:
-        rows: list[dict[str, Any]] = found.metrics.to_pylist()
-        for row in rows:
-            if found.name == model and row["metric"] == metric and row["split"] == "test":
-                row |= dict(zip(("value", "low", "high"), estimate, strict=True))
-        models.append(found._replace(metrics=pa.Table.from_pylist(rows, schema=found.metrics.schema)))
+        is_meant = found.name == model
+        metrics, judged = (
+            _replaced(table, metric, estimate) if is_meant else table for table in (found.metrics, found.judged.metrics)
+        )
+        models.append(found._replace(metrics=metrics, judged=found.judged._replace(metrics=judged)))
     return results._replace(models=models)
+
+
+def _replaced(metrics: pa.Table, metric: str, estimate: tuple[float, float, float]) -> pa.Table:
+    rows: list[dict[str, Any]] = metrics.to_pylist()
+    for row in rows:
+        if row["metric"] == metric and row["split"] == "test":
+            row |= dict(zip(("value", "low", "high"), estimate, strict=True))
+    return pa.Table.from_pylist(rows, schema=metrics.schema)
 
 
 def _images(test_images: int) -> tuple[pa.Table, pa.Table]:

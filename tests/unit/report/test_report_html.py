@@ -116,10 +116,10 @@ def test_sft_term_is_said_only_when_it_is_on(page: Page, open_image: OpenImage) 
 
 
 def test_the_verdict_is_on_the_page(run: RunResults, page: Page, open_image: OpenImage) -> None:
-    assert "Self-training improved scoring, and the final model kept" in page.text
+    assert "By unfitted SRCC, self-training improved scoring, and the final model kept" in page.text
     equal = metric_replaced(run, "ite-1 score", "srcc_unfitted", (0.1, 0.0, 0.2))
     worse = Page(render_report(equal._replace(models=equal.models[:2]), open_image))
-    assert "Self-training did not show a gain in scoring." in worse.text
+    assert "By unfitted SRCC, self-training did not show a gain in scoring." in worse.text
 
 
 def test_gallery_is_spread_and_holds_the_extremes(run: RunResults) -> None:
@@ -139,7 +139,7 @@ def test_a_run_of_little_still_has_a_report(run: RunResults, open_image: OpenIma
     small = metric_replaced(run, "zero-shot", "cons", (nan, nan, nan))
     base = small.models[0]
     test = on_split(base.predictions, "test").slice(0, 4)
-    few = base._replace(predictions=test, verdicts=base.verdicts.slice(0, 0))
+    few = base._replace(predictions=test, judged=base.judged._replace(verdicts=base.judged.verdicts.slice(0, 0)))
     empty = run.unreadable_images.slice(0, 0)
     page = Page(render_report(small._replace(models=[few], unreadable_images=empty), open_image))
     assert "Nothing was trained in this run." in page.text
@@ -168,5 +168,8 @@ def test_running_mean_keeps_a_constant_and_the_length() -> None:
 
 
 def test_judge_rows_may_be_fewer_than_predictions(run: RunResults, open_image: OpenImage) -> None:
-    models = [model._replace(verdicts=pa.table(model.verdicts.slice(0, 70))) for model in run.models[:2]]
+    models = [
+        model._replace(judged=model.judged._replace(verdicts=model.judged.verdicts.slice(0, 70)))
+        for model in run.models[:2]
+    ]
     assert "not judged" in Page(render_report(run._replace(models=models), open_image)).text

@@ -19,8 +19,9 @@ from pipeline_lib.errors import DataError, Interrupted, ModelError
 from pipeline_lib.recipe import Training
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.train import dpo
-from pipeline_lib.train.dpo import train_dpo, usable_pairs
+from pipeline_lib.train.dpo import train_dpo
 from pipeline_lib.train.lora import language_linears
+from pipeline_lib.train.pairs import usable_pairs
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm, load_base
 from tests.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs

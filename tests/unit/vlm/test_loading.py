@@ -46,7 +46,7 @@ def test_a_processor_without_a_chat_template_is_refused(copy: Path) -> None:
 
 def test_a_directory_without_weights_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"no \.safetensors file"):
+    with pytest.raises(ModelError, match=r"lacks model\.safetensors"):
         check_model(model_ref(copy), PROMPT)
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_base(model_ref(copy), CPU)
@@ -97,5 +97,36 @@ def test_devices_are_taken_at_their_word() -> None:
 def test_prompts_are_files() -> None:
     prompt = load_prompt("aesthetics")
     assert prompt.text.startswith("Please evaluate the aesthetic quality") and prompt.text == prompt.text.strip()
-    with pytest.raises(RecipeError, match=r"no file nonsense\.txt in prompts/; there are aesthetics, aesthetics_short"):
+    with pytest.raises(RecipeError, match=r"there is no nonsense; shipped are .*aesthetics, aesthetics_short"):
         load_prompt("nonsense")
+
+
+CODE = "from pathlib import Path\nPath({ran!r}).touch()\nfrom transformers import LlavaConfig as {name}\n"
+
+
+def test_code_in_a_checkpoint_is_never_run(copy: Path, tmp_path: Path) -> None:
+    """A known architecture is loaded by the library's classes, an unknown one is refused."""
+    ran = tmp_path / "ran"
+    (copy / "own.py").write_text(CODE.format(ran=str(ran), name="Own"))
+    kinds = ["AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor", "AutoTokenizer"]
+    auto_map: dict[str, object] = dict.fromkeys(kinds, "own.Own")
+    for path in copy.glob("*config.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps(values | {"auto_map": auto_map}))
+    tokens = json.loads((copy / "tokenizer_config.json").read_text())
+    own_tokenizer = {"auto_map": auto_map | {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    (copy / "tokenizer_config.json").write_text(json.dumps(tokens | own_tokenizer))
+    assert load_base(model_ref(copy), CPU).model.__class__.__name__ == "LlavaForConditionalGeneration"
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "internvl_chat"}))
+    for load in (load_processor, lambda ref: load_base(ref, CPU), lambda ref: check_model(ref, PROMPT)):
+        with pytest.raises(ModelError, match="loaded by Python code among its files, which WhyScore never runs"):
+            load(model_ref(copy))
+    assert not ran.exists()
+
+
+def test_an_unknown_architecture_is_refused(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "nonsense"}))
+    with pytest.raises(ModelError, match="not a vision-language model that transformers knows"):
+        load_processor(model_ref(copy))

@@ -1,0 +1,93 @@
+"""The paper's Table 3: what becomes of the same base and images without preferences, and without iterating."""
+
+from typing import Literal
+
+from prefect import flow
+
+from flows.compare import as_compared, finish, measure
+from flows.prepare import Setting, evaluate_and_judge, prepare
+from flows.self_improve import improve
+from pipeline_lib.recipe import Recipe
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.fit_judge import fit_judge
+from tasks.generate import generate
+from tasks.swap import swap
+from tasks.ties_merge import ties_merge
+from tasks.train_consistency import train_consistency
+from tasks.train_score import train_score
+from tasks.train_sft import train_sft
+
+
+@flow(name="ablation", flow_run_name="{recipe.name}")
+def ablation(recipe: Recipe) -> ArtifactRef:
+    """Train, evaluate and judge every row of Table 3 that the recipe names (section 5.2); returns the comparison.
+
+    All rows take the photographs of the same iterations, as many steps, and the learning rate decaying alike. The last
+    row is the run itself: its stages are those of `self_improve`, and cache hits when that has run (decision 6).
+    """
+    setting = prepare(recipe)
+    fitted_judge = fit_judge(recipe.runtime, recipe.judge.round_trip, base_pairs(setting, 1), recipe.seed)
+    models = [as_compared("zero-shot", evaluate_and_judge(setting, fitted_judge, 0, "zero-shot", setting.base))]
+    for row in recipe.ablation.rows:
+        if row == "iterative_dpo":
+            models.append(as_compared(row, improve(setting, recipe.iterations).models[-1]))
+        else:
+            model = (
+                static_dpo(setting) if row == "dpo" else sft(setting, "score" if row == "sft_score" else "score_text")
+            )
+            models.append(measure(setting, fitted_judge, row, model, ("val", "test"), row))
+    return finish(setting, "ablation", models)
+
+
+def base_pairs(setting: Setting, iteration: int) -> ArtifactRef:
+    """Score pairs that the base writes for the photographs of an iteration."""
+    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
+    at, seed = recipe.runtime, recipe.seed
+    return generate(at, recipe.generation, prompt, base, photographs, seed, iteration, label=f"base ite-{iteration}")
+
+
+def static_dpo(setting: Setting) -> ModelRef:
+    """DPO on what the base wrote: two adapters, each trained through all iterations, merged once at the end."""
+    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
+    at, seed, training = recipe.runtime, recipe.seed, recipe.training
+
+    model = base
+    for iteration in range(1, recipe.iterations + 1):
+        pairs, label = base_pairs(setting, iteration), f"dpo ite-{iteration}"
+        score = train_score(at, training, prompt, model, photographs, pairs, seed, iteration, label=label)
+        setting.keep(f"ablation/dpo/iteration-{iteration:02d}/score", score)
+        model = model.with_adapter(score)
+    if recipe.iterations == 1:  # consistency is learnt from the second iteration on
+        return model
+
+    model = base
+    for iteration in range(2, recipe.iterations + 1):
+        label = f"dpo ite-{iteration}"
+        pairs = swap(at, recipe.swap, base_pairs(setting, iteration), seed, iteration, label=label)
+        consistency = train_consistency(
+            at, training, recipe.consistency, prompt, model, photographs, pairs, seed, iteration, label=label
+        )
+        setting.keep(f"ablation/dpo/iteration-{iteration:02d}/consistency", consistency)
+        model = model.with_adapter(consistency)
+
+    merged = ties_merge(at, recipe.merge, base, score, consistency, seed, label="dpo")
+    return base.with_adapter(setting.keep("ablation/dpo/merged", merged))
+
+
+def sft(setting: Setting, target: Literal["score", "score_text"]) -> ModelRef:
+    """Supervised training on the base's chosen answers, through all iterations."""
+    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
+    at, seed = recipe.runtime, recipe.seed
+    rate = recipe.ablation.sft_learning_rate or recipe.training.learning_rate
+    training = recipe.training.model_copy(update={"learning_rate": rate})
+
+    model = base
+    for iteration in range(1, recipe.iterations + 1):
+        pairs, row = base_pairs(setting, iteration), f"sft_{target}"
+        adapter = train_sft(
+            at, training, prompt, model, photographs, pairs, target, seed, iteration, label=f"{row} ite-{iteration}"
+        )
+        setting.keep(f"ablation/{row}/iteration-{iteration:02d}", adapter)
+        model = model.with_adapter(adapter)
+    return model

@@ -1,0 +1,51 @@
+"""What the experiments beside a run share: one more model measured, and the table and page they end in."""
+
+from typing import Literal
+
+from flows.prepare import Setting
+from pipeline_lib.judge.rubric import load_rubric
+from pipeline_lib.recipe import Split
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.compare import ComparedModel, compare
+from tasks.evaluate import evaluate
+from tasks.judge import judge
+from tasks.judge_openai import judge_openai
+from tasks.report import EvaluatedModel, Settings
+
+
+def measure(
+    setting: Setting, fitted_judge: ArtifactRef, name: str, model: ModelRef, splits: tuple[Split, ...], label: str
+) -> ComparedModel:
+    """Evaluate a model on some splits and have its explanations judged.
+
+    The recipe's judge model speaks where test is among the splits; on validation alone it is the local judge, which
+    costs nothing.
+    """
+    recipe, at, seed = setting.recipe, setting.recipe.runtime, setting.recipe.seed
+    predictions = evaluate(at, recipe.evaluation, setting.prompt, model, setting.photographs, splits, seed, label=label)
+    if recipe.judge.openai.model and "test" in splits:
+        verdicts = judge_openai(
+            at, recipe.judge.openai, recipe.judge.rows, load_rubric(recipe.judge.openai.rubric),
+            setting.prompt.criterion, recipe.evaluation, predictions, seed, label=label,
+        )  # fmt: skip
+    else:
+        verdicts = judge(at, recipe.judge.rows, recipe.evaluation, fitted_judge, predictions, seed, label=label)
+    return ComparedModel(name=name, predictions=predictions, verdicts=verdicts)
+
+
+def as_compared(name: str, model: EvaluatedModel) -> ComparedModel:
+    """A model of the run itself as a row of an experiment."""
+    return ComparedModel(name=name, predictions=model.predictions, verdicts=model.openai_verdicts or model.verdicts)
+
+
+def finish(
+    setting: Setting, experiment: Literal["ablation", "grid_search", "merge_ablation"], models: list[ComparedModel]
+) -> ArtifactRef:
+    """Make the experiment's table and page, and copy them to `runs/<name>/<experiment>/`."""
+    recipe = setting.recipe
+    settings = Settings(recipe=recipe, prompt=setting.prompt)
+    finished = compare(recipe.runtime, experiment, settings, models, label=experiment.replace("_", " "))
+    setting.keep(f"{experiment}/comparison", finished)
+    setting.store.copy_out(finished.address, f"runs/{recipe.name}/{experiment}")
+    return finished

@@ -1,0 +1,44 @@
+"""The grid search of appendix A.1: learning rate, beta and LoRA rank, chosen on validation and never on test."""
+
+from itertools import product
+
+from prefect import flow
+
+from flows.compare import finish
+from flows.prepare import prepare
+from pipeline_lib.recipe import Recipe, Training
+from pipeline_lib.report.names import cell_name
+from pipeline_lib.store import ArtifactRef
+from tasks.compare import ComparedModel
+from tasks.evaluate import evaluate
+from tasks.generate import generate
+from tasks.train_score import train_score
+
+
+@flow(name="grid_search", flow_run_name="{recipe.name}")
+def grid_search(recipe: Recipe) -> ArtifactRef:
+    """Train the score adapter of iteration 1 in every cell of the grid and compare them; returns the comparison.
+
+    The base writes the pairs once. A finished cell is a cache hit, so a grid can be interrupted and widened.
+    """
+    setting = prepare(recipe)
+    prompt, base, photographs = setting.prompt, setting.base, setting.photographs
+    at, seed = recipe.runtime, recipe.seed
+    score_pairs = generate(at, recipe.generation, prompt, base, photographs, seed, 1, label="ite-1")
+    cells = []
+    for training in grid(recipe):
+        name = cell_name(training)
+        adapter = train_score(at, training, prompt, base, photographs, score_pairs, seed, 1, label=name)
+        model = base.with_adapter(adapter)
+        predictions = evaluate(at, recipe.evaluation, prompt, model, photographs, ("val",), seed, label=name)
+        cells.append(ComparedModel(name=name, predictions=predictions, training=training))
+    return finish(setting, "grid_search", cells)
+
+
+def grid(recipe: Recipe) -> list[Training]:
+    """Every combination of the grid's values; whatever is not searched stays as the recipe says."""
+    search = recipe.grid_search
+    return [
+        recipe.training.model_copy(update={"learning_rate": rate, "beta": beta, "lora_rank": rank})
+        for rate, beta, rank in product(search.learning_rate, search.beta, search.lora_rank)
+    ]

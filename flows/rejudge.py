@@ -1,0 +1,57 @@
+"""A judge model is retired, another takes its place: let it re-score what was kept of every iteration."""
+
+import logging
+import re
+
+from prefect import flow
+
+from pipeline_lib.errors import RecipeError, StoreError
+from pipeline_lib.judge.rubric import load_rubric
+from pipeline_lib.recipe import Recipe
+from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
+from pipeline_lib.vlm.prompt import load_prompt
+from tasks.judge_anchors import judge_anchors
+
+log = logging.getLogger("whyscore.judge")
+
+
+@flow(name="rejudge", flow_run_name="{recipe.name}")
+def rejudge(recipe: Recipe) -> str:
+    """Judge the anchors of a finished run with the recipe's judge model; returns the figures beside earlier judges'.
+
+    Raises `StoreError` when the run kept no anchors, `RecipeError` when the recipe names no judge model.
+    """
+    from pipeline_lib.judge.anchors import AnchorVerdicts, anchor_figures
+
+    config = recipe.judge.openai
+    if config.model is None:
+        raise RecipeError("judge.openai.model: name the judge, e.g. --set judge.openai.model=gpt-4o-2024-08-06")
+    store, folder = ArtifactStore(recipe.runtime.store), f"runs/{recipe.name}"
+    kept = store.read_pointer(f"{folder}/anchors.json")
+    if kept is None:
+        raise StoreError(
+            f"{store.path(folder)} keeps no anchors; run the recipe to its end with judge.anchors above 0"
+            " (or give the store of the run: runtime.store)"
+        )
+    anchors, rubric = ArtifactRef(stage=kept["stage"], key=kept["key"]), load_rubric(config.rubric)
+    manifest = store.lookup(anchors.address)
+    if isinstance(manifest, Miss):
+        raise StoreError(f"{store.path(anchors.address)}: {manifest.reason}; run the recipe again to keep anchors")
+    texts = manifest.digest  # the same explanations may have been kept under another key
+    verdicts = judge_anchors(
+        recipe.runtime, config, rubric, load_prompt(recipe.prompt).criterion, anchors, label=config.model
+    )
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', config.model)}-{rubric.name}.json"
+    pointer = {"judge": config.model, "anchors": texts, "address": verdicts.address, **verdicts.model_dump()}
+    store.write_pointer(f"{folder}/anchor_verdicts/{name}", pointer)
+
+    judges = [AnchorVerdicts(config.model, store.read_table(verdicts.address, "verdicts"))]
+    for other in store.pointers(f"{folder}/anchor_verdicts"):
+        found = store.read_pointer(f"{folder}/anchor_verdicts/{other}")
+        if other == name or found is None:
+            continue
+        if found["anchors"] != texts:
+            log.info("%s judged other anchors of this run; not shown", found["judge"])
+            continue
+        judges.append(AnchorVerdicts(found["judge"], store.read_table(found["address"], "verdicts")))
+    return anchor_figures(judges, recipe.evaluation, recipe.seed)

@@ -1,0 +1,144 @@
+"""Anybody's own data: a CSV, JSON lines or Parquet table, a Hugging Face image folder, or Parquet with images in it.
+
+An image folder has a `metadata.csv`, `.jsonl` or `.parquet` with a `file_name` column, in itself or in sub-folders that
+are named like splits. Parquet shards may be named like splits too (`train-00000-of-00004.parquet`).
+"""
+
+import logging
+import re
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from pipeline_lib.data import files
+from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type, parquet_schema
+from pipeline_lib.data.frames import ENDINGS, read_frame
+from pipeline_lib.data.sources import ImageSource, folder_source
+from pipeline_lib.data.splits import split_name
+from pipeline_lib.errors import DataError
+from pipeline_lib.recipe import SPLITS, Data
+
+log = logging.getLogger("whyscore.data")
+
+_METADATA = tuple(f"metadata{ending}" for ending in ENDINGS)
+_SHARD_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testing)(?=[-_.])", re.IGNORECASE)
+
+
+class Place(NamedTuple):
+    """Where a user's table and images are; `embedded` when the images are bytes in the table."""
+
+    tables: tuple[str, ...]
+    kind: str  # table, image_folder or parquet
+    images: str
+    embedded: EmbeddedImages | None
+
+    def source(self) -> ImageSource:
+        """What gives the image files."""
+        return self.embedded or folder_source(self.images)
+
+
+def image_folder(data: Data) -> str:
+    """`data.images`, or else the folder of the table."""
+    return data.images or (data.table if files.is_folder(data.table) else files.parent(data.table))
+
+
+def locate(data: Data) -> Place:
+    """Find out what a user's `data.table` is. Raises `DataError` when it is none of the kinds above."""
+    path, folder = data.table, image_folder(data)
+    if files.is_folder(path):
+        if metadata := _metadata_files(path):
+            return Place(metadata, "image_folder", folder, None)
+        shards = _shards(path)
+        if not shards:
+            raise DataError(
+                f"image table {path} is a folder: expected {', '.join(_METADATA)} with a file_name column (a Hugging"
+                " Face image folder), or Parquet files, found neither; for a CSV give its own path"
+            )
+    elif files.ending(path) in {".parquet", ".pq"}:
+        shards = (path,)
+    else:
+        return Place((path,), "table", folder, None)
+    kind = image_column_type(shards[0], data.image_column)
+    embedded = EmbeddedImages(files=shards, column=data.image_column) if kind and holds_bytes(kind) else None
+    return Place(shards, "parquet", folder, embedded)
+
+
+def read(data: Data, place: Place) -> pd.DataFrame:
+    """The user's columns under their own names, images as names.
+
+    A split that folders or shards are named by is put into `data.split_column` when the table has no such column.
+    """
+    names = [name for name in (data.image_column, data.group_column) if name]
+    if place.kind == "table":
+        return read_frame(place.tables[0], names)
+    if place.kind == "image_folder":
+        parts = [_metadata(data, path, names) for path in place.tables]
+        splits = [_folder_split(data, path) for path in place.tables]
+    else:
+        parts = [_shard(path, data.image_column) for path in place.tables]
+        splits = [_shard_split(path) for path in place.tables]
+    named = [split in SPLITS for split in splits]
+    has_column = data.split_column is None or any(data.split_column in part for part in parts)
+    if any(named) and not all(named) and not has_column:
+        raise DataError(
+            f"{data.table}: {place.tables[named.index(False)]} is not named like a split and"
+            f" {place.tables[named.index(True)]} is; name all or none, or give a split column"
+        )
+    if data.split_column and all(named) and not has_column:
+        parts = [part.assign(**{data.split_column: split}) for part, split in zip(parts, splits, strict=True)]
+    frame = pd.concat(parts, ignore_index=True)
+    if place.embedded:
+        frame.insert(0, data.image_column, list(place.embedded.names()))
+    return frame
+
+
+def _metadata_files(folder: str) -> tuple[str, ...]:
+    there = files.list_folder(folder)
+    found = [files.join(folder, name) for name in _METADATA if name in there]
+    for name in there:
+        if split_name(name) in SPLITS and files.is_folder(inner := files.join(folder, name)):
+            found += [files.join(inner, file) for file in files.list_folder(inner) if file in _METADATA]
+    return tuple(found)
+
+
+def _metadata(data: Data, path: str, names: list[str]) -> pd.DataFrame:
+    frame = read_frame(path, [*names, "file_name"])
+    if "file_name" not in frame:
+        raise DataError(f"{path}: no column file_name; its columns are {', '.join(map(str, frame.columns))}")
+    inner = files.parent(path)[len(data.table.rstrip("/")) + 1 :]
+    written = frame["file_name"].astype(object).where(frame["file_name"].notna(), "").map(str)
+    frame["file_name"] = written.map(lambda name: f"{inner}/{name}" if inner and name.strip() else name)
+    return frame.rename(columns={"file_name": data.image_column})
+
+
+def _folder_split(data: Data, path: str) -> str:
+    inner = files.parent(path)[len(data.table.rstrip("/")) + 1 :]
+    return split_name(inner)
+
+
+def _shards(folder: str) -> tuple[str, ...]:
+    there = files.list_folder(folder)
+    if "data" in there and not any(files.ending(name) == ".parquet" for name in there):  # as a hub repository has it
+        folder = files.join(folder, "data")
+        there = files.list_folder(folder)
+    return tuple(files.join(folder, name) for name in there if files.ending(name) == ".parquet")
+
+
+def _shard_split(path: str) -> str:
+    found = _SHARD_SPLIT.match(path.rsplit("/", 1)[-1])
+    return split_name(found[1]) if found else ""
+
+
+def _shard(path: str, image_column: str) -> pd.DataFrame:
+    schema = parquet_schema(path)
+    binary = [field.name for field in schema if holds_bytes(field.type)]
+    columns = [name for name in schema.names if name not in binary]
+    try:
+        with files.filesystem(path).open(path) as file:
+            frame = pq.read_table(file, columns=columns).to_pandas(ignore_metadata=True)
+    except Exception as error:
+        raise DataError(f"image table {path} cannot be read: {error}") from error
+    if others := [name for name in binary if name != image_column]:
+        log.info("%s: column(s) %s hold bytes and are not kept", path, ", ".join(others))
+    return frame

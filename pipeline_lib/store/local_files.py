@@ -1,0 +1,113 @@
+"""Files of a store in a local folder (or on a mounted share)."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline_lib.store.manifest import sha256_file
+
+
+class LocalFiles:
+    """Paths are absolute. A file is seen whole or not at all, also after the machine lost power."""
+
+    def __init__(self, root: str):
+        self.root = os.path.abspath(root)
+
+    def reach(self, path: str) -> None:
+        """A folder is made when it is not there."""
+        os.makedirs(path, exist_ok=True)
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file; raises `FileNotFoundError`."""
+        return Path(path).read_bytes()
+
+    def sha256(self, path: str) -> str:
+        """Sha256 of a file's bytes, in hex; raises `FileNotFoundError`."""
+        return sha256_file(Path(path))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Size in bytes of every file below a folder, by its path relative to the folder; empty when there is none."""
+        found = {}
+        for at, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(at, name)
+                with contextlib.suppress(FileNotFoundError):  # another process's temporary file
+                    found[os.path.relpath(path, folder)] = os.path.getsize(path)
+        return found
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly below a folder, sorted; empty when there is none."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+        return []
+
+    def create_if_absent(self, path: str, content: bytes) -> bool:
+        """Create a file with all its content at once; False when it exists already."""
+        with self._beside(path) as temporary:
+            self._store(temporary, content)
+            try:
+                os.link(temporary, path)  # atomic, and fails when the path exists
+            except FileExistsError:
+                return False
+            return True
+
+    def write(self, path: str, content: bytes) -> None:
+        """Create or replace a small file at once."""
+        with self._beside(path) as temporary:
+            self._store(temporary, content)
+            os.replace(temporary, path)
+
+    def put(self, path: str, local: Path) -> None:
+        """Copy a local file into the store, under a path that nobody else writes."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with local.open("rb") as source, open(path, "xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+
+    def get(self, path: str, local: Path) -> None:
+        """Copy a file of the store to a local path."""
+        shutil.copyfile(path, local)
+
+    def copy(self, path: str, target: str) -> None:
+        """Copy within the store; the target is replaced at once."""
+        with self._beside(target) as temporary:
+            shutil.copyfile(path, temporary)
+            os.replace(temporary, target)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens when it is gone already."""
+        Path(path).unlink(missing_ok=True)
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder with all that is in it, as far as it is there."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def alone(self, folder: str) -> Iterator[None]:
+        """Keep other processes of this machine out of here meanwhile; the lock ends with its process."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _beside(self, path: str) -> Iterator[str]:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}"
+        try:
+            yield temporary
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def _store(self, path: str, content: bytes) -> None:
+        with open(path, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())

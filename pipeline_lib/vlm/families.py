@@ -1,0 +1,124 @@
+"""What a family of models needs besides the common path; a family that is not in the table goes that path alone.
+
+The processors of some families also take videos and cannot be built without torchvision because of it. Here they take
+images only; which parts a processor has is read from the signature of its `__init__`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from PIL.Image import Image
+from transformers import InternVLProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen3VLProcessor
+
+from pipeline_lib.errors import DataError, ModelError
+
+
+class InternVLImageProcessor(InternVLProcessor):
+    """InternVL's processor without its part for videos."""
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        image_seq_length: int = 256,
+        chat_template: str | None = None,
+        **_: Any,
+    ):
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+        self.image_seq_length = image_seq_length
+        self.image_token = tokenizer.context_image_token
+        self.image_token_id = tokenizer.context_image_token_id
+        self.start_image_token, self.end_image_token = tokenizer.start_image_token, tokenizer.end_image_token
+        self.start_image_token_id = tokenizer.start_image_token_id
+        self.end_image_token_id = tokenizer.end_image_token_id
+
+    def __call__(self, images: Any = None, text: Any = None, **options: Any) -> Any:
+        """Images and text as tensors; tiles of all images in one row, in order."""
+        inputs = ProcessorMixin.__call__(self, images=images, text=text, **options)
+        inputs.pop("num_patches", None)
+        return inputs
+
+
+class _QwenImageProcessor(ProcessorMixin):
+    return_mm_token_type_ids = True
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any):
+        self.image_token = getattr(tokenizer, "image_token", "<|image_pad|>")
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+class Qwen25VLImageProcessor(_QwenImageProcessor, Qwen2_5_VLProcessor):
+    """Qwen2.5-VL's processor without its part for videos."""
+
+    model_input_names = ProcessorMixin.model_input_names
+
+
+class Qwen3VLImageProcessor(_QwenImageProcessor, Qwen3VLProcessor):
+    """Qwen3-VL's processor without its part for videos."""
+
+    model_input_names = ProcessorMixin.model_input_names
+
+
+def _limit_patches(image_processor: Any, most: int) -> None:
+    image_processor.max_patches = most
+
+
+def _limit_pinpoints(image_processor: Any, most: int) -> None:
+    size = image_processor.crop_size
+    tile = size["height"] * size["width"]
+    pinpoints = [point for point in image_processor.image_grid_pinpoints if point[0] * point[1] <= most * tile]
+    if not pinpoints:
+        least = min(point[0] * point[1] // tile for point in image_processor.image_grid_pinpoints)
+        raise ModelError(f"model.max_tiles {most}: this model cuts every image into {least} tiles or more")
+    image_processor.image_grid_pinpoints = pinpoints
+
+
+class Family(NamedTuple):
+    """Where a family leaves the common path."""
+
+    processor: Any = None  # instead of the one that AutoProcessor finds
+    limit_tiles: Callable[[Any, int], None] | None = None  # None: the family does not cut images into tiles
+    max_aspect_ratio: float | None = None  # its image processor refuses more
+
+
+FAMILIES = {
+    "internvl": Family(InternVLImageProcessor, limit_tiles=_limit_patches),
+    "llava_next": Family(limit_tiles=_limit_pinpoints),
+    "qwen2_5_vl": Family(Qwen25VLImageProcessor, max_aspect_ratio=200),
+    "qwen3_vl": Family(Qwen3VLImageProcessor, max_aspect_ratio=200),
+}
+"""By `model_type`."""
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a `model_type`; one that needs nothing of its own when it is not in the table."""
+    return FAMILIES.get(model_type, Family())
+
+
+def limit_tiles(model_type: str, image_processor: Any, most: int | None) -> None:
+    """Let the image processor cut an image into `most` tiles at the most (InternVL's overview tile not counted).
+
+    Raises `ModelError` when the family does not tile, or not so little.
+    """
+    limit = family_of(model_type).limit_tiles
+    if most is None:
+        return
+    if limit is None:
+        raise ModelError(f"model.max_tiles {most}: models of type {model_type} do not cut images into tiles; remove it")
+    limit(image_processor, most)
+
+
+def check_image(model_type: str, image: Image) -> None:
+    """Raise `DataError` for an image of a shape that the family's image processor would refuse in the middle of a run.
+
+    The image is one that is already resized; its name is taken from `image.info["image"]` where it is known.
+    """
+    limit = family_of(model_type).max_aspect_ratio
+    ratio = max(image.size) / min(image.size)
+    if limit is not None and ratio > limit:
+        name = image.info.get("image", "an image")
+        raise DataError(
+            f"{name} is {image.width}x{image.height} px when resized for the model: models of type {model_type} take no"
+            f" image whose sides are more than {limit:g} : 1, this one's are {ratio:.0f} : 1; remove it from the table"
+        )

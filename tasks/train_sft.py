@@ -1,0 +1,34 @@
+"""score pairs, model -> adapter trained on the chosen answers."""
+
+from functools import partial
+from typing import Literal
+
+from pipeline_lib import schemas
+from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.recipe import Training
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.vlm.prompt import Prompt
+from tasks.stage import Work, stage
+from tasks.train import train
+
+
+@stage(version=1, gpu=True)
+def train_sft(
+    work: Work,
+    config: Training,
+    prompt: Prompt,
+    model: ModelRef,
+    photographs: Photographs,
+    score_pairs: ArtifactRef,
+    target: Literal["score", "score_text"],
+    seed: int,
+    iteration: int,
+) -> None:
+    """Supervised fine-tuning on the chosen answers, on their score alone or on the whole text (section 5.2)."""
+    from pipeline_lib.train.sft import train_sft as supervised
+
+    train(
+        work, config, prompt, model, photographs, score_pairs, "score_pairs", config.learning_rate, seed, iteration,
+        learn=partial(supervised, target=target), log_schema=schemas.SFT_LOG,
+    )  # fmt: skip

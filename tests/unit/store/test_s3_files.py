@@ -1,0 +1,124 @@
+"""S3 as it goes wrong: each refusal is told apart, with what to do; a lost answer loses nothing."""
+
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+import s3fs
+
+from pipeline_lib.errors import StoreError
+from pipeline_lib.store import ArtifactStore, Manifest
+from pipeline_lib.store.s3_files import S3Files
+from tests.s3.fault_proxy import Proxy, between
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> str:
+    name = f"s3-{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").call_s3("create_bucket", Bucket=name)
+    return name
+
+
+@pytest.fixture
+def proxy(s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with between(s3_server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield proxy
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def publish(store: ArtifactStore) -> Manifest:
+    with store.attempt() as attempt:
+        (attempt.folder / "weights.bin").write_bytes(b"w" * 1000)
+        return store.publish("steps/train/k", attempt, {})
+
+
+def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:
+    store = ArtifactStore("s3://no-such-bucket-here/prefix")
+    with pytest.raises(StoreError, match=r"no-such-bucket-here.*NoSuchBucket.*create the bucket"):
+        store.check_writable()
+
+
+def test_an_endpoint_that_is_down_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free.getsockname()[1]}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    start = time.monotonic()
+    with pytest.raises(StoreError, match=r"EndpointConnectionError.*check the endpoint"):
+        ArtifactStore("s3://bucket/prefix").check_writable()
+    assert time.monotonic() - start < 20
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_missing_credentials_are_said(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=r"set AWS_ACCESS_KEY_ID"):
+        ArtifactStore("s3://bucket/prefix").check_writable()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_stumbles_is_asked_again(proxy: Proxy, bucket: str, status: int) -> None:
+    store = ArtifactStore(f"s3://{bucket}/prefix")
+    proxy.fault = lambda method, path, seen: f"status {status}" if seen % 3 == 1 else ""
+    manifest = publish(store)
+    assert store.lookup("steps/train/k") == manifest and store.verify("steps/train/k") == []
+
+
+def test_a_lost_answer_to_the_manifest_does_not_lose_the_artifact(proxy: Proxy, bucket: str) -> None:
+    store = ArtifactStore(f"s3://{bucket}/prefix")
+    lost: list[str] = []
+
+    def fault(method: str, path: str, seen: int) -> str:
+        if method == "PUT" and path.endswith("manifest.json") and not lost:
+            lost.append(path)
+            return "cut after"
+        return ""
+
+    proxy.fault = fault
+    manifest = publish(store)
+    assert lost and sum(path.endswith("manifest.json") for method, path in proxy.requests if method == "PUT") == 2
+    assert store.lookup("steps/train/k") == manifest
+
+
+def test_a_store_that_stays_broken_ends_in_an_error_and_shows_nothing(proxy: Proxy, bucket: str) -> None:
+    store = ArtifactStore(f"s3://{bucket}/prefix")
+    proxy.fault = lambda method, path, seen: "status 403" if method == "PUT" else ""
+    with pytest.raises(StoreError, match=r"403.*list, get, put and delete"):
+        publish(store)
+    assert store.lookup("steps/train/k") != Manifest
+    proxy.fault = lambda method, path, seen: ""
+    assert isinstance(store.lookup("steps/train/k"), type(store.lookup("steps/none/k")))
+    assert isinstance(publish(store), Manifest)
+
+
+def test_a_removal_that_is_refused_inside_an_answer_of_success_is_seen(proxy: Proxy, bucket: str) -> None:
+    store = ArtifactStore(f"s3://{bucket}/prefix")
+    publish(store)
+    refused = "<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
+    proxy.fault = lambda method, path, seen: f"say {refused}" if method == "POST" and "delete" in path else ""
+    with pytest.raises(StoreError, match=r"remove_folder .*AccessDenied.*list, get, put and delete"):
+        store.files.remove_folder(store.path("steps"))
+
+
+def test_large_files_go_in_parts_and_many_keys_are_listed(bucket: str, tmp_path: Path) -> None:
+    files = S3Files(f"s3://{bucket}")
+    large = tmp_path / "large.bin"
+    large.write_bytes(bytes(range(256)) * (40 << 12))  # 40 MiB: three parts
+    files.put(f"s3://{bucket}/a/large.bin", large)
+    files.get(f"s3://{bucket}/a/large.bin", tmp_path / "back.bin")
+    assert (tmp_path / "back.bin").read_bytes() == large.read_bytes()
+    files.fs.pipe({f"s3://{bucket}/many/{n:05d}": b"x" for n in range(1100)})  # a listing's page holds 1,000
+    assert len(files.sizes(f"s3://{bucket}/many")) == 1100
+
+
+def test_the_clocks_are_compared(bucket: str) -> None:
+    assert abs(S3Files(f"s3://{bucket}").clock_skew_s(f"s3://{bucket}")) < 5
