@@ -1,0 +1,83 @@
+"""The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.ablation import ablation as run_ablation
+from flows.self_improve import self_improve as run_self_improve
+from pipeline_lib.recipe import Recipe, Runtime, load_recipe, parse_recipe
+from pipeline_lib.store import ArtifactRef
+from tasks.gpu_pool import compute_here
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+_names = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+ShippedRecipe = StrEnum("ShippedRecipe", {name: name for name in _names})  # type: ignore[misc]
+
+
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    recipe = parameters["recipe"]
+    name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+    return str((parameters.get("overrides") or {}).get("name", name))
+
+
+@flow(name="self_improve", flow_run_name=_run_name)
+def self_improve(
+    recipe: ShippedRecipe | Recipe,
+    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
+    store: str | None = None,
+) -> ArtifactRef:
+    """Self-train a vision-language model on images and scores, and explain every score.
+
+    Args:
+        recipe: A shipped recipe as it is, or your own, field by field.
+        overrides: Fields to change, e.g. {"data.table": "s3://photos/scores.csv", "name": "mine", "iterations": 2}.
+        store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
+    """
+    finished: ArtifactRef = run_self_improve.fn(chosen_recipe(recipe, overrides, store))
+    return finished
+
+
+@flow(name="ablation", flow_run_name=_run_name)
+def ablation(
+    recipe: ShippedRecipe | Recipe,
+    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
+    store: str | None = None,
+) -> ArtifactRef:
+    """Compare what the method needs: supervised and preference training, with and without iterating (Table 3).
+
+    Args:
+        recipe: A shipped recipe as it is, or your own, field by field.
+        overrides: Fields to change, e.g. {"ablation.rows": ["dpo", "iterative_dpo"]}.
+        store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
+    """
+    finished: ArtifactRef = run_ablation.fn(chosen_recipe(recipe, overrides, store))
+    return finished
+
+
+@flow(name="gpu_stage")
+def gpu_stage(stage: str, key: str, label: str, runtime: Runtime, arguments: dict[str, Any]) -> ArtifactRef:
+    """One stage of another flow, on a GPU. Started by flows, not by people."""
+    return compute_here(stage, key, runtime, arguments, label)
+
+
+def chosen_recipe(recipe: "ShippedRecipe | Recipe", overrides: dict[str, Any], store: str | None) -> Recipe:
+    """The recipe that the form describes; raises `RecipeError` naming every wrong field."""
+    changes = dict(overrides)
+    if store:
+        changes["runtime.store"] = store
+    if not isinstance(recipe, Recipe):
+        return load_recipe(RECIPES / f"{recipe}.yaml", changes)
+    fields = recipe.model_dump(mode="json")
+    for dotted, value in changes.items():
+        *sections, leaf = dotted.split(".")
+        section = fields
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[leaf] = value
+    return parse_recipe(fields, source="recipe of this run")

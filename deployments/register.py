@@ -1,0 +1,92 @@
+"""Register pools, deployments and automations on a Prefect server; what is there is brought up to date."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_lib.errors import WhyScoreError
+
+FOLDER = Path(__file__).resolve().parent
+POOLS = ("cpu", "gpu")
+
+
+def register(store: str, *, home: Path | None = None, pool_type: str = "process", gpus: int | None = None) -> list[str]:
+    """Register everything that WhyScore needs; returns what was registered, for people.
+
+    `store` is where the deployments keep their artifacts unless a run says otherwise, `home` the folder in which
+    workers find the code (None: where it is here), `gpus` how many runs the GPU pool takes at a time (None: as many
+    as it has workers). Raises `WhyScoreError` when the server cannot be reached or refuses.
+    """
+    home = (home or FOLDER.parent).resolve()
+    done = [_register_pool(name, pool_type, gpus if name == "gpu" else None) for name in POOLS]
+    environment = os.environ | {"WHYSCORE_STORE": store, "WHYSCORE_HOME": str(home), "PREFECT_CLI_PROMPT": "false"}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
+    ran = subprocess.run(
+        [*command, str(FOLDER / "prefect.yaml")], cwd=home, env=environment, capture_output=True, text=True, check=False
+    )
+    if ran.returncode:
+        raise WhyScoreError(f"prefect deploy failed:\n{ran.stdout[-3000:]}{ran.stderr[-3000:]}")
+    deployed = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    done += [f"deployment {item['name']}" for item in deployed]
+    automations = yaml.safe_load((FOLDER / "automations.yaml").read_text(encoding="utf-8"))["automations"]
+    return done + [_register_automation(item) for item in automations]
+
+
+def _register_pool(name: str, pool_type: str, limit: int | None) -> str:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    job = job_template(pool_type, name)
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(
+                WorkPoolCreate(name=name, type=pool_type, base_job_template=job, concurrency_limit=limit)
+            )
+            return f"pool {name} (new)"
+        if found.type != pool_type:
+            raise WhyScoreError(f"pool {name} is of type {found.type}, not {pool_type}; delete it or give --pool-type")
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=job, concurrency_limit=limit))
+    return f"pool {name}"
+
+
+def job_template(pool_type: str, pool: str) -> dict[str, Any]:
+    """The base job template of a pool: ours for Kubernetes, else Prefect's own."""
+    if pool_type == "kubernetes":
+        job: dict[str, Any] = yaml.safe_load((FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))
+        job["variables"]["properties"]["image"]["default"] = f"whyscore:{pool}"
+        job["variables"]["properties"]["gpus"]["default"] = int(pool == "gpu")
+        return job
+    from prefect.utilities.asyncutils import run_coro_as_sync
+    from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+
+    found = run_coro_as_sync(get_default_base_job_template_for_infrastructure_type(pool_type))
+    if found is None:
+        raise WhyScoreError(f"--pool-type {pool_type}: Prefect knows no such type; use process, docker or kubernetes")
+    return found
+
+
+def _register_automation(fields: dict[str, Any]) -> str:
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
+    from prefect.utilities.asyncutils import run_coro_as_sync
+
+    async def save() -> None:
+        async with get_client() as client:
+            wanted = AutomationCore.model_validate(fields)
+            found = await client.read_automations_by_name(wanted.name)
+            if not found:
+                await client.create_automation(wanted)
+            for automation in found[:1]:
+                await client.update_automation(automation.id, wanted)
+            for automation in found[1:]:
+                await client.delete_automation(automation.id)
+
+    run_coro_as_sync(save())
+    return f"automation {fields['name']}"

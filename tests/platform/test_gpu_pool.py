@@ -1,0 +1,58 @@
+"""What travels to the GPU pool: names and JSON, from which the same artifact must come out."""
+
+import json
+from importlib import import_module
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from pydantic import BaseModel, TypeAdapter
+
+from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.errors import WhyScoreError
+from pipeline_lib.recipe import Model, Runtime
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import resolve_model
+from pipeline_lib.vlm.prompt import load_prompt
+from tasks.gpu_pool import compute_here
+
+GPU_STAGES = (
+    "generate", "evaluate", "train_score", "train_consistency", "train_sft", "ties_merge", "probe_faithfulness",
+)  # fmt: skip
+
+
+def example(name: str, hint: Any) -> Any:
+    """A value for a stage's argument, with everything set that a default would hide."""
+    table = ArtifactRef(stage="discretize", key="0" * 64)
+    known = {
+        "model": resolve_model(Model(id="bundled", max_tiles=3)).with_adapter(ArtifactRef(stage="merge", key="1" * 64)),
+        "base": resolve_model(Model(id="bundled")),
+        "prompt": load_prompt("aesthetics"),
+        "photographs": Photographs(table=table, folder="s3://photographs", max_megapixels=50.0),
+        "splits": ("val", "test"),
+    }
+    if name in known:
+        return known[name]
+    if hint is ArtifactRef:
+        return ArtifactRef(stage=name, key="2" * 64)
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint()
+    return get_args(hint)[0] if get_args(hint) else hint(7)
+
+
+@pytest.mark.parametrize("stage", GPU_STAGES)
+def test_arguments_keep_their_key_through_json(stage: str) -> None:
+    run = getattr(import_module(f"tasks.{stage}"), stage)
+    hints = {name: hint for name, hint in get_type_hints(run).items() if name not in ("work", "return")}
+    given = {name: example(name, hint) for name, hint in hints.items()}
+    sent = json.dumps({name: TypeAdapter(hints[name]).dump_python(given[name], mode="json") for name in hints})
+    received = [TypeAdapter(hints[name]).validate_python(value) for name, value in json.loads(sent).items()]
+    assert received == list(given.values())
+    assert run.key(*received) == run.key(*given.values())
+
+
+def test_a_worker_of_another_version_refuses() -> None:
+    arguments = {"config": {"fraction": 0.5}, "score_pairs": {"stage": "generate", "key": "3" * 64}}
+    with pytest.raises(WhyScoreError, match="different versions"):
+        compute_here("swap", "0" * 64, Runtime(), {**arguments, "seed": 1, "iteration": 2}, "ite-2 swap")
+    with pytest.raises(WhyScoreError, match="no such stage"):
+        compute_here("os", "0" * 64, Runtime(), {}, "")

@@ -1,0 +1,69 @@
+"""A whole run on the real stack, triggered through Prefect's API with parameters."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline_lib.recipe import load_recipe
+from pipeline_lib.store import ArtifactStore
+from tests.platform.conftest import Stack, read_run, slow, wait_for
+from tests.small_run import write_small_recipe
+
+pytestmark = [slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def recipe_fields(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("small")
+    recipe = load_recipe(
+        write_small_recipe(folder, folder / "unused"), {"iterations": 1, "faithfulness.rows": 0, "judge.anchors": 0}
+    )
+    return recipe.model_dump(mode="json")
+
+
+def test_a_run_finishes_with_its_heavy_stages_in_the_gpu_pool(
+    stack: Stack, deployed: list[str], recipe_fields: dict[str, Any]
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.deployments import run_deployment
+
+    parameters = {"recipe": recipe_fields, "overrides": {"name": "through-the-api"}}
+    run: Any = run_deployment("self_improve/self_improve", parameters=parameters, timeout=0)
+    wait_for(lambda: read_run(run.id).state.is_final(), 1200, "the run ends")
+    assert read_run(run.id).state.is_completed(), read_run(run.id).state.message
+    assert read_run(run.id).name == "through-the-api"
+    store = ArtifactStore(stack.settings["WHYSCORE_STORE"])
+    assert (Path(store.path("runs/through-the-api/report")) / "report.html").exists()
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+    gpu = {item.name for item in runs if item.work_pool_name == "gpu" and item.parameters.get("stage")}
+    assert {"ite-1 generate", "zero-shot evaluate", "ite-1 train_score", "ite-1 score evaluate"} <= gpu
+    assert not any(light in name for name in gpu for light in ("discretize", "judge", "report", "swap"))
+
+
+def test_another_run_of_the_same_recipe_computes_nothing(
+    stack: Stack, deployed: list[str], recipe_fields: dict[str, Any]
+) -> None:
+    from prefect.deployments import run_deployment
+
+    assert ArtifactStore(stack.settings["WHYSCORE_STORE"]).children("steps/generate"), "needs the run before it"
+    parameters = {"recipe": recipe_fields, "overrides": {"name": "through-the-api"}}
+    run: Any = run_deployment("self_improve/self_improve", parameters=parameters, timeout=0)
+    wait_for(lambda: read_run(run.id).state.is_final(), 300, "the run ends")
+    assert read_run(run.id).state.is_completed(), read_run(run.id).state.message
+    log = (stack.folder / "logs" / "worker-cpu-0.log").read_text()
+    last = log[log.rindex("Beginning flow run 'through-the-api'") :]
+    assert ": cached [" in last
+    assert ": computing [" not in last
+
+
+def test_a_wrong_recipe_fails_with_what_is_wrong(stack: Stack, deployed: list[str]) -> None:
+    from prefect.deployments import run_deployment
+
+    run: Any = run_deployment(
+        "self_improve/self_improve", parameters={"recipe": "demo", "overrides": {"iterations": 0}}, timeout=0
+    )
+    wait_for(lambda: read_run(run.id).state.is_final(), 120, "the run ends")
+    assert read_run(run.id).state.is_failed()
+    assert "iterations" in read_run(run.id).state.message
