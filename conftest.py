@@ -4,5 +4,5 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--demo-size`: the crash tests at the size of the demo, at every publish boundary."""
-    parser.addoption("--demo-size", action="store_true", help="crash tests at demo size, every publish boundary (long)")
+    """`--demo-size`: crash and S3 tests at the size of the demo; `make test-crash` and `make test-s3` set it."""
+    parser.addoption("--demo-size", action="store_true", help="crash and S3 tests at demo size (long)")

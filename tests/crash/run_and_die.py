@@ -55,9 +55,9 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
 
         ArtifactStore._create_manifest = create_and_die  # type: ignore[method-assign]
     elif word in {"step", "terminate"}:
-        from pipeline_lib.train import dpo
+        from pipeline_lib.train import trainer
 
-        finished, log_step = [0], dpo._ProgressCallback.on_step_end
+        finished, log_step = [0], trainer._ProgressCallback.on_step_end
 
         def count_steps(self: object, *args: object, **kwargs: object) -> None:
             log_step(self, *args, **kwargs)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
             if finished[0] == int(argument):
                 os.kill(os.getpid(), signal.SIGKILL if word == "step" else signal.SIGTERM)
 
-        dpo._ProgressCallback.on_step_end = count_steps  # type: ignore[method-assign,assignment]
+        trainer._ProgressCallback.on_step_end = count_steps  # type: ignore[method-assign,assignment]
     elif word == "batch":
         from pipeline_lib.preference import score_pairs
 

@@ -1,8 +1,8 @@
 """The command line as a user meets it."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -23,6 +23,12 @@ def doctor(recipe, *overrides):
     return CliRunner().invoke(app, arguments)
 
 
+def cpu_seconds():
+    """Of the processes that were started here: what a busy machine does not change much."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick_and_light():
     code = (
         "import sys, flows.cli, pipeline_lib, pipeline_lib.recipe, pipeline_lib.demo;"
@@ -32,11 +38,11 @@ def test_help_is_quick_and_light():
     subprocess.run([sys.executable, "-c", code], check=True)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = cpu_seconds()
         answer = subprocess.run(
             [sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True, check=True
         )
-        times.append(time.perf_counter() - start)
+        times.append(cpu_seconds() - start)
     assert "doctor" in answer.stdout
     assert min(times) < 0.5
 

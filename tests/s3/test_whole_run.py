@@ -1,6 +1,6 @@
 """A whole self-training run on a real S3 server: the digests of a folder, whatever happens on the way.
 
-Small, and at the demo's own size with --demo-size.
+At the size of the demo: `make test-s3`.
 """
 
 import os
