@@ -4,7 +4,7 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint test-crash test-s3 test-platform up down clean
+.PHONY: help setup demo demo-model test lint test-crash test-s3 test-platform bench up down clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test-crash  the demo-size flow killed at every publish boundary (long)"
 	@echo "make test-s3     the store and a demo-size run on a real S3 server, which it starts and stops (long)"
 	@echo "make test-platform  runs on PostgreSQL, a Prefect server and workers, killed in the middle (long)"
+	@echo "make bench       training and generation beside their peers; adds to bench/RESULTS.md (minutes)"
 	@echo "make up, make down  the platform as plain processes (STORE=s3://bucket/prefix; docs/operations.md)"
 	@echo "make demo-model  make the bundled base VLM anew"
 
@@ -52,6 +53,10 @@ test-s3: setup
 test-platform: export WHYSCORE_TEST_PLATFORM = 1
 test-platform: setup
 	$(BIN)/python -m pytest tests/platform
+
+bench: setup
+	$(BIN)/python -m bench.dpo
+	$(BIN)/python -m bench.generation
 
 up: setup
 	$(BIN)/python -m deployments.stack up $(if $(STORE),--store $(STORE)) $(if $(MEMORY_S3),--memory-s3 $(MEMORY_S3))

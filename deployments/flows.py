@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.ablation import ablation as run_ablation
+from flows.predict import predict as run_predict
 from flows.self_improve import self_improve as run_self_improve
 from pipeline_lib.recipe import Recipe, Runtime, load_recipe, parse_recipe
 from pipeline_lib.store import ArtifactRef
@@ -58,6 +59,27 @@ def ablation(
     """
     finished: ArtifactRef = run_ablation.fn(chosen_recipe(recipe, overrides, store))
     return finished
+
+
+@flow(name="predict", flow_run_name=_run_name)
+def predict(
+    recipe: ShippedRecipe | Recipe,
+    images: list[str],
+    out: str | None = None,
+    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
+    store: str | None = None,
+) -> ArtifactRef:
+    """Score and explain new images with the newest model of a finished run.
+
+    Args:
+        recipe: The recipe of the run.
+        images: Image files, folders or tables, local to the workers or s3://.
+        out: File for the predictions (.parquet or .csv); empty: only the store.
+        overrides: Fields to change, e.g. {"name": "mine"} for the run of that name.
+        store: The store of the run: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
+    """
+    predicted: ArtifactRef = run_predict.fn(chosen_recipe(recipe, overrides, store), images, out)
+    return predicted
 
 
 @flow(name="gpu_stage")

@@ -135,6 +135,137 @@ def verify(store: Annotated[str, typer.Argument(help="Folder or s3://bucket/pref
 
 
 @app.command()
+def predict(
+    recipe: RecipePath,
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Images, folders, or tables (CSV, JSON lines, Parquet) with their paths")
+    ] = None,
+    out: Annotated[str, typer.Option(help="A path that ends in .parquet or .csv, local or s3://")] = "predictions.csv",
+    iteration: Annotated[int | None, typer.Option(help="Whose model; else the newest")] = None,
+    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the model to a new folder, for a server of your own")
+    ] = None,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Export the adapter without its base")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Score and explain new images with the model of a run, or export that model."""
+    with _errors_for_people():
+        from pipeline_lib.errors import RecipeError
+        from pipeline_lib.recipe import load_recipe
+
+        parsed = load_recipe(recipe, _parse(overrides))
+        if kind not in (None, "score", "consistency", "merged"):
+            raise RecipeError(f"--kind {kind}: give score, consistency or merged")
+        if not images and not export:
+            raise RecipeError("give images, folders or tables to score, or --export DIR")
+        _prepare_prefect()
+        if export:
+            _export(parsed, export, iteration, kind, adapter_only)
+        if images:
+            from flows.ephemeral_server import tie_server_to_this_process
+            from flows.predict import predict as predict_flow
+
+            tie_server_to_this_process()
+            predict_flow(parsed, images, out, iteration, kind)  # type: ignore[arg-type]
+            typer.echo(f"\nPredictions: {out}")
+
+
+def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
+    from pipeline_lib.predict.export import export_model
+    from pipeline_lib.predict.trained import trained_model
+    from pipeline_lib.store import ArtifactStore
+    from pipeline_lib.vlm.model_ref import resolve_model
+    from pipeline_lib.vlm.prompt import load_prompt
+
+    store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
+    base = resolve_model(recipe.model)
+    found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
+    export_model(store, found, prompt, folder, adapter_only=adapter_only)
+    typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")
+
+
+@app.command()
+def status(
+    recipe: Annotated[Path | None, typer.Argument(help="Only the run of this recipe")] = None,
+    store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; else the recipe's")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show how far the runs in a store are, their newest figures, and what is under way."""
+    with _errors_for_people():
+        from pipeline_lib.recipe import load_recipe
+        from pipeline_lib.status import store_status
+        from pipeline_lib.store import ArtifactStore
+
+        _show_log()
+        names = None
+        if recipe:
+            parsed = load_recipe(recipe, _parse(overrides))
+            store, names = store or parsed.runtime.store, [parsed.name]
+        typer.echo(store_status(ArtifactStore(store or "whyscore-data/store"), names))
+
+
+@app.command()
+def report(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Print the results of a finished run again and where its report is; nothing is computed."""
+    with _errors_for_people():
+        from pipeline_lib.errors import StoreError
+        from pipeline_lib.recipe import load_recipe
+        from pipeline_lib.store import ArtifactStore
+
+        parsed = load_recipe(recipe, _parse(overrides))
+        store = ArtifactStore(parsed.runtime.store)
+        if store.read_pointer(f"runs/{parsed.name}/report.json") is None:
+            raise StoreError(
+                f"{store.root} has no report of run {parsed.name}; `whyscore status {recipe}` says how far it is,"
+                f" `whyscore run {recipe}` goes on"
+            )
+        _print_results(store, parsed.name)
+
+
+@app.command()
+def gc(
+    store: Annotated[str, typer.Option(help="Folder or s3://bucket/prefix")] = "whyscore-data/store",
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; else it is only counted")] = False,
+    days: Annotated[float, typer.Option(min=0, help="Leave alone what was written since; runs may be under way")] = 14,
+    forget: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="Remove this run; its artifacts go if no other needs them")
+    ] = None,
+) -> None:
+    """Remove what no run in a store needs; without --apply only say what that is."""
+    with _errors_for_people():
+        from pipeline_lib.errors import StoreError
+        from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.gc import garbage, remove
+
+        artifacts = ArtifactStore(store)
+        runs = artifacts.children("runs")
+        if not runs:
+            raise StoreError(f"{artifacts.root} holds no run; is it the store of a run (runtime.store)?")
+        if unknown := sorted(set(forget or []) - set(runs)):
+            raise StoreError(f"--forget {unknown[0]}: the runs in {artifacts.root} are {', '.join(runs)}")
+        removals = garbage(artifacts, days, forget or [])
+        kinds: dict[str, tuple[int, int]] = {}
+        for removal in removals:
+            count, size = kinds.get(removal.kind, (0, 0))
+            kinds[removal.kind] = count + 1, size + removal.size
+        for kind, (count, size) in kinds.items():
+            typer.echo(f"{size:>15,} bytes  {count:>6} x {kind}")
+        uploads = artifacts.unfinished_uploads(days, remove=apply)
+        if uploads:
+            typer.echo(f"{'?':>15} bytes  {len(uploads):>6} x uploads that were never completed")
+        total = sum(removal.size for removal in removals)
+        if apply:
+            remove(artifacts, removals)
+        if not (removals or uploads):
+            typer.echo("Nothing to remove.")
+        elif apply:
+            typer.echo(f"{total:>15,} bytes removed")
+        else:
+            typer.echo(f"{total:>15,} bytes in all. Nothing was removed; add --apply to do so.")
+
+
+@app.command()
 def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Let another judge model re-score what was kept of every iteration, beside the judges that did before."""
     with _errors_for_people():
@@ -217,7 +348,11 @@ def _self_improve(recipe: Any) -> None:
 
     tie_server_to_this_process()
     self_improve(recipe)
-    store, folder = ArtifactStore(recipe.runtime.store), f"runs/{recipe.name}/report"
+    _print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+
+
+def _print_results(store: Any, name: str) -> None:
+    folder = f"runs/{name}/report"
     typer.echo("\n" + store.files.read(store.path(folder, "results.txt")).decode())
     typer.echo(f"Report: {store.path(folder, 'report.html')}")
 

@@ -10,6 +10,7 @@ from pipeline_lib.recipe import Recipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from pipeline_lib.vlm.prompt import Prompt, load_prompt
+from tasks.artifacts import show_recipe
 from tasks.check_model import check_model
 from tasks.discretize import discretize
 from tasks.evaluate import evaluate
@@ -39,6 +40,7 @@ class Setting(NamedTuple):
 def prepare(recipe: Recipe) -> Setting:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
     at = recipe.runtime
+    show_recipe(recipe)
     store = ArtifactStore(at.store)
     store.check_writable()
     check_memory(at)

@@ -2,10 +2,28 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 log = logging.getLogger("whyscore.progress")
 
 EVERY_SECONDS = 5.0
+
+Listener = Callable[["Progress", str], None]
+"""Is handed the counter and its line whenever that is logged; it must not raise."""
+
+_listener: ContextVar[Listener | None] = ContextVar("listener of progress", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` too about all progress that begins meanwhile in this context."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 class Progress:
@@ -15,6 +33,7 @@ class Progress:
         self.what, self.total, self.unit = what, total, unit
         self.done = self.skipped = 0
         self.started = self.last_line = time.monotonic()
+        self.listener = _listener.get()
 
     def skip(self, units: int) -> None:
         """Count units that an earlier run finished; they say nothing about the speed."""
@@ -35,7 +54,10 @@ class Progress:
             line += f" in {duration(elapsed)}"
         elif speed:
             line += f", {speed:.1f}/s, {duration((self.total - self.done) / speed)} left"
-        log.info("%s%s", line, f" ({note})" if note else "")
+        line += f" ({note})" if note else ""
+        log.info("%s", line)
+        if self.listener:
+            self.listener(self, line)
 
 
 def duration(seconds: float) -> str:

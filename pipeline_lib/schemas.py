@@ -106,6 +106,33 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+NEW_IMAGES = pa.schema(
+    [
+        _required("image", pa.string()),  # as it was asked for
+        _required("path", pa.string()),  # absolute, or s3://
+        _required("image_sha256", pa.string()),  # empty when it could not be read
+        pa.field("width_px", pa.int32()),
+        pa.field("height_px", pa.int32()),
+        pa.field("problem", pa.string()),  # why it cannot be scored; null when it can
+    ]
+)
+"""Images without scores, to predict (flow `predict`)."""
+
+NEW_PREDICTIONS = pa.schema(
+    [
+        *_IMAGE,
+        pa.field("predicted", pa.float64()),  # on the data set's own scale: fitted reference values of the run
+        pa.field("score_distribution", pa.list_(pa.float64(), 10)),
+        pa.field("digit_mass", pa.float64()),
+        pa.field("parsed", pa.bool_()),
+        pa.field("stated_score", pa.int8()),  # null when not parsed
+        pa.field("explanation", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("problem", pa.string()),  # why there is no prediction; null when there is one
+    ]
+)
+"""One row an image that was asked for, in that order; see `PREDICTIONS`."""
+
 REFERENCE_VALUES = pa.schema(
     [_required("bin", pa.int8()), _required("unfitted", pa.float64()), _required("fitted", pa.float64())]
 )

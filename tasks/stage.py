@@ -17,6 +17,7 @@ from pipeline_lib.recipe import Runtime
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.store.store import Attempt
+from tasks.artifacts import progress_bars, show_artifact, show_stage
 from tasks.gpu_pool import compute_in_pool, pool_deployment
 
 log = logging.getLogger("whyscore.stage")
@@ -62,11 +63,14 @@ def stage(version: int, *, gpu: bool = False) -> Callable[[Callable[..., None]],
                 return ref
             if gpu and (deployment := pool_deployment()):
                 compute_in_pool(deployment, body, runtime, ref, label, arguments)
+                show_artifact(store, ref, label)
                 return ref
-            with store.attempt() as attempt:
+            with store.attempt() as attempt, progress_bars():
                 body(Work(store, ref.address, attempt, runtime, label), **arguments)
                 manifest = store.publish(ref.address, attempt, key_fields(arguments))
-            log.info("%s: done in %s", label, duration(manifest.seconds))
+            rows = "".join(f", {count} {table}" for table, count in manifest.rows.items())
+            log.info("%s: done in %s%s", label, duration(manifest.seconds), rows)
+            show_stage(store, manifest, label, cached=False)
             return ref
 
         prefect_task = task(
@@ -89,7 +93,8 @@ def stage(version: int, *, gpu: bool = False) -> Callable[[Callable[..., None]],
             arguments = name_arguments(*args)
             ref = ArtifactRef(stage=name, key=key(*args))
             title = f"{label} {name}".strip()
-            found = ArtifactStore(runtime.store).lookup(ref.address)
+            store = ArtifactStore(runtime.store)
+            found = store.lookup(ref.address)
             hit = isinstance(found, Manifest)
             if isinstance(found, Manifest):
                 log.info("%s: cached [%s %s], computed before in %s", title, name, ref.key[:8], duration(found.seconds))
@@ -98,6 +103,8 @@ def stage(version: int, *, gpu: bool = False) -> Callable[[Callable[..., None]],
             result: ArtifactRef = prefect_task.with_options(
                 refresh_cache=not hit, result_storage=result_storage(runtime.store)
             )(runtime, ref, title, arguments)
+            if isinstance(found, Manifest):
+                show_stage(store, found, title, cached=True)
             return result
 
         run.key = key  # type: ignore[attr-defined]

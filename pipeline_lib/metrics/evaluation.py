@@ -1,7 +1,7 @@
 """Evaluate a model: its score distribution, its greedy answer, and the figures that follow from them (section 4.3)."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ from pipeline_lib.metrics.scores import Estimate, fit_reference_values, mean_est
 from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import SCORES, Evaluation, Split
 from pipeline_lib.vlm.answer import parse_answer
+from pipeline_lib.vlm.batches import ask_in_batches
+from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import Chat
-from pipeline_lib.vlm.inference import generate_greedy, read_scores
 from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.score_tokens import ScoreTokens
 
@@ -55,16 +56,16 @@ def answer_images(
     batch_size: int,
     progress: Progress,
 ) -> pa.Table:
-    """Ask the model about every image; one row each in `ANSWERS`. An answer that does not parse keeps its text."""
-    rows = []
-    records = images.select(["image", "image_sha256", "split", "score", "bin"]).to_pylist()
-    for start in range(0, len(records), batch_size):
-        batch = records[start : start + batch_size]
-        pictures = [open_image(row["image"], row["image_sha256"]) for row in batch]
-        readouts = read_scores(vlm, chat, scores, pictures)
-        results = generate_greedy(vlm, chat, pictures, [""] * len(batch), max_new_tokens)
-        for row, readout, result in zip(batch, readouts, results, strict=True):
-            answer = parse_answer(result.text)
+    """Ask the model about every image; one row each in `ANSWERS`. An answer that does not parse keeps its text.
+
+    Score distribution and answer come from one prefill of the image.
+    """
+
+    def answer(batch: list[dict[str, Any]], pictures: list[Image]) -> list[dict[str, Any]]:
+        found = generate_branches(vlm, chat, pictures, [[""]] * len(batch), max_new_tokens, scores)
+        rows = []
+        for row, readout, (result,) in zip(batch, found.readouts, found.answers, strict=True):
+            parsed = parse_answer(result.text)
             rows.append(
                 row
                 | {
@@ -72,12 +73,16 @@ def answer_images(
                     "digit_mass": readout.digit_mass,
                     "text": result.text,
                     "text_tokens": result.tokens,
-                    "parsed": answer is not None,
-                    "stated_score": answer.score if answer else None,
-                    "explanation": answer.explanation if answer else None,
+                    "parsed": parsed is not None,
+                    "stated_score": parsed.score if parsed else None,
+                    "explanation": parsed.explanation if parsed else None,
                 }
             )
-        progress.advance(len(batch))
+        return rows
+
+    columns = ["image", "image_sha256", "split", "score", "bin", "width_px", "height_px"]
+    records = images.select(columns).to_pylist()
+    rows = ask_in_batches(vlm.model, records, open_image, batch_size, answer, progress)
     return pa.Table.from_pylist(rows, schema=ANSWERS)
 
 

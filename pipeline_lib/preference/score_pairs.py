@@ -1,6 +1,7 @@
 """Score pairs: the model explains the true score and a wrong one (section 3.1)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,8 +11,10 @@ from pipeline_lib.preference.draw import draw, draw_rows
 from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import SCORES
 from pipeline_lib.vlm.answer import answer_prefix
+from pipeline_lib.vlm.batches import ask_in_batches
+from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import Chat
-from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
+from pipeline_lib.vlm.inference import answer_tokens
 from pipeline_lib.vlm.load import Vlm
 
 
@@ -52,22 +55,19 @@ def generate_score_pairs(
 ) -> pa.Table:
     """One row an image in `schemas.PREFERENCE_PAIRS`: `chosen` justifies the true score, `rejected` a wrong one.
 
-    Both are greedy continuations of an answer whose score was injected. `open_image(image, sha256)` opens a photograph.
+    Both are greedy continuations of an answer whose score was injected, of one prefill of the image. `batch_size`
+    counts answers, two an image. `open_image(image, sha256)` opens a photograph.
     """
-    rows = []
-    records = images.select(["image", "image_sha256", "bin"]).to_pylist()
-    half = max(1, batch_size // 2)
-    for start in range(0, len(records), half):
-        batch = records[start : start + half]
-        pictures = [open_image(row["image"], row["image_sha256"]) for row in batch]
+
+    def explain(batch: list[dict[str, Any]], pictures: list[Image]) -> list[dict[str, Any]]:
         wrong = [draw_wrong_score(row["bin"], min_distance, seed, iteration, row["image"]) for row in batch]
-        prefixes = [answer_prefix(row["bin"]) for row in batch] + [answer_prefix(score) for score in wrong]
-        beginnings = [chat.separator + prefix for prefix in prefixes]
-        results = generate_greedy(vlm, chat, pictures * 2, beginnings, max_new_tokens)
-        texts = [prefix + result.text for prefix, result in zip(prefixes, results, strict=True)]
-        lengths = [answer_tokens(vlm, beginning) for beginning in beginnings]
-        for at, row in enumerate(batch):
-            other = at + len(batch)
+        prefixes = [(answer_prefix(row["bin"]), answer_prefix(score)) for row, score in zip(batch, wrong, strict=True)]
+        beginnings = [[chat.separator + prefix for prefix in both] for both in prefixes]
+        found = generate_branches(vlm, chat, pictures, beginnings, max_new_tokens)
+        rows = []
+        for at, (row, results) in enumerate(zip(batch, found.answers, strict=True)):
+            texts = [prefix + result.text for prefix, result in zip(prefixes[at], results, strict=True)]
+            lengths = [answer_tokens(vlm, beginning) for beginning in beginnings[at]]
             rows.append(
                 {
                     "image": row["image"],
@@ -75,14 +75,17 @@ def generate_score_pairs(
                     "prompt": chat.prompt,
                     "true_score": row["bin"],
                     "wrong_score": wrong[at],
-                    "chosen": texts[at],
-                    "rejected": texts[other],
-                    "prompt_tokens": results[at].prompt_tokens - lengths[at],
-                    "chosen_tokens": lengths[at] + results[at].tokens,
-                    "rejected_tokens": lengths[other] + results[other].tokens,
-                    "chosen_finished": results[at].finished,
-                    "rejected_finished": results[other].finished,
+                    "chosen": texts[0],
+                    "rejected": texts[1],
+                    "prompt_tokens": results[0].prompt_tokens - lengths[0],
+                    "chosen_tokens": lengths[0] + results[0].tokens,
+                    "rejected_tokens": lengths[1] + results[1].tokens,
+                    "chosen_finished": results[0].finished,
+                    "rejected_finished": results[1].finished,
                 }
             )
-        progress.advance(len(batch))
+        return rows
+
+    records = images.select(["image", "image_sha256", "bin", "width_px", "height_px"]).to_pylist()
+    rows = ask_in_batches(vlm.model, records, open_image, max(1, batch_size // 2), explain, progress)
     return pa.Table.from_pylist(rows)

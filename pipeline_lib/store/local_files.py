@@ -39,6 +39,17 @@ class LocalFiles:
                     found[os.path.relpath(path, folder)] = os.path.getsize(path)
         return found
 
+    def times(self, folder: str) -> dict[str, tuple[int, float]]:
+        """Size, and when it was last written in seconds of the epoch, of every file below a folder; see `sizes`."""
+        found = {}
+        for at, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(at, name)
+                with contextlib.suppress(FileNotFoundError):
+                    facts = os.stat(path)
+                    found[os.path.relpath(path, folder)] = (facts.st_size, facts.st_mtime)
+        return found
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly below a folder, sorted; empty when there is none."""
         with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:

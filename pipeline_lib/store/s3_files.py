@@ -81,6 +81,11 @@ class S3Files:
         return {name: int(found["Size"]) for name, found in self._list(folder)}
 
     @explained
+    def times(self, folder: str) -> dict[str, tuple[int, float]]:
+        """Size, and when it was last written in seconds of the epoch, of every key below a prefix; see `sizes`."""
+        return {name: (int(found["Size"]), found["LastModified"].timestamp()) for name, found in self._list(folder)}
+
+    @explained
     def folders(self, folder: str) -> list[str]:
         """Names of the prefixes directly below a prefix, sorted; empty when there is none."""
         return sorted(name.rstrip("/") for name, _ in self._list(folder, "CommonPrefixes", "Prefix", Delimiter="/"))

@@ -1,8 +1,10 @@
 """Direct Preference Optimization of one LoRA adapter on preference pairs (sections 3.2 and 4.2).
 
-The reference is the base model without any adapter, in every iteration. The trainer is TRL's own.
+The reference is the base model without any adapter, in every iteration. The loss is TRL's own; its trainer computes the
+prefix of a pair once a pass (`prefix_shared`), or as it comes for a model that does not allow that.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack
@@ -12,9 +14,12 @@ from PIL.Image import Image
 from trl import DPOConfig, DPOTrainer
 
 from pipeline_lib.train.pairs import lazy_rows, usable_pairs
+from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer, why_not_shared
 from pipeline_lib.train.trainer import Job, train_adapter
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.load import Vlm
+
+log = logging.getLogger("whyscore.train")
 
 
 def train_dpo(
@@ -26,12 +31,15 @@ def train_dpo(
     that are left out (an empty explanation) or refused (too long).
     """
     config = job["config"]
+    reason = why_not_shared(vlm.model, config.max_length)
+    if reason is not None:
+        log.warning("%s: trained by TRL's own trainer, two to four times slower: %s", job["what"], reason)
 
     def texts(pair: dict[str, Any]) -> dict[str, str]:
         return {side: chat.answer(pair[side], finished=pair[f"{side}_finished"]) for side in ("chosen", "rejected")}
 
     history = train_adapter(
-        DPOTrainer,
+        PrefixSharedDPOTrainer if reason is None else DPOTrainer,
         partial(
             DPOConfig,
             beta=config.beta,

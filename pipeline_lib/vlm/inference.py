@@ -38,39 +38,24 @@ def generate_greedy(
     A beginning is empty (the model states its own score) or holds an injected score (section 3.1). Batches are padded
     on the left, so an answer is that of the image alone up to rounding.
     """
-    inputs = _inputs(vlm, images, [chat.prompt + beginning for beginning in beginnings])
-    model, tokenizer = vlm.model, vlm.processor.tokenizer
-    ends = _end_ids(model, tokenizer, chat)
-    # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
-        suppress_tokens=_image_ids(vlm),
-        use_cache=True,
-    )
+    inputs = model_inputs(vlm, images, [chat.prompt + beginning for beginning in beginnings])
+    config = greedy_config(vlm, chat, max_new_tokens)
     length = inputs["input_ids"].shape[1]
-    output = model.generate(**inputs, generation_config=config)[:, length:]
-    results = []
-    for given, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], output.tolist(), strict=True):
-        stop = next((at for at, token in enumerate(row) if token in ends), None)
-        text = _continuation(tokenizer, given[mask.bool()].tolist(), row[:stop])
-        count = len(row) if stop is None else stop + 1
-        results.append(Generated(text, count, stop is not None, int(mask.sum())))
-    return results
+    output = vlm.model.generate(**inputs, generation_config=config)[:, length:].tolist()
+    given = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    return [read_continuation(vlm, config, before, row) for before, row in zip(given, output, strict=True)]
 
 
 @torch.inference_mode()
 def read_scores(vlm: Vlm, chat: Chat, scores: ScoreTokens, images: Sequence[Image]) -> list[ScoreReadout]:
     """p_i = softmax over the logits of the ten score tokens, read where the score would be stated (section 4.3)."""
-    inputs = _inputs(vlm, images, [chat.prompt + scores.context] * len(images))
-    logits = vlm.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].double()
+    inputs = model_inputs(vlm, images, [chat.prompt + scores.context] * len(images))
+    return read_logits(vlm.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1], scores)
+
+
+def read_logits(logits: torch.Tensor, scores: ScoreTokens) -> list[ScoreReadout]:
+    """Score distributions from the logits (images, vocabulary) of the place where the score would be stated."""
+    logits = logits.double()
     digits = logits[:, list(scores.ids)]
     mass = (digits.logsumexp(1) - logits.logsumexp(1)).exp()
     return [ScoreReadout(p, m) for p, m in zip(digits.softmax(1).tolist(), mass.tolist(), strict=True)]
@@ -81,7 +66,8 @@ def answer_tokens(vlm: Vlm, beginning: str) -> int:
     return len(tokens(vlm.processor.tokenizer, beginning))
 
 
-def _inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
+def model_inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
+    """What the model takes of images and texts, one image a text, padded on the left, on the model's device."""
     for image in images:
         check_image(vlm.model.config.model_type, image)
     # The padding side is passed each time: Qwen-based tokenizers pad on the right unless told otherwise.
@@ -94,6 +80,35 @@ def _inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
         return_tensors="pt",
     )
     return inputs.to(vlm.device, dtype=vlm.model.dtype)
+
+
+def greedy_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logits: bool = False) -> GenerationConfig:
+    """Greedy decoding up to one of the model's end tokens; with `output_logits`, logits and cache come back as well."""
+    tokenizer = vlm.processor.tokenizer
+    ends = _end_ids(vlm.model, tokenizer, chat)
+    # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
+        suppress_tokens=_image_ids(vlm),
+        use_cache=True,
+        output_logits=output_logits,
+        return_dict_in_generate=output_logits,
+    )
+
+
+def read_continuation(vlm: Vlm, config: GenerationConfig, before: list[int], after: list[int]) -> Generated:
+    """What was generated behind the tokens `before`; `after` may go on behind its end token, with padding."""
+    stop = next((at for at, token in enumerate(after) if token in config.eos_token_id), None)
+    text = _continuation(vlm.processor.tokenizer, before, after[:stop])
+    return Generated(text, len(after) if stop is None else stop + 1, stop is not None, len(before))
 
 
 def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:

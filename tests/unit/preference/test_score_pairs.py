@@ -2,9 +2,11 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from pipeline_lib import schemas
 from pipeline_lib.preference.draw import draw, draw_rows
@@ -109,7 +111,12 @@ def test_token_counts_are_those_of_the_text(tiny_model: Path) -> None:
 
         dtype, config, generation_config = torch.float32, vlm.model.config, vlm.model.generation_config
 
-        def generate(self, **inputs):  # type: ignore[no-untyped-def]
+        def modules(self):  # type: ignore[no-untyped-def]
+            return []
+
+        def generate(self, generation_config, **inputs):  # type: ignore[no-untyped-def]
+            if generation_config.output_logits:  # the prefill
+                return SimpleNamespace(past_key_values=DynamicCache(), logits=[None])
             rows = torch.tensor([words] * len(inputs["input_ids"]))
             return torch.cat([inputs["input_ids"], rows], dim=1)
 

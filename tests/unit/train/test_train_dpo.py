@@ -172,12 +172,12 @@ def test_only_the_language_models_linears_are_trained(
             inner = model.get_base_model().model
             seen["features"] = inner.get_image_features(pixel_values=images).pooler_output[0].requires_grad
 
-    class Watched(dpo.DPOTrainer):  # type: ignore[misc,name-defined]
+    class Watched(dpo.PrefixSharedDPOTrainer):  # type: ignore[misc,name-defined]
         def __init__(self, **options: Any):
             super().__init__(**options)
             self.add_callback(Watch())
 
-    monkeypatch.setattr(dpo, "DPOTrainer", Watched)
+    monkeypatch.setattr(dpo, "PrefixSharedDPOTrainer", Watched)
     train("a", gradient_checkpointing=gradient_checkpointing)
     assert len(seen["trained"]) == 2 * 7 * LAYERS and seen["trained"] == seen["wanting"]
     assert all(".language_model.layers." in name and ".lora_" in name for name in seen["trained"])
@@ -265,6 +265,18 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_same_weights_come(
     assert len(store.children(f"{AT}/checkpoints")) == 1
     log, resumed = train("stopped", store=store, checkpoint_every=100)
     assert files(resumed) == files(whole) and log.equals(whole_log)
+
+
+def test_a_model_that_cannot_share_the_prefix_is_trained_by_trls_own_trainer_and_says_so(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared, _ = train("a")
+    assert "trained by TRL's own trainer" not in caplog.text
+    monkeypatch.setattr("pipeline_lib.train.prefix_shared.SHARED", frozenset())
+    stock, _ = train("b")
+    assert "training: trained by TRL's own trainer, two to four times slower: it was not tested with" in caplog.text
+    for figure in ("loss", "reward_margin", "chosen_logp", "grad_norm"):
+        assert np.allclose(shared[figure].to_numpy(), stock[figure].to_numpy(), atol=1e-3), figure
 
 
 def test_few_pairs_make_one_smaller_batch(train: Callable[..., Any]) -> None:

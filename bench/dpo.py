@@ -1,0 +1,191 @@
+"""DPO: ours against stock TRL, in turn, on the same model, the same pairs and the same adapter.
+
+`python -m bench.dpo` prints, and adds to bench/RESULTS.md, for models of random weights at real ones' proportions:
+the ratio of times (CPU seconds of one thread, so that a busy machine disturbs less), the ratio of floating-point
+operations of the same step, and the peak memory of a process that does one step. A step is collating the pairs, one
+forward and backward pass; the optimiser is left out, it is the same on both sides.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from trl import DPOConfig, DPOTrainer
+
+from bench.results import add_rows
+from bench.shapes import SMALL, Shape, build, pairs
+from pipeline_lib.train.lora import lora_config
+from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer
+
+KINDS: dict[str, Any] = {"ours": PrefixSharedDPOTrainer, "stock": DPOTrainer}
+
+
+class Side(NamedTuple):
+    """One of the two in a comparison."""
+
+    seconds: list[float]  # a step each, for all pairs of the batch
+    flops: int  # of one step
+
+
+def step(
+    kind: str, shape: Shape, checkpointing: bool, batch_size: int, device: str, dtype: torch.dtype
+) -> Callable[[], float]:
+    """A function that does one step and returns its loss."""
+    model, processor = build(shape, device, dtype)
+    rows = pairs(shape, batch_size)
+    folder = tempfile.mkdtemp(prefix="whyscore-bench-")
+    torch.manual_seed(1)
+    trainer = KINDS[kind](
+        model=model,
+        args=DPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=batch_size,
+            gradient_checkpointing=checkpointing,
+            bf16=dtype == torch.bfloat16,
+            use_cpu=device == "cpu",
+            max_length=None,
+            remove_unused_columns=False,
+            report_to="none",
+        ),
+        train_dataset=Dataset.from_dict({"at": [0]}).with_transform(lambda _: {key: [rows[0][key]] for key in rows[0]}),
+        processing_class=processor,
+        peft_config=lora_config(model, shape.rank),
+    )
+    with torch.no_grad():  # else policy and reference are the same and every loss is ln 2, whatever went wrong
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.accelerator.prepare(trainer.model)
+
+    def once() -> float:
+        batch = trainer.data_collator([dict(row) for row in rows])
+        loss = float(trainer.training_step(trainer.model, batch))
+        trainer.model.zero_grad()
+        return loss
+
+    return once
+
+
+def flops(once: Callable[[], float], device: str) -> int:
+    """Of one call; masked halves of attention count in full."""
+    # The counter does not know the CPU's attention kernel, so plain products are made instead.
+    plain = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    with plain, FlopCounterMode(display=False) as counter:
+        once()
+    return int(counter.get_total_flops())
+
+
+def compare(
+    shape: Shape,
+    checkpointing: bool,
+    batch_size: int,
+    repeats: int,
+    clock: Callable[[], float],
+    *,
+    device: str,
+    dtype: torch.dtype,
+) -> dict[str, Side]:
+    """Both sides, a step of each in turn; the first step of each is warm-up, not timed, but the losses are compared."""
+    steps = {kind: step(kind, shape, checkpointing, batch_size, device, dtype) for kind in KINDS}
+    losses = {kind: once() for kind, once in steps.items()}
+    if abs(losses["ours"] - losses["stock"]) > (1e-3 if dtype == torch.float32 else 5e-2) * abs(losses["stock"]):
+        raise SystemExit(f"{shape.name}: the losses differ, one of the two is wrong: {losses}")
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(repeats):
+        for kind, once in steps.items():
+            begun = clock()
+            once()
+            seconds[kind].append(clock() - begun)
+    return {kind: Side(seconds[kind], flops(once, device)) for kind, once in steps.items()}
+
+
+def peak_memory_mb(kind: str, shape: Shape, checkpointing: bool, batch_size: int) -> tuple[float, float]:
+    """Peak of a process of its own that does one step, and how much of it the step added."""
+    command = [sys.executable, "-m", "bench.dpo", "--memory-of", kind, "--shape", shape.name]
+    command += ["--batch-size", str(batch_size), *(["--checkpointing"] if checkpointing else [])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    before, after = json.loads(done.stdout.splitlines()[-1])
+    return after, after - before
+
+
+def row(shape: Shape, checkpointing: bool, sides: dict[str, Side], memory: dict[str, tuple[float, float]]) -> list[str]:
+    """A row of the table in RESULTS.md."""
+    ours, stock = sides["ours"], sides["stock"]
+    ratios = [theirs / mine for mine, theirs in zip(ours.seconds, stock.seconds, strict=True)]
+    return [
+        shape.name,
+        "on" if checkpointing else "off",
+        *(_spread(side.seconds) for side in (stock, ours)),
+        f"**{_spread(ratios)}**",
+        f"{stock.flops / ours.flops:.2f}x",
+        *(f"{memory[kind][0]:,.0f} (+{memory[kind][1]:,.0f})" for kind in ("stock", "ours")),
+    ]  # fmt: skip
+
+
+HEADER = [
+    "model", "gradient checkpointing", "stock TRL, s a step", "ours, s a step", "time ratio", "FLOP ratio",
+    "stock TRL, peak MB (of the step)", "ours, peak MB (of the step)",
+]  # fmt: skip
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
+def _status_mb(field: str) -> float:
+    """Of this process: `VmRSS` is its memory now, `VmHWM` the most since `_forget_peak` (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")  # else the peak would be that of making the model
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--memory-of", choices=list(KINDS), help=argparse.SUPPRESS)
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
+    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    where: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+    if options.memory_of:
+        shape = next(shape for shape in SMALL if shape.name == options.shape)
+        once = step(options.memory_of, shape, options.checkpointing, options.batch_size, **where)
+        _forget_peak()
+        before = _status_mb("VmRSS")
+        once()
+        print(json.dumps([before, _status_mb("VmHWM")]))
+        return
+    rows = []
+    for shape in SMALL:
+        for checkpointing in (False, True):
+            sides = compare(shape, checkpointing, options.batch_size, options.repeats, time.process_time, **where)
+            memory = {kind: peak_memory_mb(kind, shape, checkpointing, options.batch_size) for kind in KINDS}
+            rows.append(row(shape, checkpointing, sides, memory))
+            print(" | ".join(rows[-1]), flush=True)
+    title = (
+        f"DPO, a step of {options.batch_size} pair(s), float32, CPU seconds of one thread, {options.repeats} repeats"
+    )
+    add_rows(title, HEADER, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The comparison of bench.dpo at the true sizes of real models, random weights, on one GPU: `python -m bench.gpu`.
+
+Nothing is downloaded; weights are drawn on the GPU in bfloat16, once for each side, so LLaVA-1.5-7B needs about 30 GB
+for the two and what a step takes on top. Time is wall time between synchronised points, peak memory the allocator's.
+What it shares with bench.dpo runs there; this module was never run on a GPU.
+"""
+
+import argparse
+import gc
+import time
+
+import torch
+
+from bench.dpo import HEADER, compare, row, step
+from bench.results import add_rows
+from bench.shapes import TRUE, Shape
+
+
+def _now() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_memory_mb(kind: str, shape: Shape, checkpointing: bool, batch_size: int) -> tuple[float, float]:
+    """Peak of the allocator with one side's model in it, and how much of it a step added."""
+    torch.cuda.empty_cache()
+    once = step(kind, shape, checkpointing, batch_size, "cuda", torch.bfloat16)
+    once()  # what a first step alone needs (workspaces, kernels) is not counted
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() / 2**20
+    once()
+    after = torch.cuda.max_memory_allocated() / 2**20
+    del once
+    gc.collect()  # a trainer and its model hold each other
+    return after, after - before
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=2)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("bench.gpu needs a CUDA device; on a CPU run `make bench`")
+    rows = []
+    for shape in TRUE:
+        for checkpointing in (False, True):
+            memory = {
+                kind: peak_memory_mb(kind, shape, checkpointing, options.batch_size) for kind in ("ours", "stock")
+            }
+            sides = compare(
+                shape,
+                checkpointing,
+                options.batch_size,
+                options.repeats,
+                _now,
+                device="cuda",
+                dtype=torch.bfloat16,
+            )
+            rows.append(row(shape, checkpointing, sides, memory))
+            print(" | ".join(rows[-1]), flush=True)
+    add_rows(f"DPO on a GPU, a step of {options.batch_size} pairs, bfloat16, wall time", HEADER, rows)
+
+
+if __name__ == "__main__":
+    main()

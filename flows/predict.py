@@ -1,0 +1,52 @@
+"""New images, scored and explained by a model that a run has made."""
+
+import logging
+
+from prefect import flow
+
+from pipeline_lib.predict.trained import Kind, trained_model
+from pipeline_lib.recipe import Recipe
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.vlm.model_ref import resolve_model
+from pipeline_lib.vlm.prompt import load_prompt
+from tasks.artifacts import show_recipe
+from tasks.predict import predict as predict_stage
+
+log = logging.getLogger("whyscore.predict")
+
+
+@flow(name="predict", flow_run_name="{recipe.name}")
+def predict(
+    recipe: Recipe,
+    images: list[str],
+    out: str | None = None,
+    iteration: int | None = None,
+    kind: Kind | None = None,
+) -> ArtifactRef:
+    """Score and explain new images with a model of the recipe's run; killed and started again, it goes on.
+
+    Args:
+        recipe: The recipe of a run that is in its store.
+        images: Images, folders of images, or tables with a column of paths; local or s3://.
+        out: Where the predictions are written besides the store: a path that ends in .parquet or .csv, local or s3://.
+        iteration: Whose model; None: the newest.
+        kind: score, consistency or merged; None: merged, or score where there is nothing else.
+    """
+    from pipeline_lib.predict.new_images import keep_new_images
+    from pipeline_lib.predict.output import writer
+
+    show_recipe(recipe)
+    write = writer(out) if out else None
+    store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
+    found = trained_model(store, recipe.name, resolve_model(recipe.model), prompt, iteration=iteration, kind=kind)
+    log.info("predicting with %s of run %s", found.name, recipe.name)
+    kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)
+    finished = predict_stage(recipe.runtime, prompt, found.model, kept, found.evaluated, label=found.name)
+    table = store.read_table(finished.address, "new_predictions")
+    without = table["problem"].drop_null()
+    if len(without):
+        log.warning("%d of %d images could not be read; column problem says why", len(without), table.num_rows)
+    if write:
+        write(table)
+        log.info("%d predictions are in %s", table.num_rows - len(without), out)
+    return finished

@@ -1,0 +1,205 @@
+"""What a store holds that no run needs.
+
+Needed is what the pointers in `runs/*/` name, with everything that was made from: an artifact's manifest holds the
+references in its arguments. All is found out before anything is removed, and what cannot be read stops it.
+
+The state after a crash in the middle: some of it is still there, for the next time. An artifact's manifest goes first.
+"""
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from pipeline_lib.errors import StoreError
+from pipeline_lib.store.key import ArtifactRef, artifact_key
+from pipeline_lib.store.manifest import Manifest
+from pipeline_lib.store.store import ArtifactStore
+
+SHARED = {
+    "answers": ("prompt", "model", "photographs"),
+    "other_explanations": ("prompt", "model", "photographs", "config", "seed"),
+}
+"""Folders of shards that stages share: which of a stage's arguments name them (see the tasks that write them)."""
+
+READERS = 16
+DAY_S = 86400.0
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}$|^probe-[0-9a-f]{32}$")
+
+
+class Removal(NamedTuple):
+    """One thing to remove: a file, or a folder with what was in it when it was looked at."""
+
+    kind: str
+    path: str
+    files: tuple[str, ...]  # below the folder; empty for a file
+    size: int
+
+
+def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] = ()) -> list[Removal]:
+    """Everything that can go: last written so many days ago, and needed by no run; and the runs to forget.
+
+    Shards and checkpoints of a finished stage go after a day at most. Verdicts of judge models (`judge_cache/`) and
+    everything that this store's layout does not know always stay. Raises `StoreError` when a run's pointer or a
+    manifest cannot be read, because what hangs on it is then not known.
+    """
+    found = store.files.times(store.root)
+    forgotten = {
+        name: {path: found.pop(path) for path in list(found) if path.startswith(f"runs/{name}/")} for name in forget
+    }
+    now = time.time()
+    limit, limit_of_parts = (now - days * DAY_S for days in (older_than_days, min(older_than_days, 1.0)))
+
+    folders: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)  # artifacts and folders of shards
+    removals = [
+        _folder("runs to forget", f"runs/{name}", {path.split("/", 2)[2]: facts for path, facts in files.items()})
+        for name, files in forgotten.items()
+    ]
+    for path, facts in found.items():
+        top, *rest = path.split("/")
+        depth = 3 if top == "steps" else 2 if top in SHARED else 0
+        if depth and len(rest) >= depth:
+            folders["/".join([top, *rest[: depth - 1]])]["/".join(rest[depth - 1 :])] = facts
+        elif _TEMPORARY.search(path) and facts[1] <= limit:
+            removals.append(Removal("temporary files", path, (), facts[0]))
+
+    artifacts = {address: files for address, files in folders.items() if address.startswith("steps/")}
+    young = [
+        address
+        for address, files in artifacts.items()
+        if "manifest.json" in files and files["manifest.json"][1] > limit
+    ]
+    needed = reachable(store, [*pointed_at(store, found), *young])
+    shared = {folder for manifest in needed.values() for folder in shared_folders(manifest)}
+
+    for address, files in folders.items():
+        if not address.startswith("steps/"):
+            if address not in shared and _newest(files) <= limit:
+                removals.append(_folder("answers that belong to no run", address, files))
+        elif address in needed:
+            removals += _inside(address, files, needed[address], limit, limit_of_parts)
+        elif "manifest.json" in files and _newest(files) <= limit:
+            removals.append(_folder("artifacts of no run", address, files))
+            reference = "prefect/" + address.removeprefix("steps/").replace("/", "-")
+            if reference in found:
+                removals.append(Removal("Prefect's references to them", reference, (), found[reference][0]))
+        elif "manifest.json" not in files and _newest(files) <= limit:
+            removals.append(_folder("unfinished stages", address, files))
+    return removals
+
+
+def remove(store: ArtifactStore, removals: Iterable[Removal]) -> None:
+    """Remove what `garbage` found; a folder that was written to since then stays. Raises `StoreError` if refused."""
+    for removal in removals:
+        path = store.path(removal.path)
+        try:
+            if not removal.files:
+                store.files.remove(path)
+                continue
+            if set(store.files.sizes(path)) - set(removal.files):
+                continue
+            store.retract(removal.path)
+            left = bool(store.files.sizes(path))
+        except OSError as error:
+            raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
+        if left:
+            raise StoreError(f"cannot remove {path}; may this user write there?")
+
+
+def pointed_at(store: ArtifactStore, files: Iterable[str]) -> list[str]:
+    """Addresses of the artifacts that the pointers of all runs name; `files` are those of the store."""
+
+    def read(path: str) -> Any:
+        pointer = store.read_pointer(path)
+        if pointer is None:
+            raise StoreError(
+                f"{store.path(path)} cannot be read, so it is not known what that run needs; run its recipe again,"
+                " which writes it anew, or forget the run"
+            )
+        return pointer
+
+    pointers = sorted(path for path in files if path.startswith("runs/") and path.endswith(".json"))
+    with ThreadPoolExecutor(READERS) as pool:
+        return sorted({address for pointer in pool.map(read, pointers) for address in references(pointer)})
+
+
+def reachable(store: ArtifactStore, addresses: Iterable[str]) -> dict[str, Manifest]:
+    """The manifests of these artifacts and of all that they were made from; what is not in the store is left out."""
+    known: dict[str, Manifest] = {}
+    asked, wanted = set[str](), set(addresses)
+    with ThreadPoolExecutor(READERS) as pool:
+        while wanted:
+            asked |= wanted
+            manifests = [manifest for manifest in pool.map(lambda at: read_manifest(store, at), wanted) if manifest]
+            known |= {manifest.address: manifest for manifest in manifests}
+            wanted = {address for manifest in manifests for address in references(manifest.arguments)} - asked
+    return known
+
+
+def read_manifest(store: ArtifactStore, address: str) -> Manifest | None:
+    """A manifest as it is, its files unchecked; None when there is none. Raises `StoreError` when it is unreadable."""
+    path = store.path(address, "manifest.json")
+    try:
+        return Manifest.model_validate_json(store.files.read(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({type(error).__name__}), so it is not known what it was made from; run the recipe"
+            " again, which replaces it, or remove that folder"
+        ) from error
+
+
+def references(value: Any) -> Iterator[str]:
+    """Addresses of all artifacts that a manifest's arguments, or a pointer, name anywhere."""
+    if isinstance(value, dict):
+        stage, key = value.get("stage"), value.get("key")
+        if isinstance(stage, str) and isinstance(key, str):
+            yield ArtifactRef(stage=stage, key=key).address
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def shared_folders(manifest: Manifest) -> Iterator[str]:
+    """Folders of shards that an artifact was made from, and from which its stage could be made anew."""
+    for kind, names in SHARED.items():
+        if all(name in manifest.arguments for name in names):
+            yield f"{kind}/{artifact_key(kind, 1, {name: manifest.arguments[name] for name in names})}"
+
+
+def _inside(
+    address: str, files: dict[str, tuple[int, float]], manifest: Manifest, limit: float, limit_of_parts: float
+) -> Iterator[Removal]:
+    """What a needed artifact no longer needs of its own folder."""
+    inner: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
+    complete = all(
+        files.get(f"{manifest.attempt}/{name}", (-1,))[0] == entry.size for name, entry in manifest.files.items()
+    )
+    for path, facts in files.items():
+        top, _, rest = path.partition("/")
+        if not rest and _TEMPORARY.search(path) and facts[1] <= limit:
+            yield Removal("temporary files", f"{address}/{path}", (), facts[0])
+        if rest and top != manifest.attempt:
+            inner[top][rest] = facts
+    for top, found in inner.items():
+        if top in ("shards", "checkpoints"):
+            if complete and _newest(found) <= limit_of_parts:
+                yield _folder(f"{top} of finished stages", f"{address}/{top}", found)
+        elif _newest(found) <= limit:
+            yield _folder("attempts that were not published", f"{address}/{top}", found)
+
+
+def _folder(kind: str, path: str, files: dict[str, tuple[int, float]]) -> Removal:
+    return Removal(kind, path, tuple(files), sum(size for size, _ in files.values()))
+
+
+def _newest(files: dict[str, tuple[int, float]]) -> float:
+    return max(written for _, written in files.values())

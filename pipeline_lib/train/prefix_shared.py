@@ -1,0 +1,107 @@
+"""DPO that runs the vision tower once an image and the prefix of a pair once a pass (decision 9).
+
+TRL's trainer encodes the image of a pair four times a step and computes its prefix four times, for chosen and rejected
+under policy and reference. Here a pair is one row (`prefix_rows`), its image is encoded once, and only the states that
+predict an answer's tokens go on to the language model's head. Loss and log are TRL's own code.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import DPOTrainer
+
+from pipeline_lib.train import prefix_rows
+
+SHARED = frozenset({"internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl"})
+"""The `model_type`s for which tests/parity shows that sharing the prefix changes rounding alone."""
+
+
+class PrefixSharedDPOTrainer(DPOTrainer):
+    """TRL's trainer of LoRA adapters on vision data, with the prefix of a pair computed once a pass.
+
+    Takes rows with `image`, `prompt`, `chosen` and `rejected` (strings) and a `peft_config`; the reference is the base
+    without adapter. Does not evaluate.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.data_collator = partial(prefix_rows.collate_pairs, self.processing_class)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
+        # Both passes that TRL makes, with and without adapter, then run on the rows and return states of the answers.
+        answers = {name: inputs[name] for name in ("input_ids", "completion_mask", "attention_mask")}
+        with sharing_prefix(self.accelerator.unwrap_model(self.model).get_base_model().model, inputs):
+            return super()._compute_loss(model, answers, return_outputs)
+
+
+@contextmanager
+def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
+    """Within it, each call of a VLM without its head runs on the rows of `batch`, whatever the call is given.
+
+    Such a call returns states of shape (2B, 1 + A, hidden) for a batch of `prefix_rows.collate_pairs`: the one in
+    column i predicts token i of an answer, the last column has no meaning. The images are encoded on entering.
+    """
+    rows = _model_inputs(inner, batch)
+    predictors = prefix_rows.predictors(batch["row_parts"], batch["input_ids"].shape[1])
+    pair = torch.arange(len(batch["row_parts"]), device=predictors.device).repeat(2)[:, None]
+
+    def states(_module: Any, _arguments: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[pair, predictors]
+        return output
+
+    hooks = [
+        inner.register_forward_pre_hook(lambda *_: ((), rows), with_kwargs=True),
+        inner.register_forward_hook(states),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def _model_inputs(inner: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
+    takes = inspect.signature(inner.get_image_features).parameters
+    features = inner.get_image_features(
+        **{name: value for name, value in batch.items() if name in takes}, return_dict=True
+    )
+    ids, parts = batch["row_ids"], batch["row_parts"]
+    if hasattr(inner, "get_rope_index"):  # positions in three dimensions: those of an image follow its grid
+        positions, _ = inner.get_rope_index(
+            ids,
+            mm_token_type_ids=batch["mm_token_type_ids"],
+            image_grid_thw=batch["image_grid_thw"],
+            attention_mask=batch["attention_mask"],
+        )
+    else:
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return {
+        "input_ids": ids,
+        "mm_encoder_outputs": {"image": features},
+        # Without a mask of four dimensions, positions that start again would be read as separate texts.
+        "attention_mask": prefix_rows.visible(parts),
+        "position_ids": prefix_rows.restart(positions, parts),
+        "use_cache": False,
+    }
+
+
+def why_not_shared(model: Any, longest: int) -> str | None:
+    """Why a model must be trained by TRL's own trainer, for texts of up to `longest` tokens; None when it need not."""
+    config = model.config
+    if config.model_type not in SHARED:
+        return f"it was not tested with models of type {config.model_type}"
+    if "mm_encoder_outputs" not in inspect.signature(model.model.forward).parameters:
+        return "this transformers takes no encoded images (mm_encoder_outputs)"
+    text = config.get_text_config()
+    if text._attn_implementation != "sdpa":  # the mask is a boolean one, which no other takes
+        return f"attention is {text._attn_implementation} instead of sdpa"
+    window = getattr(text, "sliding_window", None)
+    if window is not None and window < longest:
+        return f"its attention reaches back {window} tokens and training.max_length is {longest}"
+    return None

@@ -1,0 +1,75 @@
+"""Ask a model about many images in batches: alike images together, the next ones opened while it works."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from PIL.Image import Image
+
+from pipeline_lib.progress import Progress
+
+log = logging.getLogger("whyscore.model")
+
+Record = dict[str, Any]
+Answer = TypeVar("Answer")
+
+THREADS = 4
+
+_fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # images that a model had room for, where it ran out of it
+
+
+def ask_in_batches(
+    model: Any,
+    records: Sequence[Record],
+    open_image: Callable[[str, str], Image],
+    size: int,
+    ask: Callable[[list[Record], list[Image]], list[Answer]],
+    progress: Progress,
+) -> list[Answer]:
+    """What `ask` answers for each record, in the order of the records; it gets at most `size` of them with pictures.
+
+    Records hold `image`, `image_sha256`, `width_px` and `height_px`. Images of like proportions come in one batch,
+    since those are cut into as many tiles or patches and need no padding. Where a GPU has no room for a batch it is
+    halved, for this model from then on. Neither changes an answer but by rounding.
+    """
+    left = sorted(range(len(records)), key=lambda at: _proportions(records[at]))
+    answers: dict[int, Answer] = {}
+    opened: dict[int, Future[Image]] = {}
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        while left:
+            size = min(size, _fits.get(model, size))
+            for at in left[: 2 * size]:
+                if at not in opened:
+                    opened[at] = pool.submit(open_image, records[at]["image"], records[at]["image_sha256"])
+                    if len(opened) == 1:  # alone: where a source has something to prepare, it does so once
+                        opened[at].result()
+            batch = left[:size]
+            pictures = [opened[at].result() for at in batch]
+            try:
+                found = ask([records[at] for at in batch], pictures)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                found = None
+            if found is None:  # outside the handler, whose traceback would keep the tensors
+                _fits[model] = (len(batch) + 1) // 2
+                log.warning("no room on the device for %d images at a time; going on with %d", len(batch), _fits[model])
+                torch.cuda.empty_cache()
+                continue
+            answers |= zip(batch, found, strict=True)
+            for at in batch:
+                del opened[at]
+            left = left[size:]
+            progress.advance(len(batch))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [answers[at] for at in range(len(records))]
+
+
+def _proportions(record: Record) -> tuple[float, bool]:
+    width, height = record["width_px"], record["height_px"]
+    return max(width, height) / min(width, height), width < height

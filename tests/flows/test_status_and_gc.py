@@ -1,0 +1,117 @@
+"""What the command line says of a finished run, and that nothing a run needs is ever removed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pipeline_lib.recipe import load_recipe
+from pipeline_lib.store import ArtifactStore
+from tests.flows.test_resume import STAGES
+
+
+def whyscore(*arguments: object) -> str:
+    answer = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def refused(*arguments: object) -> str:
+    answer = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert answer.exit_code == 1
+    return answer.output
+
+
+def files(store: str) -> set[Path]:
+    return {path for path in Path(store).rglob("*") if path.is_file()}
+
+
+def test_gc_counts_and_removes_nothing_unless_told_to(again):
+    before = files(again.runtime.store)
+    said = whyscore("gc", "--store", again.runtime.store, "--days", 0)
+    assert "checkpoints of finished stages" in said and "Nothing was removed" in said
+    assert files(again.runtime.store) == before
+
+
+def test_after_gc_a_run_needs_nothing_again(again, run_flow, finished, monkeypatch):
+    store = again.runtime.store
+    said = whyscore("gc", "--store", store, "--days", 0, "--apply")
+    assert "artifacts of no run" not in said and "answers" not in said
+    assert not list(Path(store).glob("steps/*/*/checkpoints")) and not list(Path(store).glob("steps/*/*/shards"))
+    assert "Nothing to remove." in whyscore("gc", "--store", store, "--days", 0)
+    assert "0 problem(s)" in whyscore("verify", store)
+    watched = run_flow(again)
+    assert watched.computed == [] and watched.cached == STAGES
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("pipeline_lib.vlm.load.load_vlm", refuse)  # its answers are kept for other figures of them
+    changed = load_recipe(finished[0] / "small.yaml", {"runtime.store": store, "evaluation.confidence": 0.9})
+    assert "zero-shot evaluate" in run_flow(changed).computed
+
+
+def test_gc_leaves_a_run_under_way_alone_and_forgets_one_when_told_to(again, run_flow):
+    store = ArtifactStore(again.runtime.store)
+    for pointer in ("report.json", "iteration-02/merged/predictions.json", "iteration-02/merged/verdicts.json"):
+        store.files.remove(store.path("runs/small", pointer))
+    for stage in ("report", "ties_merge"):  # it was killed before they were published
+        (key,) = store.children(f"steps/{stage}")
+        store.retract(f"steps/{stage}/{key}")
+    before = files(store.root)
+    whyscore("gc", "--store", store.root, "--apply")
+    assert files(store.root) == before
+    assert run_flow(again).computed == ["ite-2 ties_merge", "report"]
+
+    whyscore("gc", "--store", store.root, "--days", 0, "--forget", "small", "--apply")
+    assert files(store.root) == set()
+    assert "holds no run" in refused("gc", "--store", store.root)
+
+
+def test_gc_knows_the_runs_it_may_forget(again):
+    assert "--forget other: the runs in" in refused("gc", "--store", again.runtime.store, "--forget", "other")
+
+
+def test_status_tells_where_a_run_stands(again, finished):
+    said = whyscore("status", finished[0] / "small.yaml", "--store", again.runtime.store)
+    assert "small: finished, iteration 2" in said
+    results = (Path(again.runtime.store) / "runs/small/report/results.txt").read_text()
+    merged = next(line for line in results.splitlines() if line.startswith("ite-2 merged"))
+    srcc = float(said.split("SRCC ")[1].split()[0])
+    assert f"{srcc:.3f}".lstrip("0") in merged
+    assert "round-trip judge" in said and "Under way" not in said
+
+
+def test_status_tells_what_is_under_way(again):
+    store = ArtifactStore(again.runtime.store)
+    for pointer in ("report.json", *(f"iteration-02/{kind}/predictions.json" for kind in ("merged", "consistency"))):
+        store.files.remove(store.path("runs/small", pointer))
+    (key,) = store.children("steps/train_consistency")
+    store.files.remove(store.path(f"steps/train_consistency/{key}/manifest.json"))
+    merged = max(Path(store.path("steps/evaluate")).iterdir(), key=lambda path: path.stat().st_mtime)
+    said = whyscore("status", "--store", store.root)
+    assert "small: not finished, iteration 2" in said and "ite-2 score: SRCC" in said
+    assert f"train_consistency {key[:8]}: a checkpoint of step 5, written" in said
+    assert "evaluate" not in said
+    (merged / "manifest.json").unlink()
+    assert ": 40 images in 3 shard(s), written" in whyscore("status", "--store", store.root)
+
+
+def test_status_and_report_of_a_run_that_never_was(finished, again):
+    recipe = finished[0] / "small.yaml"
+    where = ["--set", f"runtime.store={again.runtime.store}"]
+    assert "nothing of a run other yet; there are small" in refused("status", recipe, "--set", "name=other", *where)
+    assert "has no report of run other" in refused("report", recipe, "--set", "name=other", *where)
+
+
+def test_report_prints_the_results_again(finished, again, monkeypatch):
+    shutil.rmtree(Path(again.runtime.store) / "steps")  # nothing is looked up, nothing computed
+    said = whyscore("report", finished[0] / "small.yaml", "--set", f"runtime.store={again.runtime.store}")
+    assert "ite-2 merged" in said and "report.html" in said
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.cli._show_log", lambda: None)  # CliRunner's streams end with it

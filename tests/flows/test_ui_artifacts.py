@@ -1,0 +1,111 @@
+"""What the Prefect server is told of a run, read back from it."""
+
+import base64
+import re
+import time
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.context import FlowRunContext
+
+from pipeline_lib.progress import Progress
+from pipeline_lib.store import ArtifactStore
+from tasks import artifacts
+from tests.flows.conftest import listen
+from tests.flows.test_resume import STAGES
+
+
+def shown(flow_run_id: Any) -> dict[str, Any]:
+    """The artifacts of a flow run by their keys."""
+    artifacts.flush()
+    with get_client(sync_client=True) as client:
+        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+        return {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=chosen)}
+
+
+def key(stage: str) -> str:
+    return "small-" + stage.replace("_", "-").replace(" ", "-")
+
+
+def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_server):
+    from flows.self_improve import self_improve
+
+    store = ArtifactStore(again.runtime.store)
+    (merged,) = store.children("steps/ties_merge")
+    store.retract(f"steps/ties_merge/{merged}")
+    newest = store.read_pointer("runs/small/iteration-02/merged/predictions.json")["address"]
+    store.retract(newest)
+    found = shown(self_improve(again, return_state=True).state_details.flow_run_id)
+    assert set(found) == {"small-recipe", "small-results", *map(key, STAGES)}
+    assert "iterations: 2" in found["small-recipe"].data and "ite-2 merged" in found["small-results"].data
+    computed = {name for name, artifact in found.items() if "**computed**" in artifact.data}
+    assert computed == {key("ite-2 ties_merge"), key("ite-2 merged evaluate")}
+    card = found[key("ite-2 merged evaluate")]
+    assert card.task_run_id is not None
+    assert newest in card.data and "| predictions | 40 |" in card.data
+    metrics = {(row["metric"], row["split"]): row["value"] for row in store.read_table(newest, "metrics").to_pylist()}
+    assert f"| srcc_fitted | {metrics['srcc_fitted', 'val']:.3f} [" in card.data
+    assert f" {metrics['srcc_fitted', 'test']:.3f} [" in card.data
+    drawn = re.search(r"\(data:image/svg\+xml;base64,(.+)\)", card.data)
+    assert ElementTree.fromstring(base64.b64decode(drawn[1])).tag.endswith("svg")
+    assert "data:image" not in found[key("zero-shot evaluate")].data
+
+
+def test_long_work_has_a_bar_and_short_work_has_none(prefect_server, monkeypatch):
+    @task
+    def count(every_seconds: float, what: str) -> None:
+        monkeypatch.setattr("pipeline_lib.progress.EVERY_SECONDS", every_seconds)
+        with artifacts.progress_bars():
+            progress = Progress(what, 4, "steps")
+            progress.skip(1)
+            for _ in range(3):
+                progress.advance(note="loss 0.1")
+
+    @flow(name="bars")
+    def bars() -> Any:
+        count(0.0, "long")
+        count(60.0, "short")
+        context = FlowRunContext.get()
+        return context.flow_run.id, context.flow_run.name
+
+    flow_run_id, name = bars()
+    (bar,) = shown(flow_run_id).values()
+    assert bar.key == f"{name}-long-progress" and bar.type == "progress"
+    assert float(bar.data) == 100.0 and "4/4 steps" in bar.description and "loss 0.1" in bar.description
+
+
+def test_a_server_that_is_away_costs_no_run_and_is_not_asked_again_at_once(again, prefect_server, monkeypatch):
+    asked = []
+
+    def dead(api: str) -> SyncPrefectClient:
+        asked.append(api)
+        return SyncPrefectClient("http://127.0.0.1:9/api")
+
+    monkeypatch.setattr(artifacts, "_client", dead)
+    monkeypatch.setattr(artifacts, "_silent_until", 0.0)
+
+    @flow(name="away")
+    def away() -> float:
+        begun = time.monotonic()
+        for _ in range(5):
+            artifacts.show_recipe(again)
+        return time.monotonic() - begun
+
+    with listen("whyscore.ui") as lines:
+        assert away() < 1.0
+        artifacts.flush()
+    assert len(asked) == 1 and len(lines) == 1
+    assert "will lack something" in lines[0]
+    monkeypatch.setattr(artifacts, "_silent_until", 0.0)
+
+
+def test_outside_of_a_run_nothing_is_sent(again, monkeypatch):
+    monkeypatch.setattr(artifacts, "_client", lambda api: pytest.fail("asked"))
+    with listen("whyscore.ui") as lines:
+        artifacts.show_recipe(again)
+        artifacts.flush()
+    assert lines == []

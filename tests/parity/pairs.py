@@ -1,0 +1,81 @@
+"""Pairs of unequal lengths about images of unequal shapes, and tiny models with an adapter that does something."""
+
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+from pipeline_lib.train.lora import lora_config
+from pipeline_lib.train.prefix_rows import collate_pairs
+from pipeline_lib.vlm.chat import Chat, render_chat
+from tests.tiny import PROMPT, picture
+from tests.tiny_families import FAMILIES, Family
+
+SHAPES = [(28, 28), (60, 30), (30, 90), (56, 42), (42, 84), (28, 56)]
+GOOD = ["sharp.", "calm, the light is good and the colours are bright.", "bright, the light is good."]
+BAD = ["dull and grey, the light is dull, the picture is dull.", "dull.", "grey, the colours are dull."]
+
+
+class Tiny(NamedTuple):
+    model: Any
+    processor: Any
+    chat: Chat
+
+
+def family(name: str) -> Family:
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def bare(name: str) -> Tiny:
+    model, processor = family(name).make()
+    return Tiny(model, processor, render_chat(processor, PROMPT))
+
+
+def adapted(name: str, dtype: torch.dtype = torch.float32) -> Tiny:
+    """With an adapter of rank 4 whose effect is as large as the weights'."""
+    tiny = bare(name)
+    torch.manual_seed(1)
+    model = get_peft_model(tiny.model, lora_config(tiny.model, 4))
+    for path, weight in model.named_parameters():
+        if "lora_B" in path:
+            torch.nn.init.normal_(weight, std=0.05)
+    return tiny._replace(model=model.to(dtype).eval())
+
+
+def pairs(chat: Chat, count: int) -> list[dict[str, Any]]:
+    """Prompts of two lengths; every second rejected answer is one that was cut off."""
+    rows = []
+    for at in range(count):
+        width, height = SHAPES[at % len(SHAPES)]
+        longer = PROMPT if at % 2 else f"{PROMPT} The picture is sharp and bright."
+        chosen, rejected = f"#Score: {at % 10}\n\n#Explain: {GOOD[at % 3]}", f"#Score: 5\n\n#Explain: {BAD[at % 3]}"
+        rows.append(
+            {
+                "image": picture(f"{at}.png", 96).crop((0, 0, width, height)),
+                "prompt": chat.prompt.replace(PROMPT, longer),
+                "chosen": chat.answer(chosen),
+                "rejected": chat.answer(rejected, finished=at % 2 == 0),
+            }
+        )
+    return rows
+
+
+def data(chat: Chat, count: int) -> Dataset:
+    rows = pairs(chat, count)
+    table = Dataset.from_dict({"at": list(range(count))})
+    return table.with_transform(
+        lambda batch: {
+            name: [rows[at][name] for at in batch["at"]] for name in ("image", "prompt", "chosen", "rejected")
+        }
+    )
+
+
+def plain_batch(tiny: Tiny, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What stock TRL makes of pairs: a row for each answer."""
+    return dict(DataCollatorForVisionPreference(tiny.processor)([dict(row) for row in rows]))
+
+
+def shared_batch(tiny: Tiny, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return collate_pairs(tiny.processor, rows)

@@ -1,0 +1,227 @@
+"""One prefill an image: the texts and score distributions of the plain path, for every family, and the work counted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline_lib.vlm import branched
+from pipeline_lib.vlm.answer import answer_prefix
+from pipeline_lib.vlm.branched import ONE_PREFILL, generate_branches
+from pipeline_lib.vlm.chat import tokens
+from pipeline_lib.vlm.inference import Generated, ScoreReadout, generate_greedy, model_inputs, read_scores
+from pipeline_lib.vlm.load import Vlm
+from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
+from tests.parity.pairs import adapted
+from tests.tiny import picture
+from tests.tiny_families import FAMILIES
+
+SIZES = [(28, 28), (60, 30), (30, 90), (112, 84), (3, 2)]
+"""Several aspect ratios and counts of tiles, so that every row is padded differently and M-RoPE's offsets differ."""
+
+SAME = 2e-6
+"""In probability. Float32 rounding: batching alone moves the plain path's distributions by up to 0.8e-6 here."""
+
+
+def pictures(sizes: list[tuple[int, int]] = SIZES) -> list[Image.Image]:
+    return [picture(f"{size}", side_px=128).crop((0, 0, *size)) for size in sizes]
+
+
+def pairs(given: Loaded) -> list[list[str]]:
+    """A true and a wrong score for each image."""
+    prefix = given.chat.separator
+    return [[prefix + answer_prefix(score), prefix + answer_prefix(9 - score)] for score in range(len(SIZES))]
+
+
+def plain(given: Loaded, beginnings: list[list[str]], length: int) -> list[list[Generated]]:
+    """Each image read anew for each text, in a batch."""
+    images = [image for image, row in zip(pictures(), beginnings, strict=True) for _ in row]
+    texts = [text for row in beginnings for text in row]
+    results = iter(generate_greedy(given.vlm, given.chat, images, texts, length))
+    return [[next(results) for _ in row] for row in beginnings]
+
+
+def furthest(one: list[ScoreReadout], other: list[ScoreReadout]) -> float:
+    return max(
+        abs(a - b)
+        for left, right in zip(one, other, strict=True)
+        for a, b in zip([*left.distribution, left.digit_mass], [*right.distribution, right.digit_mass], strict=True)
+    )
+
+
+@contextmanager
+def ending_at(vlm: Vlm, token: int) -> Iterator[None]:
+    """One more end token, so that some answers of a model of noise end by themselves."""
+    own = vlm.model.generation_config.eos_token_id
+    vlm.model.generation_config.eos_token_id = [*(own if isinstance(own, list) else [own]), token]
+    try:
+        yield
+    finally:
+        vlm.model.generation_config.eos_token_id = own
+
+
+def frequent_token(given: Loaded, beginnings: list[list[str]]) -> int:
+    """A token in the middle of an answer to the first image."""
+    image, text = pictures()[:1], given.chat.prompt + beginnings[0][0]
+    inputs = model_inputs(given.vlm, image, [text])
+    row = given.vlm.model.generate(**inputs, do_sample=False, max_new_tokens=4)[0]
+    return int(row[-1])
+
+
+def test_true_and_wrong_score_are_explained_as_on_the_plain_path(loaded: Loaded) -> None:  # noqa: F811
+    beginnings = pairs(loaded)
+    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+    assert found.answers == plain(loaded, beginnings, 24)
+    assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
+    assert len({answer.text for row in found.answers for answer in row}) > 5
+    with ending_at(loaded.vlm, frequent_token(loaded, beginnings)):
+        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
+        assert found.answers == plain(loaded, beginnings, 24)
+    ended = [answer.finished for row in found.answers for answer in row]
+    assert any(ended) and (not all(ended) or len({answer.tokens for row in found.answers for answer in row}) > 1)
+    assert found.readouts == []
+
+
+def test_score_distribution_and_answer_come_out_as_on_the_plain_path(loaded: Loaded) -> None:  # noqa: F811
+    beginnings = [[""]] * len(SIZES)
+    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+    assert found.answers == plain(loaded, beginnings, 24)
+    expected = read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())
+    assert furthest(found.readouts, expected) < SAME
+    assert furthest(found.readouts, expected[1:] + expected[:1]) > 1000 * SAME
+
+
+def test_beginnings_of_different_lengths_and_numbers(loaded: Loaded) -> None:  # noqa: F811
+    start = loaded.chat.separator
+    beginnings = [
+        ["", start + answer_prefix(3) + " The light", start],
+        [start + "#Score: "],
+        [start + answer_prefix(2), start + answer_prefix(2)],
+        [],
+        ["The picture is sharp"],
+    ]
+    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 10, loaded.scores)
+    assert found.answers == plain(loaded, beginnings, 10)
+    assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
+
+
+def test_a_cache_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """The checks above have power: they see a cache that was repeated instead of picked row by row."""
+    beginnings, select = pairs(loaded), branched._select
+    wanted = plain(loaded, beginnings, 24)
+    with monkeypatch.context() as patch:
+        patch.setattr(branched, "_select", lambda cache, index: select(cache, index.sort(stable=True).values.roll(2)))
+        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+    assert sum(a != b for a, b in zip(found.answers, wanted, strict=True)) >= 3
+    with monkeypatch.context() as patch:
+        patch.setattr(branched, "_select", lambda cache, index: select(cache, torch.arange(5).repeat(2)))
+        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
+    assert sum(a != b for a, b in zip(found.answers, wanted, strict=True)) >= 3
+
+
+@pytest.mark.parametrize("loaded", ["qwen2.5-vl", "qwen3-vl"], indirect=True)
+def test_positions_of_the_wrong_image_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    beginnings, prefill = pairs(loaded), branched._prefill
+
+    def other_positions(*arguments: Any) -> Any:
+        prefix = prefill(*arguments)
+        assert prefix.rope_deltas
+        return prefix._replace(rope_deltas={module: d.roll(1, 0) for module, d in prefix.rope_deltas.items()})
+
+    monkeypatch.setattr(branched, "_prefill", other_positions)
+    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
+    assert found.answers != plain(loaded, beginnings, 24)
+
+
+@pytest.mark.parametrize("loaded", ["llava-next-mistral"], indirect=True)
+@pytest.mark.parametrize("window", [8, 24, 60])
+def test_a_cache_that_slides(loaded: Loaded, window: int) -> None:  # noqa: F811
+    config = loaded.vlm.model.config.text_config
+    own, config.sliding_window = config.sliding_window, window
+    try:
+        beginnings = [*pairs(loaded)[:4], ["", loaded.chat.separator + "#Score: "]]
+        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+        assert found.answers == plain(loaded, beginnings, 24)
+        assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
+    finally:
+        config.sliding_window = own
+    assert found.answers != plain(loaded, beginnings, 24)  # the window matters
+
+
+def test_every_family_of_the_tests_takes_the_fast_path(loaded: Loaded) -> None:  # noqa: F811
+    assert loaded.vlm.model.config.model_type in ONE_PREFILL
+    assert len({family.name for family in FAMILIES}) == 8
+
+
+class Work:
+    """What passes through a model: images through the vision tower, tokens through the language model."""
+
+    def __init__(self, vlm: Vlm):
+        inner = vlm.model.model
+        vision = inner.visual if hasattr(inner, "visual") else inner.vision_tower
+        self.vision_calls, self.prefills, self.tokens = 0, 0, 0
+        self._hooks = [
+            vision.register_forward_pre_hook(self._see),
+            inner.language_model.register_forward_pre_hook(self._read, with_kwargs=True),
+        ]
+
+    def _see(self, *_: Any) -> None:
+        self.vision_calls += 1
+
+    def _read(self, _module: Any, _args: Any, given: dict[str, Any]) -> None:
+        rows, length = given["inputs_embeds"].shape[:2]
+        past = given.get("past_key_values")
+        self.prefills += rows if past is None or past.get_seq_length() == 0 else 0
+        self.tokens += rows * length
+
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def test_an_image_is_seen_and_read_once(loaded: Loaded) -> None:  # noqa: F811
+    """The guard of the speed: one prefill an image instead of two, and of the answers their own tokens alone."""
+    vlm, chat, images, length = loaded.vlm, loaded.chat, pictures()[:4], 6
+    prompt = model_inputs(vlm, images, [chat.prompt] * 4)["input_ids"].shape[1]
+    context = len(tokens(vlm.processor.tokenizer, loaded.scores.context))
+    beginning = len(tokens(vlm.processor.tokenizer, chat.separator + answer_prefix(7)))
+
+    with Work(vlm) as pair:
+        answers = generate_branches(vlm, chat, images, pairs(loaded)[:4], length, loaded.scores).answers
+    steps = max(answer.tokens for row in answers for answer in row) - 1
+    assert (pair.vision_calls, pair.prefills) == (1, 4)
+    assert pair.tokens == 4 * (prompt + context) + 8 * (beginning - context) + 8 * steps
+    with Work(vlm) as twice:
+        plain_texts = [text for row in pairs(loaded)[:4] for text in row]
+        generate_greedy(vlm, chat, [image for image in images for _ in (0, 1)], plain_texts, length)
+    assert (twice.vision_calls, twice.prefills) == (1, 8)
+    assert twice.tokens == 8 * (prompt + beginning) + 8 * steps
+
+    with Work(vlm) as asked:
+        answers = generate_branches(vlm, chat, images, [[""]] * 4, length, loaded.scores).answers
+    steps = max(row[0].tokens for row in answers) - 1
+    assert (asked.vision_calls, asked.prefills) == (1, 4)
+    assert asked.tokens == 4 * (prompt - 1) + 4 * (1 + context) + 4 * (1 + steps)
+    with Work(vlm) as apart:
+        read_scores(vlm, chat, loaded.scores, images)
+        generate_greedy(vlm, chat, images, [""] * 4, length)
+    assert (apart.vision_calls, apart.prefills) == (2, 8)
+
+
+@pytest.mark.parametrize("name", ["llava-next-vicuna", "qwen2.5-vl"])
+def test_under_an_adapter_that_is_not_folded_in(name: str) -> None:
+    tiny = adapted(name)
+    vlm = Vlm(tiny.model, tiny.processor, torch.device("cpu"))
+    beginnings = [[tiny.chat.separator + answer_prefix(score) for score in (2, 7)]] * len(SIZES)
+    images = [image for image in pictures() for _ in (0, 1)]
+    found = generate_branches(vlm, tiny.chat, pictures(), beginnings, 12).answers
+    texts = [text for row in beginnings for text in row]
+    assert [answer for row in found for answer in row] == generate_greedy(vlm, tiny.chat, images, texts, 12)
+    with tiny.model.disable_adapter():
+        assert found != generate_branches(vlm, tiny.chat, pictures(), beginnings, 12).answers

@@ -1,0 +1,115 @@
+"""Sharing the prefix changes rounding and nothing else: log-probabilities and gradients of every family."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline_lib.train import prefix_rows
+from pipeline_lib.train.prefix_shared import sharing_prefix, why_not_shared
+from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch
+from tests.tiny_families import FAMILIES
+
+NAMES = [family.name for family in FAMILIES]
+
+
+def _all_before(row_parts: Tensor) -> Tensor:
+    length = row_parts.shape[1]
+    return torch.ones(length, length, dtype=torch.bool).tril().expand(len(row_parts), 1, -1, -1)
+
+
+BREAKS: dict[str, Callable[..., Tensor]] = {
+    "visible": _all_before,  # rejected sees chosen, as in any causal text
+    "restart": lambda positions, row_parts: positions,  # rejected is read as if it followed chosen
+}
+
+
+def plain(tiny: Tiny, rows: list[dict[str, Any]]) -> list[Tensor]:
+    """Log-probabilities of each answer's tokens, all chosen before all rejected, as stock TRL's batch has them."""
+    batch = plain_batch(tiny, rows)
+    mask = batch.pop("completion_mask")[:, 1:].bool()
+    found = tiny.model(**batch).logits[:, :-1].log_softmax(-1)
+    found = found.gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
+    return [row[real] for row, real in zip(found, mask, strict=True)]
+
+
+def shared(tiny: Tiny, rows: list[dict[str, Any]]) -> list[Tensor]:
+    batch = shared_batch(tiny, rows)
+    base = tiny.model.get_base_model()
+    with sharing_prefix(base.model, batch):
+        found = tiny.model(input_ids=batch["input_ids"]).logits[:, :-1].log_softmax(-1)
+    found = found.gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
+    return [row[real] for row, real in zip(found, batch["completion_mask"][:, 1:].bool(), strict=True)]
+
+
+def gradients(tiny: Tiny, logps: list[Tensor]) -> dict[str, Tensor]:
+    """Of a loss in which every token has a weight of its own."""
+    tiny.model.zero_grad()
+    every = torch.cat(logps)
+    (every * torch.linspace(-1, 1.5, len(every), dtype=every.dtype)).sum().backward()
+    return {name: weight.grad.clone() for name, weight in tiny.model.named_parameters() if weight.grad is not None}
+
+
+def difference(tiny: Tiny, rows: list[dict[str, Any]]) -> float:
+    ours, theirs = shared(tiny, rows), plain(tiny, rows)
+    assert [len(row) for row in ours] == [len(row) for row in theirs]
+    assert len({len(row) for row in ours}) > 2
+    return float((torch.cat(ours) - torch.cat(theirs)).detach().abs().max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_log_probabilities_of_every_token(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    tiny = adapted(name, dtype)
+    assert why_not_shared(tiny.model.get_base_model(), 1000) is None
+    rows = pairs(tiny.chat, 6)
+    assert difference(tiny, rows) < tolerance
+    with tiny.model.disable_adapter():
+        assert difference(tiny, rows) < tolerance
+        reference = torch.cat(plain(tiny, rows))
+    assert (torch.cat(plain(tiny, rows)) - reference).abs().max() > 0.1  # the adapter does something
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("broken", list(BREAKS))
+def test_a_wrong_mask_or_wrong_positions_are_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = adapted(name)
+    rows = pairs(tiny.chat, 6)
+    monkeypatch.setattr(prefix_rows, broken, BREAKS[broken])
+    assert difference(tiny, rows) > 1e-2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("broken", [None, *BREAKS])
+def test_gradients(name: str, broken: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = adapted(name)
+    rows = pairs(tiny.chat, 6)
+    theirs = gradients(tiny, plain(tiny, rows))
+    if broken is not None:
+        monkeypatch.setattr(prefix_rows, broken, BREAKS[broken])
+    ours = gradients(tiny, shared(tiny, rows))
+    assert ours.keys() == theirs.keys() and all("lora_" in weight for weight in ours)
+    relative = max(float((ours[weight] - theirs[weight]).norm() / theirs[weight].norm()) for weight in theirs)
+    assert relative < 1e-5 if broken is None else relative > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_seen(name: str) -> None:
+    tiny = adapted(name)
+    rows = pairs(tiny.chat, 4)
+    before = torch.cat(shared(tiny, rows))
+    rows[0]["image"], rows[3]["image"] = (rows[at]["image"].transpose(0) for at in (0, 3))
+    assert (torch.cat(shared(tiny, rows)) - before).abs().max() > 1e-3
+
+
+def test_models_that_cannot_share_say_why() -> None:
+    model = bare("llava-next-mistral").model
+    model.config.text_config.sliding_window = 256
+    assert why_not_shared(model, 256) is None
+    assert "reaches back 256 tokens and training.max_length is 257" in str(why_not_shared(model, 257))
+    model.set_attn_implementation("eager")
+    assert "attention is eager" in str(why_not_shared(model, 256))
+    model.config.model_type = "paligemma"
+    assert "models of type paligemma" in str(why_not_shared(model, 256))
