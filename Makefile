@@ -39,8 +39,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes; the tests of one file stay together, so that what they share is made once or twice, not for each.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-crash: setup
 	$(BIN)/python -m pytest tests/crash --demo-size
