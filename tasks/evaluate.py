@@ -29,11 +29,12 @@ def evaluate(
     seed: int,
 ) -> None:
     """Predict scores and explanations for the images of some splits, and measure the scores (section 4.3)."""
+    from pipeline_lib.device import pick_device
     from pipeline_lib.metrics.evaluation import ANSWERS, answer_images, evaluate_answers, is_collapsed
     from pipeline_lib.progress import Progress
     from pipeline_lib.store.shards import compute_in_shards
     from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_vlm, pick_device
+    from pipeline_lib.vlm.load import load_vlm
     from pipeline_lib.vlm.score_tokens import resolve_score_tokens
 
     images = work.read(photographs.table, "images")

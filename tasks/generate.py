@@ -15,11 +15,12 @@ def generate(
     work: Work, config: Generation, prompt: Prompt, model: ModelRef, photographs: Photographs, seed: int, iteration: int
 ) -> None:
     """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
+    from pipeline_lib.device import pick_device
     from pipeline_lib.preference.score_pairs import choose_training_images, generate_score_pairs
     from pipeline_lib.progress import Progress
     from pipeline_lib.store.shards import compute_in_shards
     from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_vlm, pick_device
+    from pipeline_lib.vlm.load import load_vlm
 
     vlm = load_vlm(model, work.store, pick_device(work.runtime.device))
     images = choose_training_images(

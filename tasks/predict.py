@@ -15,13 +15,14 @@ from tasks.stage import Work, stage
 @stage(version=1, gpu=True)
 def predict(work: Work, prompt: Prompt, model: ModelRef, new_images: ArtifactRef, evaluated: ArtifactRef) -> None:
     """Score images that have no score and say why, on the scale of the data that the model was evaluated on (4.3)."""
+    from pipeline_lib.device import pick_device
     from pipeline_lib.metrics.evaluation import ANSWERS, answer_images
     from pipeline_lib.predict.new_images import opener
     from pipeline_lib.predict.predictions import new_predictions, to_ask
     from pipeline_lib.progress import Progress
     from pipeline_lib.store.shards import compute_in_shards
     from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_vlm, pick_device
+    from pipeline_lib.vlm.load import load_vlm
     from pipeline_lib.vlm.score_tokens import resolve_score_tokens
 
     images = work.read(new_images, "new_images")

@@ -27,6 +27,7 @@ def probe_faithfulness(
     seed: int,
 ) -> None:
     """Do explanations carry their score, follow their image, and do without naming the number (section 6)?"""
+    from pipeline_lib.device import pick_device
     from pipeline_lib.judge.round_trip import load_judge
     from pipeline_lib.metrics.faithfulness import (
         OTHER_EXPLANATIONS,
@@ -38,7 +39,7 @@ def probe_faithfulness(
     from pipeline_lib.progress import Progress
     from pipeline_lib.store.shards import compute_in_shards
     from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_vlm, pick_device
+    from pipeline_lib.vlm.load import load_vlm
 
     answers = work.read(predictions, "predictions")
     probes = draw_probes(answers, config.rows, seed)

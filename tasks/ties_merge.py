@@ -14,8 +14,9 @@ def ties_merge(
     work: Work, config: Merge, base: ModelRef, score_adapter: ArtifactRef, consistency_adapter: ArtifactRef, seed: int
 ) -> None:
     """Merge the two specialised adapters into one, with TIES unless the recipe compares other ways (section 3.2)."""
+    from pipeline_lib.device import pick_device
     from pipeline_lib.merge.adapters import merge_adapters
-    from pipeline_lib.vlm.load import load_base, pick_device
+    from pipeline_lib.vlm.load import load_base
 
     # Factors are merged in seconds; the decomposition of large updates is for the device.
     device = "cpu" if config.space == "factors" else work.runtime.device

@@ -31,9 +31,10 @@ def train(
     log_schema: pa.Schema = schemas.TRAINING_LOG,
 ) -> None:
     """Train on one table of preference pairs, with DPO unless `learn` is given; publishes adapter and log."""
+    from pipeline_lib.device import pick_device
     from pipeline_lib.train.dpo import train_dpo
     from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_base, pick_device
+    from pipeline_lib.vlm.load import load_base
 
     vlm = load_base(model, pick_device(work.runtime.device))
     with tempfile.TemporaryDirectory(prefix="whyscore-start-") as folder:

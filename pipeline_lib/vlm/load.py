@@ -36,15 +36,6 @@ class Vlm(NamedTuple):
     device: torch.device
 
 
-def pick_device(device: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; anything else is taken at its word."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def load_config(ref: ModelRef) -> Any:
     """The model's configuration; raises `ModelError` for an unknown architecture, or one that needs code of its own."""
     folder = ref.folder(weights=False)
