@@ -24,9 +24,9 @@ def die() -> None:
 
 
 def main(recipe_path: str, moment: str, journal: str) -> None:
-    from flows.cli import _errors_for_people, _prepare_prefect
+    from flows.commands.terminal import errors_for_people, prepare_prefect
 
-    _prepare_prefect()
+    prepare_prefect()
     from flows.self_improve import self_improve
     from pipeline_lib.recipe import load_recipe
     from pipeline_lib.store import ArtifactStore, Manifest
@@ -81,7 +81,7 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
         score_pairs.generate_branches = count_batches  # type: ignore[assignment]
     elif moment != "never":
         sys.exit(f"unknown moment {moment}")
-    with _errors_for_people():
+    with errors_for_people():
         self_improve(load_recipe(recipe_path))
 
 

@@ -114,4 +114,4 @@ def test_report_prints_the_results_again(finished, again, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.cli._show_log", lambda: None)  # CliRunner's streams end with it
+    monkeypatch.setattr("flows.commands.stores.show_log", lambda: None)  # CliRunner's streams end with it

@@ -1,0 +1,103 @@
+"""Commands that compute: runs, experiments beside them, and another judge."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.terminal import (
+    Overrides,
+    RecipePath,
+    errors_for_people,
+    parse_overrides,
+    prepare_prefect,
+    print_results,
+)
+
+
+def run(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Self-train a model as the recipe says; run it again to resume, or to see that nothing is left to do."""
+    with errors_for_people():
+        from pipeline_lib.recipe import load_recipe
+
+        _self_improve(load_recipe(recipe, parse_overrides(overrides)))
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of the data set: another seed is another data set")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where the data set and the store are kept")] = Path("whyscore-data"),
+    overrides: Overrides = None,
+) -> None:
+    """Self-train the bundled model on bundled photographs: minutes on two cores, no network, no GPU."""
+    with errors_for_people():
+        from pipeline_lib.demo.dataset import write_dataset
+        from pipeline_lib.recipe import load_recipe
+
+        table = write_dataset(folder / "demo" / f"seed-{seed}", seed)
+        fields = {"name": f"demo-seed-{seed}", "data.table": str(table), "runtime.store": str(folder / "store")}
+        _self_improve(load_recipe(_demo_recipe(), fields | parse_overrides(overrides)))
+
+
+def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Let another judge model re-score what was kept of every iteration, beside the judges that did before."""
+    with errors_for_people():
+        from pipeline_lib.recipe import load_recipe
+
+        parsed = load_recipe(recipe, parse_overrides(overrides))
+        prepare_prefect()
+        from flows.ephemeral_server import tie_server_to_this_process
+        from flows.rejudge import rejudge as rejudge_flow
+
+        tie_server_to_this_process()
+        typer.echo("\n" + rejudge_flow(parsed))
+
+
+def ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Compare self-training with supervised and with non-iterative training: the paper's Table 3 for this recipe."""
+    _compare("ablation", recipe, overrides)
+
+
+def grid_search(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Choose learning rate, beta and LoRA rank on validation, as the paper's appendix A.1 does."""
+    _compare("grid_search", recipe, overrides)
+
+
+def merge_ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Compare ways of merging the two adapters of an iteration, on validation."""
+    _compare("merge_ablation", recipe, overrides)
+
+
+def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
+    with errors_for_people():
+        from pipeline_lib.recipe import load_recipe
+
+        recipe = load_recipe(path, parse_overrides(overrides))
+        prepare_prefect()
+        from importlib import import_module
+        from tempfile import TemporaryDirectory
+
+        from flows.ephemeral_server import tie_server_to_this_process
+        from pipeline_lib.store import ArtifactStore
+
+        tie_server_to_this_process()
+        finished = getattr(import_module(f"flows.{experiment}"), experiment)(recipe)
+        store = ArtifactStore(recipe.runtime.store)
+        with TemporaryDirectory() as folder:
+            store.fetch(finished.address, Path(folder))
+            typer.echo("\n" + (Path(folder) / "comparison.txt").read_text(encoding="utf-8"))
+        typer.echo(f"Page: {store.path(f'runs/{recipe.name}/{experiment}/comparison.html')}")
+
+
+def _self_improve(recipe: Any) -> None:
+    prepare_prefect()
+    from flows.ephemeral_server import tie_server_to_this_process
+    from flows.self_improve import self_improve
+    from pipeline_lib.store import ArtifactStore
+
+    tie_server_to_this_process()
+    self_improve(recipe)
+    print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+
+
+def _demo_recipe() -> Path:
+    return Path(__file__).parents[2] / "recipes" / "demo.yaml"
