@@ -53,11 +53,13 @@ test-s3: setup
 
 test-platform: export WHYSCORE_TEST_PLATFORM = 1
 test-platform: setup
-	$(BIN)/python -m pytest tests/platform
+	$(BIN)/python -m pytest tests/platform tests/parity/test_processes.py
 
 bench: setup
 	$(BIN)/python -m bench.dpo
 	$(BIN)/python -m bench.generation
+	$(BIN)/python -m bench.flow
+	$(BIN)/python -m bench.growth
 
 up: setup
 	$(BIN)/python -m deployments.stack up $(if $(STORE),--store $(STORE)) $(if $(MEMORY_S3),--memory-s3 $(MEMORY_S3))

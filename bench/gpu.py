@@ -1,8 +1,8 @@
 """The comparison of bench.dpo at the true sizes of real models, random weights, on one GPU: `python -m bench.gpu`.
 
-Nothing is downloaded; weights are drawn on the GPU in bfloat16, once for each side, so LLaVA-1.5-7B needs about 30 GB
-for the two and what a step takes on top. Time is wall time between synchronised points, peak memory the allocator's.
-What it shares with bench.dpo runs there; this module was never run on a GPU.
+Nothing is downloaded; weights are drawn on the GPU in bfloat16, once for each kind of step and once for the reference,
+so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time between synchronised
+points, peak memory the allocator's. What it shares with bench.dpo runs there; this module was never run on a GPU.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     for shape in TRUE:
         for checkpointing in (False, True):
             memory = {
-                kind: peak_memory_mb(kind, shape, checkpointing, options.batch_size) for kind in ("ours", "stock")
+                kind: peak_memory_mb(kind, shape, checkpointing, options.batch_size) for kind in ("stored", "stock")
             }
             sides = compare(
                 shape,

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from deployments.processes import Service, kill_marked, start, stop
+from deployments.processes import Service, kill_marked, marked, start, stop
 from deployments.services import services
 from deployments.settings import (
     DEFAULT_STACK,
@@ -43,6 +44,7 @@ def up(stack: Path, changes: dict[str, str] | None = None) -> None:
         raise SystemExit(f"{stack_file(stack)} has other settings; edit it while the stack is down, or remove it")
     supervisor = None
     if running(stack) is None:
+        _check_ports(stack, settings)
         (stack / "logs").mkdir(exist_ok=True)
         (stack / "state.json").unlink(missing_ok=True)
         with (stack / "logs" / "supervisor.log").open("ab") as log:
@@ -55,11 +57,28 @@ def up(stack: Path, changes: dict[str, str] | None = None) -> None:
     while not (states := state_of(stack)) or set(states.values()) != {"healthy"}:
         ended = supervisor is not None and supervisor.poll() is not None and running(stack) is None
         if ended or time.monotonic() > deadline:
-            raise SystemExit(f"the stack did not start: {states or 'no service'}; see {stack}/logs/")
+            raise SystemExit(_why_not(stack, states))
         time.sleep(0.2)
     print(f"Prefect UI: http://127.0.0.1:{settings['PREFECT_PORT']}  (sign in with PREFECT_AUTH_STRING, see settings)")
     print(f"Store: {settings['WHYSCORE_STORE']}   settings and secrets: {stack_file(stack)}   logs: {stack}/logs/")
-    print("Next: whyscore deploy")
+    print("Next, once and after each upgrade: .venv/bin/whyscore deploy")
+
+
+def _check_ports(stack: Path, settings: dict[str, str]) -> None:
+    for name in ("POSTGRES_PORT", "S3_PORT", "PREFECT_PORT"):
+        with socket.socket() as probe:
+            taken = name in settings and probe.connect_ex(("127.0.0.1", int(settings[name]))) == 0
+        if taken and not marked(stack):  # else they are of a supervisor that was killed, and the next one ends them
+            raise SystemExit(
+                f"port {settings[name]} is taken by another program; stop it, or set {name} in {stack_file(stack)}"
+            )
+
+
+def _why_not(stack: Path, states: dict[str, str]) -> str:
+    name, state = next((item for item in states.items() if item[1] != "healthy"), ("supervisor", "not running"))
+    log = stack / "logs" / f"{name}.log"
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:] if log.exists() else []
+    return "\n  ".join([f"the stack did not start: {name} is {state}; {log} ends with", *last])
 
 
 def down(stack: Path) -> None:

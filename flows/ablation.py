@@ -10,6 +10,7 @@ from flows.self_improve import improve
 from pipeline_lib.recipe import Recipe
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.compute_reference import compute_reference
 from tasks.fit_judge import fit_judge
 from tasks.generate import generate
 from tasks.swap import swap
@@ -36,7 +37,7 @@ def ablation(recipe: Recipe) -> ArtifactRef:
             model = (
                 static_dpo(setting) if row == "dpo" else sft(setting, "score" if row == "sft_score" else "score_text")
             )
-            models.append(measure(setting, fitted_judge, row, model, ("val", "test"), row))
+            models.append(measure(setting, fitted_judge, "ablation", row, model, ("val", "test")))
     return finish(setting, "ablation", models)
 
 
@@ -47,6 +48,19 @@ def base_pairs(setting: Setting, iteration: int) -> ArtifactRef:
     return generate(at, recipe.generation, prompt, base, photographs, seed, iteration, label=f"base ite-{iteration}")
 
 
+def swapped_and_reference(setting: Setting, iteration: int) -> tuple[ArtifactRef | None, ArtifactRef]:
+    """Consistency pairs of those pairs, from the second iteration on, and what the reference makes of all answers."""
+    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
+    at, seed, label = recipe.runtime, recipe.seed, f"dpo ite-{iteration}"
+    pairs = base_pairs(setting, iteration)
+    swapped = swap(at, recipe.swap, pairs, seed, iteration, label=label) if iteration > 1 else None
+    reference = compute_reference(
+        at, recipe.training.max_length, prompt, base, photographs, pairs, swapped, label=label
+    )
+    setting.keep(f"ablation/dpo/iteration-{iteration:02d}/reference", reference)
+    return swapped, reference
+
+
 def static_dpo(setting: Setting) -> ModelRef:
     """DPO on what the base wrote: two adapters, each trained through all iterations, merged once at the end."""
     recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
@@ -55,7 +69,8 @@ def static_dpo(setting: Setting) -> ModelRef:
     model = base
     for iteration in range(1, recipe.iterations + 1):
         pairs, label = base_pairs(setting, iteration), f"dpo ite-{iteration}"
-        score = train_score(at, training, prompt, model, photographs, pairs, seed, iteration, label=label)
+        _, reference = swapped_and_reference(setting, iteration)
+        score = train_score(at, training, prompt, model, photographs, pairs, reference, seed, iteration, label=label)
         setting.keep(f"ablation/dpo/iteration-{iteration:02d}/score", score)
         model = model.with_adapter(score)
     if recipe.iterations == 1:  # consistency is learnt from the second iteration on
@@ -64,9 +79,20 @@ def static_dpo(setting: Setting) -> ModelRef:
     model = base
     for iteration in range(2, recipe.iterations + 1):
         label = f"dpo ite-{iteration}"
-        pairs = swap(at, recipe.swap, base_pairs(setting, iteration), seed, iteration, label=label)
+        swapped, reference = swapped_and_reference(setting, iteration)
+        assert swapped is not None
         consistency = train_consistency(
-            at, training, recipe.consistency, prompt, model, photographs, pairs, seed, iteration, label=label
+            at,
+            training,
+            recipe.consistency,
+            prompt,
+            model,
+            photographs,
+            swapped,
+            reference,
+            seed,
+            iteration,
+            label=label,
         )
         setting.keep(f"ablation/dpo/iteration-{iteration:02d}/consistency", consistency)
         model = model.with_adapter(consistency)

@@ -5,6 +5,7 @@ from typing import Literal
 from flows.prepare import Setting
 from pipeline_lib.judge.rubric import load_rubric
 from pipeline_lib.recipe import Split
+from pipeline_lib.report.names import file_name
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.compare import ComparedModel, compare
@@ -13,25 +14,38 @@ from tasks.judge import judge
 from tasks.judge_openai import judge_openai
 from tasks.report import EvaluatedModel, Settings
 
+Experiment = Literal["ablation", "grid_search", "merge_ablation"]
+
 
 def measure(
-    setting: Setting, fitted_judge: ArtifactRef, name: str, model: ModelRef, splits: tuple[Split, ...], label: str
+    setting: Setting,
+    fitted_judge: ArtifactRef,
+    experiment: Experiment,
+    name: str,
+    model: ModelRef,
+    splits: tuple[Split, ...],
 ) -> ComparedModel:
-    """Evaluate a model on some splits and have its explanations judged.
+    """Evaluate a model on some splits, have its explanations judged, and keep it as a row of an experiment.
 
     The recipe's judge model speaks where test is among the splits; on validation alone it is the local judge, which
     costs nothing.
     """
     recipe, at, seed = setting.recipe, setting.recipe.runtime, setting.recipe.seed
-    predictions = evaluate(at, recipe.evaluation, setting.prompt, model, setting.photographs, splits, seed, label=label)
+    predictions = evaluate(at, recipe.evaluation, setting.prompt, model, setting.photographs, splits, seed, label=name)
     if recipe.judge.openai.model and "test" in splits:
         verdicts = judge_openai(
             at, recipe.judge.openai, recipe.judge.rows, load_rubric(recipe.judge.openai.rubric),
-            setting.prompt.criterion, recipe.evaluation, predictions, seed, label=label,
+            setting.prompt.criterion, recipe.evaluation, predictions, seed, label=name,
         )  # fmt: skip
     else:
-        verdicts = judge(at, recipe.judge.rows, recipe.evaluation, fitted_judge, predictions, seed, label=label)
+        verdicts = judge(at, recipe.judge.rows, recipe.evaluation, fitted_judge, predictions, seed, label=name)
+    keep_row(setting, experiment, name, verdicts)
     return ComparedModel(name=name, predictions=predictions, verdicts=verdicts)
+
+
+def keep_row(setting: Setting, experiment: Experiment, name: str, ref: ArtifactRef) -> None:
+    """Name the last artifact of a finished row: what it was made from is kept with it while the others are computed."""
+    setting.keep(f"{experiment}/rows/{file_name(name)}", ref)
 
 
 def as_compared(name: str, model: EvaluatedModel) -> ComparedModel:
@@ -39,9 +53,7 @@ def as_compared(name: str, model: EvaluatedModel) -> ComparedModel:
     return ComparedModel(name=name, predictions=model.predictions, verdicts=model.openai_verdicts or model.verdicts)
 
 
-def finish(
-    setting: Setting, experiment: Literal["ablation", "grid_search", "merge_ablation"], models: list[ComparedModel]
-) -> ArtifactRef:
+def finish(setting: Setting, experiment: Experiment, models: list[ComparedModel]) -> ArtifactRef:
     """Make the experiment's table and page, and copy them to `runs/<name>/<experiment>/`."""
     recipe = setting.recipe
     settings = Settings(recipe=recipe, prompt=setting.prompt)

@@ -4,12 +4,13 @@ from itertools import product
 
 from prefect import flow
 
-from flows.compare import finish
+from flows.compare import finish, keep_row
 from flows.prepare import prepare
 from pipeline_lib.recipe import Recipe, Training
 from pipeline_lib.report.names import cell_name
 from pipeline_lib.store import ArtifactRef
 from tasks.compare import ComparedModel
+from tasks.compute_reference import compute_reference
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.train_score import train_score
@@ -19,18 +20,24 @@ from tasks.train_score import train_score
 def grid_search(recipe: Recipe) -> ArtifactRef:
     """Train the score adapter of iteration 1 in every cell of the grid and compare them; returns the comparison.
 
-    The base writes the pairs once. A finished cell is a cache hit, so a grid can be interrupted and widened.
+    The base writes the pairs once, and is their reference once. A finished cell is a cache hit, so a grid can be
+    interrupted and widened.
     """
     setting = prepare(recipe)
     prompt, base, photographs = setting.prompt, setting.base, setting.photographs
     at, seed = recipe.runtime, recipe.seed
     score_pairs = generate(at, recipe.generation, prompt, base, photographs, seed, 1, label="ite-1")
+    reference = compute_reference(
+        at, recipe.training.max_length, prompt, base, photographs, score_pairs, None, label="ite-1"
+    )
+    setting.keep("grid_search/reference", reference)
     cells = []
     for training in grid(recipe):
         name = cell_name(training)
-        adapter = train_score(at, training, prompt, base, photographs, score_pairs, seed, 1, label=name)
+        adapter = train_score(at, training, prompt, base, photographs, score_pairs, reference, seed, 1, label=name)
         model = base.with_adapter(adapter)
         predictions = evaluate(at, recipe.evaluation, prompt, model, photographs, ("val",), seed, label=name)
+        keep_row(setting, "grid_search", name, predictions)
         cells.append(ComparedModel(name=name, predictions=predictions, training=training))
     return finish(setting, "grid_search", cells)
 

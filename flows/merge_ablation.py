@@ -27,10 +27,10 @@ def merge_ablation(recipe: Recipe) -> ArtifactRef:
     assert score is not None and consistency is not None
     compared: list[ComparedModel] = []
     for name, adapter in (("score adapter", score), ("consistency adapter", consistency)):
-        compared.append(measure(setting, fitted_judge, name, base.with_adapter(adapter), ("val",), name))
+        compared.append(measure(setting, fitted_judge, "merge_ablation", name, base.with_adapter(adapter), ("val",)))
     for merge in recipe.merge_ablation.merges:
         name = merge_name(merge)
         merged = ties_merge(at, merge, base, score, consistency, seed, label=name)
-        row = measure(setting, fitted_judge, name, base.with_adapter(merged), ("val",), name)
+        row = measure(setting, fitted_judge, "merge_ablation", name, base.with_adapter(merged), ("val",))
         compared.append(row.model_copy(update={"merge": merge}))
     return finish(setting, "merge_ablation", compared)

@@ -11,6 +11,7 @@ from pipeline_lib.vlm.model_ref import resolve_model
 from pipeline_lib.vlm.prompt import load_prompt
 from tasks.artifacts import show_recipe
 from tasks.predict import predict as predict_stage
+from tasks.shards import check_workers
 
 log = logging.getLogger("whyscore.predict")
 
@@ -38,6 +39,7 @@ def predict(
     show_recipe(recipe)
     write = writer(out) if out else None
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
+    check_workers(recipe.runtime)
     found = trained_model(store, recipe.name, resolve_model(recipe.model), prompt, iteration=iteration, kind=kind)
     log.info("predicting with %s of run %s", found.name, recipe.name)
     kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)

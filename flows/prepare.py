@@ -4,9 +4,10 @@ from typing import Literal, NamedTuple
 
 from pipeline_lib.data.photographs import Photographs
 from pipeline_lib.data.table import fingerprint, read_image_list
+from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
 from pipeline_lib.judge.rubric import load_rubric
-from pipeline_lib.recipe import Recipe
+from pipeline_lib.recipe import Recipe, Split
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from pipeline_lib.vlm.prompt import Prompt, load_prompt
@@ -14,10 +15,12 @@ from tasks.artifacts import show_recipe
 from tasks.check_model import check_model
 from tasks.discretize import discretize
 from tasks.evaluate import evaluate
+from tasks.gpu_pool import pool_deployment
 from tasks.judge import judge
 from tasks.judge_openai import judge_openai
 from tasks.probe_faithfulness import probe_faithfulness
 from tasks.report import EvaluatedModel
+from tasks.shards import check_workers
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
@@ -43,12 +46,14 @@ def prepare(recipe: Recipe) -> Setting:
     show_recipe(recipe)
     store = ArtifactStore(at.store)
     store.check_writable()
-    check_memory(at)
+    if not pool_deployment():  # else the worker that computes looks at its own
+        check_memory(at)
     prompt, base = load_prompt(recipe.prompt), resolve_model(recipe.model)
+    check_workers(at, base.location, image_folder(recipe.data))
     image_list = read_image_list(recipe.data, recipe.seed)
     facts = check_model(at, base, prompt, label="base")
     table = discretize(at, recipe.data, recipe.seed, fingerprint(image_list))
-    setting = Setting(recipe, store, prompt, base, Photographs.of(recipe.data, table))
+    setting = Setting(recipe, store, prompt, base, Photographs.of(recipe.data, table, recipe.runtime))
     setting.keep("model_facts", facts)
     setting.keep("images", table)
     return setting
@@ -64,21 +69,21 @@ def evaluate_and_judge(
 ) -> EvaluatedModel:
     """Everything that one row of the paper's Table 1 needs."""
     recipe, at, seed = setting.recipe, setting.recipe.runtime, setting.recipe.seed
+    is_branch = iteration > 1 and kind != "merged"
+    splits: tuple[Split, ...] = ("val",) if is_branch and recipe.evaluation.branches == "val" else ("val", "test")
     name, folder = (f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
-    predictions = evaluate(
-        at, recipe.evaluation, setting.prompt, model, setting.photographs, ("val", "test"), seed, label=name
-    )
+    predictions = evaluate(at, recipe.evaluation, setting.prompt, model, setting.photographs, splits, seed, label=name)
     verdicts = judge(at, recipe.judge.rows, recipe.evaluation, fitted_judge, predictions, seed, label=name)
     setting.keep(f"{folder}/predictions", predictions)
     setting.keep(f"{folder}/verdicts", verdicts)
     openai_verdicts = faithfulness = None
-    if recipe.judge.openai.model:
+    if recipe.judge.openai.model and "test" in splits:
         openai_verdicts = judge_openai(
             at, recipe.judge.openai, recipe.judge.rows, load_rubric(recipe.judge.openai.rubric),
             setting.prompt.criterion, recipe.evaluation, predictions, seed, label=name,
         )  # fmt: skip
         setting.keep(f"{folder}/openai_verdicts", openai_verdicts)
-    if recipe.faithfulness.rows:
+    if recipe.faithfulness.rows and "test" in splits:
         faithfulness = probe_faithfulness(
             at, recipe.faithfulness, recipe.evaluation, setting.prompt, model, setting.photographs, fitted_judge,
             predictions, seed, label=name,
@@ -87,6 +92,7 @@ def evaluate_and_judge(
     return EvaluatedModel(
         iteration=iteration,
         kind=kind,
+        tested="test" in splits,
         predictions=predictions,
         verdicts=verdicts,
         openai_verdicts=openai_verdicts,

@@ -8,6 +8,7 @@ from prefect import flow
 from flows.prepare import Setting, evaluate_and_judge, prepare
 from pipeline_lib.recipe import Recipe
 from pipeline_lib.store import ArtifactRef
+from tasks.compute_reference import compute_reference
 from tasks.fit_judge import fit_judge
 from tasks.generate import generate
 from tasks.keep_anchors import keep_anchors
@@ -36,7 +37,7 @@ def self_improve(recipe: Recipe) -> ArtifactRef:
     at, keep = recipe.runtime, setting.keep
     models, fitted_judge = improve(setting, recipe.iterations)
     if recipe.judge.anchors:
-        answered = [(model.iteration, model.kind, model.predictions) for model in models]
+        answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
         keep("anchors", keep_anchors(at, recipe.judge.anchors, answered, recipe.seed))
     settings = Settings(recipe=recipe, prompt=setting.prompt)
     finished = report(at, settings, setting.base, setting.photographs, fitted_judge, models)
@@ -56,23 +57,32 @@ def improve(setting: Setting, iterations: int) -> Improved:
         ite, folder = f"ite-{iteration}", f"iteration-{iteration:02d}"
         score_pairs = generate(at, recipe.generation, prompt, model, photographs, seed, iteration, label=ite)
         keep(f"{folder}/score_pairs", score_pairs)
+        consistency_pairs = None
+        if iteration > 1:  # the base scores too badly to learn consistency yet (section 3.2)
+            consistency_pairs = swap(at, recipe.swap, score_pairs, seed, iteration, label=ite)
+            keep(f"{folder}/consistency_pairs", consistency_pairs)
+        reference = compute_reference(
+            at, recipe.training.max_length, prompt, base, photographs, score_pairs, consistency_pairs, label=ite
+        )
+        keep(f"{folder}/reference", reference)
         if iteration == 1:  # the judge learns from what the base wrote, and is the same for all models
             fitted_judge = keep("judge", fit_judge(at, recipe.judge.round_trip, score_pairs, seed))
             measure = partial(evaluate_and_judge, setting, fitted_judge)
             models.append(measure(0, "zero-shot", base))
 
-        score = train_score(at, training, prompt, model, photographs, score_pairs, seed, iteration, label=ite)
+        score = train_score(
+            at, training, prompt, model, photographs, score_pairs, reference, seed, iteration, label=ite
+        )
         keep(f"{folder}/score/adapter", score)
         models.append(measure(iteration, "score", model.with_adapter(score), score))
-        if iteration == 1:  # the base scores too badly to learn consistency yet (section 3.2)
+        if consistency_pairs is None:
             model = model.with_adapter(score)
             continue
 
-        pairs = swap(at, recipe.swap, score_pairs, seed, iteration, label=ite)
-        keep(f"{folder}/consistency_pairs", pairs)
         consistency = train_consistency(
-            at, training, recipe.consistency, prompt, model, photographs, pairs, seed, iteration, label=ite
-        )
+            at, training, recipe.consistency, prompt, model, photographs, consistency_pairs, reference, seed, iteration,
+            label=ite,
+        )  # fmt: skip
         keep(f"{folder}/consistency/adapter", consistency)
         models.append(measure(iteration, "consistency", model.with_adapter(consistency), consistency))
 

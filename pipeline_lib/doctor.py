@@ -1,7 +1,6 @@
 """Every check that a run makes, on its own: what is wrong is found before the expensive work."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -45,16 +44,25 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
 def _store(recipe: Recipe, facts: _Facts) -> Iterator[Finding]:
     store = ArtifactStore(recipe.runtime.store)
     store.check_writable()
-    if not store.is_local:
-        yield Finding("store", "ok", f"{store.root} can be written")
-        return
-    free = shutil.disk_usage(store.root).free
-    if free < LEAST_FREE_BYTES:
+    found = store.describe()
+    if found.free_bytes is not None and found.free_bytes < LEAST_FREE_BYTES:
         raise WhyScoreError(
-            f"{store.root} has {free / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed; make room"
-            " or set runtime.store to another disk"
+            f"{store.root} has {found.free_bytes / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are"
+            " needed; make room or set runtime.store to another disk"
         )
-    yield Finding("store", "ok", f"{store.root} can be written, {free / 1e9:.0f} GB free")
+    yield Finding("store", "ok", f"written, read back and created only once: {found.text}")
+    if found.warning:
+        yield Finding("store", "note", found.warning)
+
+
+def _dask(recipe: Recipe, facts: _Facts) -> Iterator[Finding]:
+    if recipe.runtime.dask:
+        from pipeline_lib.cluster import check_cluster
+        from pipeline_lib.data.user_table import image_folder
+
+        store, folders = ArtifactStore(recipe.runtime.store), (recipe.model.id, image_folder(recipe.data))
+        count = check_cluster(recipe.runtime.dask, store, folders)
+        yield Finding("dask", "ok", f"{count} worker(s) at {recipe.runtime.dask}, of this version")
 
 
 def _table(recipe: Recipe, facts: _Facts) -> Iterator[Finding]:
@@ -159,6 +167,25 @@ def _memory(recipe: Recipe, facts: _Facts) -> Iterator[Finding]:
     )
 
 
+def _engine(recipe: Recipe, facts: _Facts) -> Iterator[Finding]:
+    if recipe.generation.engine == "transformers":
+        return
+    from pipeline_lib.openai_server import server_name
+    from pipeline_lib.vlm.engine import look_at
+
+    server = recipe.runtime.generation_server.model_copy(update={"timeout_s": 5.0, "max_retries": 0})
+    base = server.model or recipe.model.id
+    loads = look_at(server, base)
+    yield Finding("engine", "ok", f"{base} at {server_name(server.base_url)}; generation begins by testing it")
+    if not loads and recipe.iterations > 1:
+        yield Finding(
+            "engine",
+            "note",
+            "it loads no adapters at run time, so a run stops when iteration 2 begins and says what to load; see"
+            " docs/engines.md",
+        )
+
+
 def _judge(recipe: Recipe, facts: _Facts) -> Iterator[Finding]:
     model, endpoint = recipe.judge.openai.model, recipe.runtime.openai
     if model is None:
@@ -204,10 +231,12 @@ def _problem_with_server(model: str, endpoint: OpenAIEndpoint) -> str | None:
 
 _CHECKS: dict[str, Check] = {
     "store": _store,
+    "dask": _dask,
     "table": _table,
     "images": _images,
     "prompt": _prompt,
     "model": _model,
     "memory": _memory,
+    "engine": _engine,
     "judge": _judge,
 }

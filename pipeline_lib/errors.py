@@ -28,5 +28,9 @@ class JudgeError(WhyScoreError):
     """The judge model's server failed for good or the budget is spent; the verdicts so far are in the store."""
 
 
+class EngineError(WhyScoreError):
+    """The generation server failed for good, or is not what was asked for; finished shards are in the store."""
+
+
 class Interrupted(WhyScoreError):
     """Training was asked to stop; a checkpoint is in the store and the next run resumes from it."""

@@ -99,6 +99,10 @@ class Generation(Section):
     min_distance: int = Field(
         3, ge=1, le=5, description="The wrong score is at least this far from the true one; the paper gives no figure"
     )
+    engine: Literal["transformers", "openai"] = Field(
+        "transformers",
+        description="Who writes the explanations: this process, or a vLLM or SGLang server (runtime.generation_server)",
+    )
 
 
 class Swap(Section):
@@ -206,6 +210,15 @@ class Evaluation(Section):
     bootstrap_samples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
     min_parse_rate: float = Field(0.5, ge=0, le=1, description="A model under this parse rate is reported as collapsed")
+    branches: Literal["test", "val"] = Field(
+        "test",
+        description="The two branches of an iteration are evaluated on validation and test, as in the paper's Table 1,"
+        " or ('val') on validation alone, which from iteration 2 on saves the test answers of two models of three",
+    )
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the branches': the splits of an evaluation are handed to the stage beside this section."""
+        return self.model_dump(exclude={"branches"})
 
 
 class Faithfulness(Section):
@@ -268,6 +281,20 @@ class OpenAIEndpoint(Section):
     )
 
 
+class GenerationServer(Section):
+    """Where the engine is, if it is a server. Its key is read from the environment (WHYSCORE_ENGINE_KEY) alone."""
+
+    base_url: str = Field("http://localhost:8000/v1", description="Of vLLM or SGLang (there port 30000)")
+    model: str | None = Field(None, min_length=1, description="Name that the server has for the base; null: model.id")
+    adapters: str = Field(
+        "whyscore-data/served_adapters",
+        description="Folder that this machine and the server see by the same path; adapters are put there to be loaded",
+    )
+    concurrency: int = Field(32, ge=1, description="Requests at a time, two an image")
+    timeout_s: float = Field(600.0, gt=0, description="For one answer, from the request to its last byte")
+    max_retries: int = Field(6, ge=0, description="After 408, 409, 429, 5xx, timeouts and cut connections")
+
+
 class Runtime(Section):
     """Transient settings: they change where and how fast, never what comes out, and are in no artifact's key."""
 
@@ -282,7 +309,24 @@ class Runtime(Section):
     )
     gradient_checkpointing: bool = Field(True, description="Less memory for about a third more time in training")
     checkpoint_every: int = Field(50, ge=1, description="Optimiser steps between checkpoints in the store")
+    training_processes: int = Field(
+        1, ge=1, description="Processes that train one adapter together on this machine, each on a GPU of its own"
+    )
+    fsdp: bool = Field(
+        False, description="They share the base's weights (FSDP) instead of holding all of them each; needs GPUs"
+    )
+    decode_workers: int = Field(
+        0, ge=0, description="Processes that open photographs for training while the GPU computes; 0: none, for a CPU"
+    )
+    pixel_cache: str | None = Field(
+        None, description="Local folder that keeps resized photographs, so that each is decoded once; null: none"
+    )
+    pixel_cache_gb: float = Field(20.0, gt=0, description="No more is kept then; at 448 px 20 GB are 50,000 pictures")
+    dask: str | None = Field(
+        None, description="Scheduler whose workers share the shards, e.g. tcp://gpu1:8786; null: all of them here"
+    )
     openai: OpenAIEndpoint = OpenAIEndpoint()
+    generation_server: GenerationServer = GenerationServer()
 
 
 class Recipe(Section):
@@ -311,6 +355,20 @@ class Recipe(Section):
     grid_search: GridSearch = GridSearch()
     merge_ablation: MergeAblation = MergeAblation()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _processes_share_a_batch(self) -> "Recipe":
+        batch, micro, processes = (
+            self.training.batch_size, self.training.micro_batch_size, self.runtime.training_processes
+        )  # fmt: skip
+        if batch // micro % processes:
+            raise ValueError(
+                f"training.batch_size {batch} is {batch // micro} micro-batch(es) of {micro}, which"
+                f" {processes} processes (runtime.training_processes) cannot share evenly"
+            )
+        if self.runtime.fsdp and processes == 1:
+            raise ValueError("runtime.fsdp shares the weights among processes: set runtime.training_processes")
+        return self
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:

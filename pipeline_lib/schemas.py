@@ -64,6 +64,16 @@ PREFERENCE_PAIRS = pa.schema(
 )
 """Score pairs and consistency pairs: one row an image."""
 
+REFERENCE_LOGPS = pa.schema(
+    [
+        *_IMAGE,
+        _required("answer", pa.string()),  # chosen, rejected; swapped: the rejected one with the true score
+        _required("text_sha256", pa.string()),  # of prompt and answer as they are trained
+        _required("logp", pa.float64()),  # nats, summed over the answer, under the base without adapter
+    ]
+)
+"""What the reference of DPO makes of the answers of score pairs and consistency pairs: two or three rows an image."""
+
 TRAINING_LOG = pa.schema(
     [
         _required("step", pa.int32()),

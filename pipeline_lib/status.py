@@ -144,7 +144,7 @@ def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> st
     for row in store.read_table(address, "metrics").to_pylist():
         if row["metric"] == metric and row["split"] == "test":
             return f"{heading} {row['value']:.3f} [{row['low']:.2f} {row['high']:.2f}]"
-    return f"no {heading}"
+    return f"no {heading} on test"
 
 
 def _lines(run: RunStatus) -> list[str]:

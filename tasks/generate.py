@@ -1,44 +1,67 @@
 """images, model -> score pairs."""
 
-from functools import partial
+import pyarrow as pa
 
 from pipeline_lib import schemas
 from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import Generation
+from pipeline_lib.store.shards import InShards
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import Prompt
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True)
+@stage(version=1, gpu=True, in_shards=True)
 def generate(
     work: Work, config: Generation, prompt: Prompt, model: ModelRef, photographs: Photographs, seed: int, iteration: int
 ) -> None:
     """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
-    from pipeline_lib.device import pick_device
-    from pipeline_lib.preference.score_pairs import choose_training_images, generate_score_pairs
-    from pipeline_lib.progress import Progress
-    from pipeline_lib.store.shards import compute_in_shards
-    from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_vlm
+    table = work.in_shards(score_pairs, config, prompt, model, photographs, seed, iteration)
+    work.write("score_pairs", table, schemas.PREFERENCE_PAIRS)
 
-    vlm = load_vlm(model, work.store, pick_device(work.runtime.device))
+
+def score_pairs(
+    work: Work, config: Generation, prompt: Prompt, model: ModelRef, photographs: Photographs, seed: int, iteration: int
+) -> InShards:
+    """Both explanations of every image that is drawn for an iteration."""
+    from pipeline_lib.preference.score_pairs import (
+        choose_training_images,
+        generate_score_pairs,
+        generate_score_pairs_by_engine,
+    )
+    from pipeline_lib.vlm.chat import render_chat
+
     images = choose_training_images(
         work.read(photographs.table, "images"), config.fraction, seed, iteration, redraw=config.redraw
     )
-    progress = Progress(work.label, images.num_rows)
-    pairs = partial(
-        generate_score_pairs,
-        vlm,
-        render_chat(vlm.processor, prompt.text),
-        open_image=photographs.opener(model.resize_px),
-        min_distance=config.min_distance,
-        max_new_tokens=model.max_new_tokens,
-        batch_size=work.runtime.generation_batch_size,
-        seed=seed,
-        iteration=iteration,
-        progress=progress,
-    )
-    shard_rows = work.runtime.shard_rows
-    table = compute_in_shards(work.store, work.address, images, shard_rows, schemas.PREFERENCE_PAIRS, pairs, progress)
-    work.write("score_pairs", table, schemas.PREFERENCE_PAIRS)
+    open_image = photographs.opener(model.resize_px)
+
+    def explain(part: pa.Table, progress: Progress) -> pa.Table:
+        vlm = work.vlm(model)
+        return generate_score_pairs(
+            vlm,
+            render_chat(vlm.processor, prompt.text),
+            part,
+            open_image,
+            min_distance=config.min_distance,
+            max_new_tokens=model.max_new_tokens,
+            batch_size=work.runtime.generation_batch_size,
+            seed=seed,
+            iteration=iteration,
+            progress=progress,
+        )
+
+    def explain_by_engine(part: pa.Table, progress: Progress) -> pa.Table:
+        return generate_score_pairs_by_engine(
+            work.engine(model, prompt),
+            part,
+            open_image,
+            min_distance=config.min_distance,
+            seed=seed,
+            iteration=iteration,
+            progress=progress,
+        )
+
+    by = {"transformers": explain, "openai": explain_by_engine}
+    return InShards(work.address, images, schemas.PREFERENCE_PAIRS, by[config.engine])

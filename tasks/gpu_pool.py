@@ -13,10 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter
 
+from pipeline_lib.device import check_memory
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.recipe import Runtime
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 log = logging.getLogger("whyscore.stage")
+Answer = TypeVar("Answer")
 
 DEPLOYMENT = "WHYSCORE_GPU_STAGES"
 """Environment variable that names the deployment which computes stages that need the model; unset: they run here."""
 
 POLL_S = 2.0
-RESTART_PATIENCE = timedelta(
-    seconds=90
-)  # how long a crashed run may stay crashed: the automation starts it again within seconds
+RESTART_PATIENCE = timedelta(seconds=90)
+"""How long a crashed run may stay crashed: the automation starts it again within seconds."""
+
+RESTARTS = 3
+"""How often who waits starts a crashed run again that the automation has left alone."""
 
 
 def pool_deployment() -> str | None:
@@ -80,7 +84,11 @@ def compute_in_pool(
 
 
 def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, Any], label: str) -> ArtifactRef:
-    """Compute a stage that another worker asked for; `WhyScoreError` when this one would make another artifact."""
+    """Compute a stage that another worker asked for, on the machine whose memory the recipe speaks of.
+
+    Raises `WhyScoreError` when there is less, or when this worker would make another artifact.
+    """
+    check_memory(runtime)
     if not stage.isidentifier() or find_spec(f"tasks.{stage}") is None:
         raise WhyScoreError(f"{stage}: no such stage here; the workers run different versions of WhyScore")
     run = getattr(import_module(f"tasks.{stage}"), stage)
@@ -101,16 +109,20 @@ def _ask(deployment: str, parameters: dict[str, Any], name: str, idempotency_key
     from prefect.client.schemas.objects import FlowRun
     from prefect.deployments import run_deployment
 
-    run = run_deployment(
-        deployment, parameters=parameters, flow_run_name=name, timeout=0, idempotency_key=idempotency_key
+    run = _patiently(
+        lambda: run_deployment(
+            deployment, parameters=parameters, flow_run_name=name, timeout=0, idempotency_key=idempotency_key
+        )
     )
     assert isinstance(run, FlowRun)
     return run
 
 
 def _is_over(run: "FlowRun") -> bool:
-    """Whether a run has ended for good: one that crashed just now is about to be started again."""
+    """Whether nothing is to be expected of a run any more: one that crashed just now is about to be started again."""
     state = run.state
+    if state is not None and state.is_cancelling():
+        return True
     if state is None or not state.is_final():
         return False
     crashed_for = datetime.now(UTC) - state.timestamp
@@ -119,11 +131,54 @@ def _is_over(run: "FlowRun") -> bool:
 
 def _wait(run_id: "UUID", label: str) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.states import Scheduled
+
+    restarts = 0
+    try:
+        with get_client(sync_client=True) as client:
+            while True:
+                run = _patiently(lambda: client.read_flow_run(run_id))
+                state = run.state
+                if state is not None and state.is_crashed() and _is_over(run) and restarts < RESTARTS:
+                    restarts += 1
+                    # The automation misses who never ran, and events that a server holds back which was itself started
+                    # anew (3.8.8).
+                    _patiently(lambda: client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry")))
+                elif _is_over(run):
+                    break
+                time.sleep(POLL_S)
+    except BaseException:  # a process that is asked to end gets Prefect's TerminationSignal, whatever the reason
+        _cancel_if_we_are(run_id)
+        raise
+    if state is not None and not state.is_completed():
+        raise WhyScoreError(
+            f"{label}: run {run.name} in the GPU pool ended as {state.name}: {state.message or 'see its log'}"
+        )
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """What the server answers once it can: a run that waits for a GPU outlives a server or database away."""
+    import httpx
+
+    while True:
+        try:
+            return ask()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code < 500:
+                raise
+            log.warning("the Prefect server has an error of its own (%s); asking again", error.response.status_code)
+        except httpx.TransportError as error:
+            log.warning("the Prefect server is away (%r); asking again", error)
+        time.sleep(POLL_S)
+
+
+def _cancel_if_we_are(run_id: "UUID") -> None:
+    """Prefect cancels what a cancelled run has started when that has ended, a minute later; training is to stop now."""
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+    from prefect.states import Cancelling
 
     with get_client(sync_client=True) as client:
-        while not _is_over(run := client.read_flow_run(run_id)):
-            time.sleep(POLL_S)
-    if run.state is not None and not run.state.is_completed():
-        raise WhyScoreError(
-            f"{label}: run {run.name} in the GPU pool ended as {run.state.name}: {run.state.message or 'see its log'}"
-        )
+        own = client.read_flow_run(flow_run.id).state
+        if own is not None and own.is_cancelling():
+            client.set_flow_run_state(run_id, Cancelling(message="The run that waits for this stage was cancelled."))

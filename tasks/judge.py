@@ -1,12 +1,19 @@
 """predictions -> verdicts."""
 
+import pyarrow as pa
+
 from pipeline_lib import schemas
+from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import Evaluation
 from pipeline_lib.store import ArtifactRef
+from pipeline_lib.store.shards import InShards
 from tasks.stage import Work, stage
 
+TEXTS_AN_IMAGE = 16
+"""A shard holds so many times the rows that one of images has: thousands a second are judged, fewer cost more."""
 
-@stage(version=2)
+
+@stage(version=2, in_shards=True)
 def judge(
     work: Work,
     rows: int | None,
@@ -16,10 +23,22 @@ def judge(
     seed: int,
 ) -> None:
     """With the local round-trip judge, rate how well each explanation fits its score, 0 bad to 4 excellent (4.3)."""
+    from pipeline_lib.judge.summary import judge_metrics
+
+    table = work.in_shards(verdicts, rows, fitted_judge, predictions, seed)
+    work.write("verdicts", table, schemas.VERDICTS)
+    work.write("metrics", judge_metrics(table, evaluation, seed), schemas.METRICS)
+
+
+def verdicts(work: Work, rows: int | None, fitted_judge: ArtifactRef, predictions: ArtifactRef, seed: int) -> InShards:
+    """The local judge's verdict on every explanation that is drawn for it."""
     from pipeline_lib.judge.round_trip import judge_predictions, load_judge
-    from pipeline_lib.judge.summary import draw_for_judge, judge_metrics
+    from pipeline_lib.judge.summary import draw_for_judge
+
+    def rate(part: pa.Table, progress: Progress) -> pa.Table:
+        rated = judge_predictions(load_judge(work.read(fitted_judge, "judge_terms")), part)
+        progress.advance(part.num_rows)
+        return rated
 
     chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed)
-    verdicts = judge_predictions(load_judge(work.read(fitted_judge, "judge_terms")), chosen)
-    work.write("verdicts", verdicts, schemas.VERDICTS)
-    work.write("metrics", judge_metrics(verdicts, evaluation, seed), schemas.METRICS)
+    return InShards(work.address, chosen, schemas.VERDICTS, rate, TEXTS_AN_IMAGE)

@@ -1,20 +1,19 @@
 """predictions, model -> faithfulness of the explanations."""
 
-from collections.abc import Callable
-from functools import cache, partial
-
 import pyarrow as pa
 
 from pipeline_lib import schemas
 from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import Evaluation, Faithfulness
 from pipeline_lib.store import ArtifactRef, artifact_key
+from pipeline_lib.store.shards import InShards
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import Prompt
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True)
+@stage(version=1, gpu=True, in_shards=True)
 def probe_faithfulness(
     work: Work,
     config: Faithfulness,
@@ -27,32 +26,39 @@ def probe_faithfulness(
     seed: int,
 ) -> None:
     """Do explanations carry their score, follow their image, and do without naming the number (section 6)?"""
-    from pipeline_lib.device import pick_device
     from pipeline_lib.judge.round_trip import load_judge
-    from pipeline_lib.metrics.faithfulness import (
-        OTHER_EXPLANATIONS,
-        draw_probes,
-        explain_other_images,
-        faithfulness_metrics,
-        faithfulness_table,
-    )
-    from pipeline_lib.progress import Progress
-    from pipeline_lib.store.shards import compute_in_shards
-    from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_vlm
+    from pipeline_lib.metrics.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
 
+    others = work.in_shards(other_explanations, config, prompt, model, photographs, predictions, seed)
     answers = work.read(predictions, "predictions")
     probes = draw_probes(answers, config.rows, seed)
-    progress = Progress(work.label, probes.num_rows)
+    table = faithfulness_table(load_judge(work.read(fitted_judge, "judge_terms")), probes, others)
+    work.write("faithfulness", table, schemas.FAITHFULNESS)
+    work.write("metrics", faithfulness_metrics(table, answers, evaluation, seed), schemas.METRICS)
 
-    @cache  # loaded when the first shard needs it, which may be never
-    def ask() -> Callable[[pa.Table], pa.Table]:
-        vlm = load_vlm(model, work.store, pick_device(work.runtime.device))
-        return partial(
-            explain_other_images,
+
+def other_explanations(
+    work: Work,
+    config: Faithfulness,
+    prompt: Prompt,
+    model: ModelRef,
+    photographs: Photographs,
+    predictions: ArtifactRef,
+    seed: int,
+) -> InShards:
+    """What the model says for the same scores with another photograph before its eyes."""
+    from pipeline_lib.metrics.faithfulness import OTHER_EXPLANATIONS, draw_probes, explain_other_images
+    from pipeline_lib.vlm.chat import render_chat
+
+    open_image = photographs.opener(model.resize_px)
+
+    def explain(part: pa.Table, progress: Progress) -> pa.Table:
+        vlm = work.vlm(model)
+        return explain_other_images(
             vlm,
             render_chat(vlm.processor, prompt.text),
-            open_image=photographs.opener(model.resize_px),
+            part,
+            open_image,
             max_new_tokens=model.max_new_tokens,
             batch_size=work.runtime.generation_batch_size,
             progress=progress,
@@ -64,15 +70,5 @@ def probe_faithfulness(
         1,
         {"prompt": prompt, "model": model, "photographs": photographs, "config": config, "seed": seed},
     )
-    others = compute_in_shards(
-        work.store,
-        f"other_explanations/{asked}",
-        probes,
-        work.runtime.shard_rows,
-        OTHER_EXPLANATIONS,
-        lambda part: ask()(part),
-        progress,
-    )
-    table = faithfulness_table(load_judge(work.read(fitted_judge, "judge_terms")), probes, others)
-    work.write("faithfulness", table, schemas.FAITHFULNESS)
-    work.write("metrics", faithfulness_metrics(table, answers, evaluation, seed), schemas.METRICS)
+    probes = draw_probes(work.read(predictions, "predictions"), config.rows, seed)
+    return InShards(f"other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)

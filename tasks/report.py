@@ -20,6 +20,7 @@ class EvaluatedModel(BaseModel):
 
     iteration: int
     kind: Literal["zero-shot", "score", "consistency", "merged"]
+    tested: bool  # else it was evaluated on validation alone
     predictions: ArtifactRef
     verdicts: ArtifactRef  # of the round-trip judge
     openai_verdicts: ArtifactRef | None = None
@@ -80,7 +81,8 @@ def report(
         bins=work.read(photographs.table, "bins"),
         unreadable_images=work.read(photographs.table, "unreadable_images"),
         judge_holdout=work.read(fitted_judge, "judge_holdout"),
-        models=[results_of(model) for model in models],
+        models=[results_of(model) for model in models if model.tested],
+        branches=[results_of(model) for model in models if not model.tested],
     )
     folder = work.attempt.folder
     page = render_report(results, photographs.opener(base.resize_px))

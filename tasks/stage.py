@@ -1,11 +1,12 @@
 """What makes a function a stage: a key, a store artifact, and a cached Prefect task around it."""
 
 import functools
+import gc
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from prefect import task
@@ -16,9 +17,16 @@ from pipeline_lib.progress import duration
 from pipeline_lib.recipe import Runtime
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
 from pipeline_lib.store.key import key_fields
+from pipeline_lib.store.shards import InShards, compute_in_shards
 from pipeline_lib.store.store import Attempt
 from tasks.artifacts import progress_bars, show_artifact, show_stage
 from tasks.gpu_pool import compute_in_pool, pool_deployment
+
+if TYPE_CHECKING:
+    from pipeline_lib.vlm.engine import Engine
+    from pipeline_lib.vlm.load import Vlm
+    from pipeline_lib.vlm.model_ref import ModelRef
+    from pipeline_lib.vlm.prompt import Prompt
 
 log = logging.getLogger("whyscore.stage")
 logging.getLogger("whyscore").setLevel(logging.INFO)  # workers have no command line that would set it
@@ -33,6 +41,7 @@ class Work:
     attempt: Attempt
     runtime: Runtime
     label: str
+    loaded: dict[Any, Any] = field(default_factory=dict)
 
     def read(self, ref: ArtifactRef, name: str) -> pa.Table:
         """A table of another stage's artifact."""
@@ -42,15 +51,52 @@ class Work:
         """A table of this stage's artifact."""
         self.attempt.write_table(name, table, schema, extra_columns=extra_columns)
 
+    def vlm(self, model: "ModelRef") -> "Vlm":
+        """A model, loaded when it is first asked for, in the place of the one before: two may not fit in memory."""
+        from pipeline_lib.device import pick_device
+        from pipeline_lib.vlm.load import load_vlm
 
-def stage(version: int, *, gpu: bool = False) -> Callable[[Callable[..., None]], Callable[..., ArtifactRef]]:
+        which = model, self.store.root, self.runtime.device
+        if which not in self.loaded:
+            self.loaded.clear()
+            gc.collect()  # adapters and the modules they wrap hold each other
+            self.loaded[which] = load_vlm(model, self.store, pick_device(self.runtime.device))
+        vlm: Vlm = self.loaded[which]
+        return vlm
+
+    def engine(self, model: "ModelRef", prompt: "Prompt") -> "Engine":
+        """A model behind the generation server, which is asked to prove itself once; no weights are loaded."""
+        from pipeline_lib.vlm.engine import Engine
+
+        which = model, prompt.text, self.runtime.generation_server
+        if which not in self.loaded:
+            self.loaded[which] = Engine(model, prompt.text, self.store, self.runtime.generation_server)
+        engine: Engine = self.loaded[which]
+        return engine
+
+    def in_shards(self, make: Callable[..., InShards], *arguments: Any) -> pa.Table:
+        """The long table `make(work, *arguments)`: a shard at a time here, or shared out over a cluster before.
+
+        `make` is a function of a module. It must not load the model: whether any shard is missing isn't known yet.
+        """
+        if self.runtime.dask:
+            from tasks.shards import spread
+
+            spread(self, make, arguments)
+        return compute_in_shards(self.store, make(self, *arguments), self.runtime.shard_rows, self.label)
+
+
+def stage(
+    version: int, *, gpu: bool = False, in_shards: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., ArtifactRef]]:
     """Make `body(work, *arguments)` a stage that is called as `stage(runtime, *arguments)` and returns a reference.
 
     The key is the digest of the stage's name, `version` and all arguments (see `artifact_key`); `runtime` is not part
     of it. When the store holds the artifact the body does not run. Prefect caches the reference under the same key, in
     the same store; a cached reference whose artifact is gone or damaged is not believed. Bump `version` whenever the
     body's results change. A `label` may be given to tell two runs of a stage apart in logs and in the UI. A stage that
-    needs the model says `gpu`: where there is a GPU pool it is computed there (see `tasks.gpu_pool`).
+    needs the model says `gpu`: where there is a GPU pool it is computed there (see `tasks.gpu_pool`). One whose model
+    works `in_shards` alone needs no GPU where a cluster computes those.
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., ArtifactRef]:
@@ -61,7 +107,7 @@ def stage(version: int, *, gpu: bool = False) -> Callable[[Callable[..., None]],
             store = ArtifactStore(runtime.store)
             if isinstance(store.lookup(ref.address), Manifest):
                 return ref
-            if gpu and (deployment := pool_deployment()):
+            if gpu and not (in_shards and runtime.dask) and (deployment := pool_deployment()):
                 compute_in_pool(deployment, body, runtime, ref, label, arguments)
                 show_artifact(store, ref, label)
                 return ref

@@ -1,8 +1,7 @@
 """What the training stages share."""
 
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -27,36 +26,43 @@ def train(
     seed: int,
     iteration: int,
     *,
-    learn: Callable[..., pa.Table] | None = None,
+    method: Literal["dpo", "sft"] = "dpo",
+    more: Mapping[str, Any] | None = None,
     log_schema: pa.Schema = schemas.TRAINING_LOG,
 ) -> None:
-    """Train on one table of preference pairs, with DPO unless `learn` is given; publishes adapter and log."""
-    from pipeline_lib.device import pick_device
-    from pipeline_lib.train.dpo import train_dpo
-    from pipeline_lib.vlm.chat import render_chat
-    from pipeline_lib.vlm.load import load_base
+    """Train on one table of preference pairs, and publish adapter and log.
 
-    vlm = load_base(model, pick_device(work.runtime.device))
-    with tempfile.TemporaryDirectory(prefix="whyscore-start-") as folder:
-        start = None
-        if model.adapter is not None and config.start_from == "previous":
-            start = Path(folder)
-            work.store.fetch(model.adapter.address, start)
-        log = (learn or train_dpo)(
-            vlm,
-            render_chat(vlm.processor, prompt.text),
-            work.read(pairs, table),
-            photographs.opener(model.resize_px),
-            config=config,
-            learning_rate=learning_rate * config.decay_per_iteration ** (iteration - 1),
-            start=start,
-            seed=seed * 1000 + iteration,  # both branches of an iteration start from the same weights
-            store=work.store,
-            address=work.address,
-            checkpoint_every=work.runtime.checkpoint_every,
-            gradient_checkpointing=work.runtime.gradient_checkpointing,
-            base_name=model.name,
-            what=work.label,
-            save_to=work.attempt.folder,
-        )
+    `more` is whatever else the method takes by name, tables or plain values. In this process, or in several that it
+    starts (`runtime.training_processes`).
+    """
+    from pipeline_lib.train.learn import Learning
+
+    tables = {name: value for name, value in (more or {}).items() if isinstance(value, pa.Table)}
+    learning = Learning(
+        method=method,
+        options={name: value for name, value in (more or {}).items() if name not in tables},
+        config=config,
+        learning_rate=learning_rate * config.decay_per_iteration ** (iteration - 1),
+        prompt=prompt,
+        model=model,
+        photographs=photographs,
+        start=model.adapter if config.start_from == "previous" else None,
+        seed=seed * 1000 + iteration,  # both branches of an iteration start from the same weights
+        store=work.store.root,
+        address=work.address,
+        checkpoint_every=work.runtime.checkpoint_every,
+        gradient_checkpointing=work.runtime.gradient_checkpointing,
+        decode_workers=work.runtime.decode_workers,
+        what=work.label,
+    )
+    tables["pairs"] = work.read(pairs, table)
+    if work.runtime.training_processes > 1:
+        from pipeline_lib.train.launch import learn_in_processes
+
+        log = learn_in_processes(learning, tables, work.attempt.folder, work.runtime)
+    else:
+        from pipeline_lib.device import pick_device
+        from pipeline_lib.train.learn import learn
+
+        log = learn(learning, tables, work.attempt.folder, pick_device(work.runtime.device))
     work.write("training_log", log, log_schema)

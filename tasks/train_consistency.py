@@ -1,4 +1,4 @@
-"""consistency pairs, model -> consistency adapter."""
+"""consistency pairs, their reference, model -> consistency adapter."""
 
 from pipeline_lib.data.photographs import Photographs
 from pipeline_lib.recipe import Consistency, Training
@@ -18,9 +18,13 @@ def train_consistency(
     model: ModelRef,
     photographs: Photographs,
     consistency_pairs: ArtifactRef,
+    reference: ArtifactRef,
     seed: int,
     iteration: int,
 ) -> None:
     """DPO on the consistency pairs: with the score fixed, prefer the explanation written for it (section 3.2)."""
     rate = config.learning_rate * consistency.learning_rate_factor
-    train(work, config, prompt, model, photographs, consistency_pairs, "consistency_pairs", rate, seed, iteration)
+    train(
+        work, config, prompt, model, photographs, consistency_pairs, "consistency_pairs", rate, seed, iteration,
+        more={"reference": work.read(reference, "reference_logps")},
+    )  # fmt: skip

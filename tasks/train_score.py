@@ -1,4 +1,4 @@
-"""score pairs, model -> score adapter."""
+"""score pairs, their reference, model -> score adapter."""
 
 from pipeline_lib.data.photographs import Photographs
 from pipeline_lib.recipe import Training
@@ -17,9 +17,13 @@ def train_score(
     model: ModelRef,
     photographs: Photographs,
     score_pairs: ArtifactRef,
+    reference: ArtifactRef,
     seed: int,
     iteration: int,
 ) -> None:
     """DPO on the score pairs: prefer the explanation of the true score, with that score (section 3.2)."""
     rate = config.learning_rate
-    train(work, config, prompt, model, photographs, score_pairs, "score_pairs", rate, seed, iteration)
+    train(
+        work, config, prompt, model, photographs, score_pairs, "score_pairs", rate, seed, iteration,
+        more={"reference": work.read(reference, "reference_logps")},
+    )  # fmt: skip

@@ -1,6 +1,5 @@
 """score pairs, model -> adapter trained on the chosen answers."""
 
-from functools import partial
 from typing import Literal
 
 from pipeline_lib import schemas
@@ -26,9 +25,7 @@ def train_sft(
     iteration: int,
 ) -> None:
     """Supervised fine-tuning on the chosen answers, on their score alone or on the whole text (section 5.2)."""
-    from pipeline_lib.train.sft import train_sft as supervised
-
     train(
         work, config, prompt, model, photographs, score_pairs, "score_pairs", config.learning_rate, seed, iteration,
-        learn=partial(supervised, target=target), log_schema=schemas.SFT_LOG,
+        method="sft", more={"target": target}, log_schema=schemas.SFT_LOG,
     )  # fmt: skip

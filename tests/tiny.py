@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from pipeline_lib import schemas
+from pipeline_lib.progress import Progress
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import load_prompt
 
@@ -202,3 +203,15 @@ def preference_pairs(count: int, prompt: str, **columns: list[Any]) -> pa.Table:
         "rejected_finished": [True] * count,
     }
     return schemas.conform(pa.table(rows | columns), schemas.PREFERENCE_PAIRS)
+
+
+def reference_of(
+    vlm: Any, chat: Any, pairs: pa.Table, open_image: Any = open_picture, consistency_pairs: pa.Table | None = None
+) -> pa.Table:
+    """The reference of pairs about images of `image_table`, in `schemas.REFERENCE_LOGPS`."""
+    from pipeline_lib.train.reference import answers_of_pairs, reference_logps
+
+    rows = answers_of_pairs(pairs, consistency_pairs, image_table(pairs.num_rows), 400)
+    progress = Progress("reference", pairs.num_rows)
+    found = reference_logps(vlm, chat, rows, open_image, max_length=400, batch_size=8, progress=progress)
+    return schemas.conform(found, schemas.REFERENCE_LOGPS)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import ImageSource, MissingImage
 from pipeline_lib.data.table import ImageList
 from pipeline_lib.errors import DataError
@@ -80,10 +81,18 @@ def _to_8_bit_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8))
 
 
-def open_image(source: ImageSource, image: str, sha256: str, resize_px: int, max_megapixels: float) -> Image.Image:
+def open_image(
+    source: ImageSource,
+    image: str,
+    sha256: str,
+    resize_px: int,
+    max_megapixels: float,
+    pixels: PixelCache | None = None,
+) -> Image.Image:
     """Read an image of the discretised table; its longest side is at most `resize_px` (appendix A.1), never enlarged.
 
-    Raises `DataError` when the file is gone or its content is not what was discretised.
+    `pixels` spares the decoding of a photograph that was opened before; the result is the same. Raises `DataError` when
+    the file is gone or its content is not what was discretised, whatever the cache holds.
     """
     try:
         content = source.read(image)
@@ -94,8 +103,13 @@ def open_image(source: ImageSource, image: str, sha256: str, resize_px: int, max
             f"image {image} has changed since the table was discretised; put the old file back, or remove the"
             " discretize artifact that this run uses (its folder is in the log) to start over with the new one"
         )
-    picture = decode(content, max_megapixels)
-    picture.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
+    picture = pixels.get(sha256, resize_px) if pixels else None
+    if picture is None:
+        picture = decode(content, max_megapixels)
+        full_size = picture.size
+        picture.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
+        if pixels and picture.size != full_size:  # a small image is decoded as fast as it would be read from the cache
+            pixels.keep(sha256, resize_px, picture)
     picture.info["image"] = image  # so that whoever refuses the picture later can name it
     return picture
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from pipeline_lib.data.embedded import EmbeddedImages
-from pipeline_lib.recipe import Data
+from pipeline_lib.data.pixels import PixelCache
+from pipeline_lib.recipe import Data, Runtime
 from pipeline_lib.store.key import ArtifactRef
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Photographs(BaseModel):
-    """The discretised image table, and where its image files are: below a folder or prefix, or in Parquet files."""
+    """The discretised image table, where its image files are (a folder, a prefix, Parquet files), and their cache."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,14 +25,24 @@ class Photographs(BaseModel):
     folder: str
     max_megapixels: float
     embedded: EmbeddedImages | None = None
+    pixels: PixelCache | None = None
 
     @classmethod
-    def of(cls, data: Data, table: ArtifactRef) -> "Photographs":
-        """The photographs of a recipe's data section."""
+    def of(cls, data: Data, table: ArtifactRef, runtime: Runtime | None = None) -> "Photographs":
+        """The photographs of a recipe's data section, with the pixel cache of its `runtime`."""
         from pipeline_lib.data.user_table import image_folder, locate
 
         embedded = locate(data).embedded if data.dataset == "table" else None
-        return cls(table=table, folder=image_folder(data), max_megapixels=data.max_megapixels, embedded=embedded)
+        pixels = None
+        if runtime and runtime.pixel_cache:
+            pixels = PixelCache(folder=runtime.pixel_cache, limit_gb=runtime.pixel_cache_gb)
+        return cls(
+            table=table,
+            folder=image_folder(data),
+            max_megapixels=data.max_megapixels,
+            embedded=embedded,
+            pixels=pixels,
+        )
 
     def key_fields(self) -> dict[str, Any]:
         """The table alone: it holds the digest of every image, so the folder may move."""
@@ -43,4 +54,4 @@ class Photographs(BaseModel):
         from pipeline_lib.data.sources import folder_source
 
         source = self.embedded or folder_source(self.folder)
-        return partial(open_image, source, resize_px=resize_px, max_megapixels=self.max_megapixels)
+        return partial(open_image, source, resize_px=resize_px, max_megapixels=self.max_megapixels, pixels=self.pixels)

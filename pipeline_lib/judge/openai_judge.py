@@ -13,11 +13,12 @@ import pyarrow as pa
 from pipeline_lib import schemas
 from pipeline_lib.errors import JudgeError
 from pipeline_lib.judge.budget import Budget, Prices, check_estimate
-from pipeline_lib.judge.chat_request import Failure, ask_once, back_off_s, chat_request
+from pipeline_lib.judge.chat_request import ask_once, chat_request
 from pipeline_lib.judge.endpoint import check_endpoint, read_key, server_name, server_url, without_key
 from pipeline_lib.judge.rubric import Rubric
 from pipeline_lib.judge.verdict import ASPECTS, Reply, Verdict, read_verdict
 from pipeline_lib.judge.verdict_cache import Question, VerdictCache
+from pipeline_lib.openai_server import Failure, back_off_s
 from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import OpenAIEndpoint, OpenAIJudge
 from pipeline_lib.store import ArtifactStore

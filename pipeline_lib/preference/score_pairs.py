@@ -1,7 +1,7 @@
 """Score pairs: the model explains the true score and a wrong one (section 3.1)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,11 +11,17 @@ from pipeline_lib.preference.draw import draw, draw_rows
 from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import SCORES
 from pipeline_lib.vlm.answer import answer_prefix
-from pipeline_lib.vlm.batches import ask_in_batches
+from pipeline_lib.vlm.batches import Record, ask_in_batches
 from pipeline_lib.vlm.branched import generate_branches
-from pipeline_lib.vlm.chat import Chat
-from pipeline_lib.vlm.inference import answer_tokens
+from pipeline_lib.vlm.chat import Chat, tokens
+from pipeline_lib.vlm.inference import Generated
 from pipeline_lib.vlm.load import Vlm
+
+if TYPE_CHECKING:
+    from pipeline_lib.vlm.engine import Engine
+
+Pair = list[Generated]
+"""The answers for the true and for the wrong score."""
 
 
 def choose_training_images(
@@ -59,33 +65,59 @@ def generate_score_pairs(
     counts answers, two an image. `open_image(image, sha256)` opens a photograph.
     """
 
-    def explain(batch: list[dict[str, Any]], pictures: list[Image]) -> list[dict[str, Any]]:
-        wrong = [draw_wrong_score(row["bin"], min_distance, seed, iteration, row["image"]) for row in batch]
-        prefixes = [(answer_prefix(row["bin"]), answer_prefix(score)) for row, score in zip(batch, wrong, strict=True)]
-        beginnings = [[chat.separator + prefix for prefix in both] for both in prefixes]
-        found = generate_branches(vlm, chat, pictures, beginnings, max_new_tokens)
-        rows = []
-        for at, (row, results) in enumerate(zip(batch, found.answers, strict=True)):
-            texts = [prefix + result.text for prefix, result in zip(prefixes[at], results, strict=True)]
-            lengths = [answer_tokens(vlm, beginning) for beginning in beginnings[at]]
-            rows.append(
-                {
-                    "image": row["image"],
-                    "image_sha256": row["image_sha256"],
-                    "prompt": chat.prompt,
-                    "true_score": row["bin"],
-                    "wrong_score": wrong[at],
-                    "chosen": texts[0],
-                    "rejected": texts[1],
-                    "prompt_tokens": results[0].prompt_tokens - lengths[0],
-                    "chosen_tokens": lengths[0] + results[0].tokens,
-                    "rejected_tokens": lengths[1] + results[1].tokens,
-                    "chosen_finished": results[0].finished,
-                    "rejected_finished": results[1].finished,
-                }
-            )
-        return rows
+    def explain(batch: list[Record], pictures: list[Image]) -> list[Pair]:
+        beginnings = [[chat.separator + prefix for prefix in record["prefixes"]] for record in batch]
+        return generate_branches(vlm, chat, pictures, beginnings, max_new_tokens).answers
 
-    records = images.select(["image", "image_sha256", "bin", "width_px", "height_px"]).to_pylist()
-    rows = ask_in_batches(vlm.model, records, open_image, max(1, batch_size // 2), explain, progress)
+    records = _records(images, min_distance, seed, iteration)
+    pairs = ask_in_batches(vlm.model, records, open_image, max(1, batch_size // 2), explain, progress)
+    return _table(records, pairs, chat, vlm.processor.tokenizer)
+
+
+def generate_score_pairs_by_engine(
+    engine: "Engine",
+    images: pa.Table,
+    open_image: Callable[[str, str], Image],
+    *,
+    min_distance: int,
+    seed: int,
+    iteration: int,
+    progress: Progress,
+) -> pa.Table:
+    """The table of `generate_score_pairs`, its texts written by a generation server (`EngineError` if it is unfit)."""
+    records = _records(images, min_distance, seed, iteration)
+    pairs = engine.answers(records, [record["prefixes"] for record in records], open_image, progress)
+    return _table(records, pairs, engine.chat, engine.processor.tokenizer)
+
+
+def _records(images: pa.Table, min_distance: int, seed: int, iteration: int) -> list[Record]:
+    """The images with their wrong score, and how the two answers begin."""
+    records: list[Record] = images.select(["image", "image_sha256", "bin", "width_px", "height_px"]).to_pylist()
+    for record in records:
+        record["wrong_score"] = draw_wrong_score(record["bin"], min_distance, seed, iteration, record["image"])
+        record["prefixes"] = [answer_prefix(record["bin"]), answer_prefix(record["wrong_score"])]
+    return records
+
+
+def _table(records: list[Record], pairs: list[Pair], chat: Chat, tokenizer: Any) -> pa.Table:
+    rows = []
+    for record, pair in zip(records, pairs, strict=True):
+        chosen, rejected = (prefix + result.text for prefix, result in zip(record["prefixes"], pair, strict=True))
+        lengths = [len(tokens(tokenizer, chat.separator + prefix)) for prefix in record["prefixes"]]
+        rows.append(
+            {
+                "image": record["image"],
+                "image_sha256": record["image_sha256"],
+                "prompt": chat.prompt,
+                "true_score": record["bin"],
+                "wrong_score": record["wrong_score"],
+                "chosen": chosen,
+                "rejected": rejected,
+                "prompt_tokens": pair[0].prompt_tokens - lengths[0],
+                "chosen_tokens": lengths[0] + pair[0].tokens,
+                "rejected_tokens": lengths[1] + pair[1].tokens,
+                "chosen_finished": pair[0].finished,
+                "rejected_finished": pair[1].finished,
+            }
+        )
     return pa.Table.from_pylist(rows)

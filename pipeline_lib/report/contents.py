@@ -55,7 +55,10 @@ class ModelResults(NamedTuple):
 
 
 class RunResults(NamedTuple):
-    """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, .."""
+    """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, ..
+
+    Models that were evaluated on validation alone (`evaluation.branches`) are apart: no figure on test speaks of them.
+    """
 
     recipe: Recipe
     prompt: Prompt  # its criterion is what the scores are of
@@ -65,6 +68,13 @@ class RunResults(NamedTuple):
     unreadable_images: pa.Table  # schemas.UNREADABLE_IMAGES
     judge_holdout: pa.Table  # schemas.JUDGE_HOLDOUT
     models: list[ModelResults]
+    branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
+
+    @property
+    def all_models(self) -> list[ModelResults]:
+        """Tested or not, by iteration, each branch before what it was merged into."""
+        kinds = ("zero-shot", "score", "consistency", "merged")
+        return sorted([*self.models, *self.branches], key=lambda model: (model.iteration, kinds.index(model.kind)))
 
 
 def estimate(metrics: pa.Table, name: str, split: str) -> Estimate | None:

@@ -41,12 +41,14 @@ _PAPER: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "merge.weights": ("1, 1", lambda value: tuple(value) == (1, 1)),
     "merge.density": ("0.5", lambda value: value == 0.5),
     "merge.majority_sign_method": ("frequency", lambda value: value == "frequency"),
+    "evaluation.branches": ("test", lambda value: value == "test"),
     "judge.openai.model": (PAPER_JUDGE, lambda value: value == PAPER_JUDGE),
     "judge.openai.rubric": ("the paper’s (A.2)", lambda value: value == "paper"),
     "judge.rows": ("all (AADB) or 1,000 (AVA)", lambda value: value in (None, 1000)),
 }
 
 _NOT_GIVEN = (
+    "generation.engine",
     "generation.min_distance",
     "generation.redraw",
     "training.start_from",

@@ -29,7 +29,15 @@ from pipeline_lib.report.judges import (
     unscored,
     who_judged,
 )
-from pipeline_lib.report.lineage import compared, final, is_on_main_line, on_split, unparsed_answers, zero_shot
+from pipeline_lib.report.lineage import (
+    compared,
+    final,
+    is_on_main_line,
+    on_split,
+    on_validation,
+    unparsed_answers,
+    zero_shot,
+)
 from pipeline_lib.report.numerals import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
 from pipeline_lib.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
 from pipeline_lib.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
@@ -80,8 +88,12 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "verdict": verdict(results),
         "key_figures": _key_figures(results),
         "table": [_table_row(results, model) for model in results.models],
+        "validated": [_validated_row(model) for model in on_validation(results)],
+        "validated_headings": [column.heading for column in numerals.VALIDATION_COLUMNS],
         "judged_headings": [column.heading for column in judged_columns(results)],
-        "numbers": _numbers(agree=bool(pairs), probes=probed(results), trained=bool(training)),
+        "numbers": _numbers(
+            branches=bool(results.branches), agree=bool(pairs), probes=probed(results), trained=bool(training)
+        ),
         "judge": judge_error(results.judge_holdout),
         "lead_judge": lead_judge(results),
         "round_trip_leads": lead_judge(results) == ROUND_TRIP,
@@ -97,7 +109,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "path_figures": {"wide": path_figure(results, WIDE_PX), "narrow": path_figure(results, NARROW_PX)},
         "training_figures": training,
         "smoothed": longest_training_steps(results) >= SMOOTHED_FROM_STEPS,
-        "branches": len({m.kind for m in results.models if m.training_log is not None}),
+        "branches": len({m.kind for m in results.all_models if m.training_log is not None}),
         "scatter_figures": scatter_figures(results),
         "digit_figures": digit_figures(results),
         "max_dots": MAX_DOTS,
@@ -123,9 +135,10 @@ def _collapsed(results: RunResults) -> list[str]:
     return [model.name for model in results.models if model.is_collapsed(limit)]
 
 
-def _numbers(*, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
+def _numbers(*, branches: bool, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
     """The number of each table and figure on the page, in its order: a run without a second judge has fewer."""
-    tables = ["results", *(["agreement"] if agree else []), *(["faithfulness"] if probes else []), "bins", "settings"]
+    optional = {"branches": branches, "agreement": agree, "faithfulness": probes}
+    tables = ["results", *(name for name, there in optional.items() if there), "bins", "settings"]
     figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else []), "scatter", "digits"]
     return {name: at for names in (tables, figures) for at, name in enumerate(names, 1)}
 
@@ -141,6 +154,11 @@ def _faithfulness_row(model: ModelResults) -> dict[str, Any]:
     cells = [_cell(column, model) for column in FAITHFULNESS_COLUMNS]
     rows = model.metric_or_nan(numerals.TEXT_CHANGE.metric).rows
     return {"name": model.name, "main": is_on_main_line(model), "rows": rows, "cells": cells}
+
+
+def _validated_row(model: ModelResults) -> dict[str, Any]:
+    cells = [_shown(column, model.metric_or_nan(column.metric, "val")) for column in numerals.VALIDATION_COLUMNS]
+    return {"name": model.name, "main": is_on_main_line(model), "cells": cells}
 
 
 def _cell(column: Column, model: ModelResults) -> dict[str, str]:

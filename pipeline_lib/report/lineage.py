@@ -37,6 +37,19 @@ def compared(results: RunResults) -> list[ModelResults]:
     return list(chosen.values())
 
 
+def on_validation(results: RunResults) -> list[ModelResults]:
+    """Branches that were not tested and the models they were merged into, judged by the round-trip judge.
+
+    It is the one judge that rates validation.
+    """
+    iterations = {model.iteration for model in results.branches}
+    return [
+        model._replace(judged=model.second or model.judged, second=None)
+        for model in results.all_models
+        if model.iteration in iterations
+    ]
+
+
 def on_split(table: pa.Table, split: str) -> pa.Table:
     """The rows of one split."""
     return table.filter(pc.equal(table["split"], split))

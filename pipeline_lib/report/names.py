@@ -1,5 +1,7 @@
 """Names of what the experiments compare, for tables, logs and the UI."""
 
+import re
+
 from pipeline_lib.recipe import Merge, Training
 
 
@@ -18,3 +20,8 @@ def cell_name(training: Training) -> str:
     """A cell of the grid: `lr 5e-5 · beta 0.1 · rank 64`."""
     rate = f"{training.learning_rate:g}".replace("e-0", "e-")
     return f"lr {rate} · beta {training.beta:g} · rank {training.lora_rank}"
+
+
+def file_name(name: str) -> str:
+    """One of these names as that of a file: `lr 5e-5 · beta 0.1` is `lr-5e-5-beta-0.1`."""
+    return re.sub(r"[^a-z0-9.]+", "-", name).strip("-")

@@ -23,6 +23,10 @@ PLCC_UNFITTED, SRCC_UNFITTED, RMSE_UNFITTED = (
 )
 CONS, USE, GEN = (Column(name.lower(), name, 2, 2) for name in ("Cons", "Use", "Gen"))
 PARSE_RATE = Column("parse_rate", "Parse rate", 3, 2)
+VALIDATION_COLUMNS = (
+    *(column._replace(heading=f"{column.heading} unfitted") for column in (PLCC_UNFITTED, SRCC_UNFITTED)),
+    *(CONS, PARSE_RATE),
+)
 RECOVERED_SPEARMAN = Column("recovered_spearman", "Spearman", 2, 2)
 RECOVERED_MAE = Column("recovered_mae", "MAE", 2, 2)
 TEXT_CHANGE = Column("text_change", "Text change", 2, 2)

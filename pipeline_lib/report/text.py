@@ -4,6 +4,7 @@ from pipeline_lib.report.contents import ModelResults, RunResults
 from pipeline_lib.report.faithfulness_figures import probed
 from pipeline_lib.report.judge_error import judge_error
 from pipeline_lib.report.judges import judge_pairs, judged_columns, lead_judge, unscored, who_judged
+from pipeline_lib.report.lineage import on_validation
 from pipeline_lib.report.numerals import (
     CONS,
     OWN_SCORE,
@@ -15,6 +16,7 @@ from pipeline_lib.report.numerals import (
     SRCC_UNFITTED,
     TEXT_CHANGE,
     TEXT_CHANGE_BASELINE,
+    VALIDATION_COLUMNS,
     Column,
     decimal,
     estimate_text,
@@ -42,6 +44,12 @@ def results_table(results: RunResults) -> str:
     headings = ["", *(_HEADING.get(column, column.heading) for column in more)]
     if more:
         parts.append(_aligned([headings, *(_row(results, model, tuple(more)) for model in results.models)]))
+    if results.branches:
+        lines = [["On validation", *(column.heading for column in VALIDATION_COLUMNS)]]
+        for model in on_validation(results):
+            figures = (model.metric_or_nan(column.metric, "val") for column in VALIDATION_COLUMNS)
+            lines.append([model.name, *map(estimate_text, VALIDATION_COLUMNS, figures)])
+        parts.append(_aligned(lines))
     return "\n".join([*"\n\n".join("\n".join(part) for part in parts).splitlines(), "", *_notes(results)]) + "\n"
 
 
@@ -84,5 +92,10 @@ def _notes(results: RunResults) -> list[str]:
             "Score from text: rank correlation of the stated score with the one read from the explanation’s words."
             " Text change: of explanations of one score when another photograph takes the image’s place, 0 none, 1 no"
             " word in common; baseline: between the model’s own answers to the two."
+        )
+    if results.branches:
+        notes.append(
+            "On validation: branches that the recipe does not test (evaluation.branches: val), unfitted, because"
+            " reference values are fitted there; Cons by the round-trip judge."
         )
     return [*notes, *(f"* {sentence}" for sentence in collapses(results))]

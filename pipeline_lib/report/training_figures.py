@@ -44,7 +44,7 @@ def training_figures(results: RunResults) -> list[Markup]:
     branches = [
         (kind, trained)
         for kind in ("score", "consistency")
-        if (trained := [m for m in results.models if m.kind == kind and m.training_log is not None])
+        if (trained := [m for m in results.all_models if m.kind == kind and m.training_log is not None])
     ]
     return [
         _panel(quantity, kind, trained, _range(quantity, [m for _, models in branches for m in models]))
@@ -55,7 +55,7 @@ def training_figures(results: RunResults) -> list[Markup]:
 
 def longest_training_steps(results: RunResults) -> int:
     """The highest step that any training log reaches; 0 without training."""
-    logs = [model.training_log for model in results.models if model.training_log is not None]
+    logs = [model.training_log for model in results.all_models if model.training_log is not None]
     return max((int(log["step"].to_numpy().max()) for log in logs if log.num_rows), default=0)
 
 

@@ -1,7 +1,8 @@
 """Direct Preference Optimization of one LoRA adapter on preference pairs (sections 3.2 and 4.2).
 
-The reference is the base model without any adapter, in every iteration. The loss is TRL's own; its trainer computes the
-prefix of a pair once a pass (`prefix_shared`), or as it comes for a model that does not allow that.
+The reference is the base model without any adapter, in every iteration; its log-probabilities were computed before
+(`reference`). The loss is TRL's own; its trainer computes the prefix of a pair once (`prefix_shared`), or as it comes
+for a model that does not allow that.
 """
 
 import logging
@@ -11,10 +12,13 @@ from typing import Any, Unpack
 
 import pyarrow as pa
 from PIL.Image import Image
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
 
-from pipeline_lib.train.pairs import lazy_rows, usable_pairs
-from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer, why_not_shared
+from pipeline_lib.train.pairs import lazy_rows, render_answer, usable_pairs
+from pipeline_lib.train.prefix_rows import PAIR
+from pipeline_lib.train.prefix_shared import why_not_shared
+from pipeline_lib.train.reference import with_reference
+from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer, StoredReferenceDPOTrainer
 from pipeline_lib.train.trainer import Job, train_adapter
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.load import Vlm
@@ -23,23 +27,30 @@ log = logging.getLogger("whyscore.train")
 
 
 def train_dpo(
-    vlm: Vlm, chat: Chat, pairs: pa.Table, open_image: Callable[[str, str], Image], **job: Unpack[Job]
+    vlm: Vlm,
+    chat: Chat,
+    pairs: pa.Table,
+    open_image: Callable[[str, str], Image],
+    reference: pa.Table,
+    **job: Unpack[Job],
 ) -> pa.Table:
     """Train one adapter on `schemas.PREFERENCE_PAIRS` and return its log in `schemas.TRAINING_LOG`, a row a step.
 
-    `vlm` is the bare base. See `train_adapter` for what is written, resumed and raised, and `usable_pairs` for the rows
-    that are left out (an empty explanation) or refused (too long).
+    `vlm` is the bare base, `reference` the `schemas.REFERENCE_LOGPS` of all answers. See `train_adapter` for what is
+    written, resumed and raised, `usable_pairs` for the rows that are left out (an empty explanation) or refused (too
+    long), `with_reference` for those without a reference.
     """
     config = job["config"]
     reason = why_not_shared(vlm.model, config.max_length)
     if reason is not None:
         log.warning("%s: trained by TRL's own trainer, two to four times slower: %s", job["what"], reason)
 
-    def texts(pair: dict[str, Any]) -> dict[str, str]:
-        return {side: chat.answer(pair[side], finished=pair[f"{side}_finished"]) for side in ("chosen", "rejected")}
+    def fields(pair: dict[str, Any]) -> dict[str, Any]:
+        return {side: render_answer(chat, pair, side) for side in PAIR} | {name: pair[name] for name in REFERENCE}
 
+    usable = usable_pairs(pairs, config.max_length)
     history = train_adapter(
-        PrefixSharedDPOTrainer if reason is None else DPOTrainer,
+        FastDPOTrainer if reason is None else StoredReferenceDPOTrainer,
         partial(
             DPOConfig,
             beta=config.beta,
@@ -47,7 +58,7 @@ def train_dpo(
             loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
         ),
         vlm,
-        lazy_rows(usable_pairs(pairs, config.max_length), open_image, texts),
+        lazy_rows(with_reference(usable, reference, chat), open_image, fields),
         job,
         accuracy="rewards/accuracies",
     )

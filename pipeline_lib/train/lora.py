@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -49,17 +50,19 @@ def check_lora(model: PeftModel, expected: list[str]) -> None:
         raise ModelError(f"weights outside LoRA would be trained: {trained[:3]}")
 
 
-def save_adapter(model: PeftModel, folder: Path, adapter: str, base_name: str) -> None:
+def save_adapter(
+    model: PeftModel, folder: Path, adapter: str, base_name: str, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json`, the same bytes for the same adapter anywhere.
 
     The configuration names the base as the recipe does, not by the directory it was loaded from, and lists the target
-    modules sorted.
+    modules sorted. `weights` are those of the adapter, when the model does not hold them itself.
     """
     config = model.peft_config[adapter]
     config.base_model_name_or_path = base_name
     config.target_modules = sorted(config.target_modules)
     config.inference_mode = True
-    model.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
+    model.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False, state_dict=weights)
     if adapter != "default":  # PEFT puts any other adapter into a folder of its own
         for path in (folder / adapter).iterdir():
             path.rename(folder / path.name)

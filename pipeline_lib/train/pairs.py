@@ -9,6 +9,7 @@ from datasets import Dataset
 from PIL.Image import Image
 
 from pipeline_lib.errors import DataError
+from pipeline_lib.vlm.chat import Chat
 
 log = logging.getLogger("whyscore.train")
 
@@ -46,19 +47,24 @@ def _is_empty(answer: str) -> bool:
     return not answer.partition("#Explain:")[2].strip()
 
 
+def render_answer(chat: Chat, pair: dict[str, Any], answer: str) -> str:
+    """`chosen`, `rejected` or `swapped` of a pair as the assistant's turn; swapping a score ends no text."""
+    finished = pair["chosen_finished" if answer == "chosen" else "rejected_finished"]
+    return chat.answer(pair[answer], finished=finished)
+
+
 def lazy_rows(
-    pairs: pa.Table, open_image: Callable[[str, str], Image], texts: Callable[[dict[str, Any]], dict[str, str]]
+    pairs: pa.Table, open_image: Callable[[str, str], Image], fields: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> Dataset:
-    """Rows with `image`, `prompt` and what `texts(pair)` makes of a pair; photographs are opened when a row is read."""
+    """Rows with `image`, `prompt` and the `fields(pair)` of a pair; photographs are opened when a row is read."""
 
     def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pairs = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        made = [texts(pair) for pair in pairs]
+        made = [fields(pair) for pair in pairs]
         return {
             "image": [open_image(pair["image"], pair["image_sha256"]) for pair in pairs],
             "prompt": batch["prompt"],
             **{name: [row[name] for row in made] for name in made[0]},
         }
 
-    columns = ["image", "image_sha256", "prompt", "chosen", "rejected", "chosen_finished", "rejected_finished"]
-    return Dataset(pairs.select(columns).combine_chunks()).with_transform(rows)
+    return Dataset(pairs.combine_chunks()).with_transform(rows)

@@ -1,7 +1,7 @@
-"""Preference pairs as rows that hold their prefix once: `[prefix | chosen | rejected | padding]`.
+"""Preference pairs as rows that hold their prefix once: `[prefix | chosen | rejected | .. | padding]`.
 
 The prefix is the prompt with its image, hundreds to thousands of tokens; the answers are short. A row gives each answer
-what it has in a row of its own: its positions follow the prefix, and the other answer is hidden from it.
+what it has in a row of its own: its positions follow the prefix, and the other answers are hidden from it.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,21 @@ from torch import Tensor
 
 from pipeline_lib.vlm.chat import tokens
 
-PREFIX, CHOSEN, REJECTED, PADDING = range(4)
-"""Parts of a row, in this order."""
+PREFIX, PADDING = 0, -1
+"""Parts of a row; the answers between them are parts 1, 2, .. in their order."""
+
+PAIR = ("chosen", "rejected")
 
 
-def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """A batch of B pairs (`image`, and as rendered strings `prompt`, `chosen`, `rejected`), each image processed once.
+def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]], answers: Sequence[str] = PAIR) -> dict[str, Tensor]:
+    """A batch of B pairs (`image`, and as rendered strings `prompt` and its K answers), each image processed once.
 
     - `row_ids`, `row_parts`: (B, L) token ids, and which part of the row each token is of; `attention_mask` likewise
-    - `input_ids`, `completion_mask`: (2B, 1 + A) the answers alone, all chosen before all rejected as TRL has them,
+    - `input_ids`, `completion_mask`: (KB, 1 + A) the answers alone, all chosen before all rejected as TRL has them,
       behind one column that stands for the end of the prefix
     - whatever else the processor makes of the images
 
-    Strings are tokenised apart and without special tokens, as TRL does it.
+    Strings are tokenised apart and without special tokens, as TRL does it; an empty one is an answer without tokens.
     """
     prompts = processor(
         images=[[pair["image"]] for pair in pairs],
@@ -38,29 +40,25 @@ def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]]) -> dict[str, 
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids, mask = prompts.pop("input_ids"), prompts.pop("attention_mask").bool()
     prefixes = [row[real] for row, real in zip(ids, mask, strict=True)]
-    chosen, rejected = (
-        [torch.tensor(tokens(tokenizer, pair[side]), dtype=ids.dtype) for pair in pairs]
-        for side in ("chosen", "rejected")
+    texts = [[torch.tensor(tokens(tokenizer, pair[answer]), dtype=ids.dtype) for pair in pairs] for answer in answers]
+    rows = list(zip(prefixes, *texts, strict=True))
+    row_parts = _pad(
+        [torch.cat([torch.full_like(part, kind) for kind, part in enumerate(row)]) for row in rows], PADDING
     )
-    parts = [
-        torch.cat([torch.full_like(part, kind) for kind, part in enumerate(row)])
-        for row in zip(prefixes, chosen, rejected, strict=True)
-    ]
-    row_parts = _pad(parts, PADDING)
-    answers = [torch.cat([ids.new_tensor([pad]), answer]) for answer in chosen + rejected]
+    alone = [torch.cat([ids.new_tensor([pad]), text]) for side in texts for text in side]
     batch = {
-        "row_ids": _pad([torch.cat(row) for row in zip(prefixes, chosen, rejected, strict=True)], pad),
+        "row_ids": _pad([torch.cat(row) for row in rows], pad),
         "row_parts": row_parts,
         "attention_mask": (row_parts != PADDING).long(),
-        "input_ids": _pad(answers, pad),
-        "completion_mask": _pad([torch.ones_like(answer) for answer in answers], 0),
+        "input_ids": _pad(alone, pad),
+        "completion_mask": _pad([torch.ones_like(text) for text in alone], 0),
     }
     batch["completion_mask"][:, 0] = 0
     if "mm_token_type_ids" in prompts:  # which tokens are of an image; those of the answers are not
         kinds = prompts.pop("mm_token_type_ids")
-        rows = [row[real] for row, real in zip(kinds, mask, strict=True)]
+        of_prefix = [row[real] for row, real in zip(kinds, mask, strict=True)]
         batch["mm_token_type_ids"] = torch.nn.functional.pad(
-            _pad(rows, 0), (0, row_parts.shape[1] - max(len(row) for row in rows))
+            _pad(of_prefix, 0), (0, row_parts.shape[1] - max(len(row) for row in of_prefix))
         )
     return batch | dict(prompts)
 
@@ -68,34 +66,35 @@ def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]]) -> dict[str, 
 def visible(row_parts: Tensor) -> Tensor:
     """(B, 1, L, L) booleans, true where the token of a line may look at the token of a column.
 
-    It sees what is before it, except chosen from rejected. Padding is at the end and so needs no hiding; what it sees
-    itself does not matter, but it has to see something.
+    It sees the prefix and its own part, as far as they are before it. Padding is at the end and so needs no hiding;
+    what it sees itself does not matter, but it has to see something.
     """
     length = row_parts.shape[1]
     before = torch.ones(length, length, dtype=torch.bool, device=row_parts.device).tril()
-    other = (row_parts == REJECTED)[:, :, None] & (row_parts == CHOSEN)[:, None, :]
-    return (before & ~other)[:, None]
+    own = row_parts[:, :, None] == row_parts[:, None, :]
+    return (before & (own | (row_parts == PREFIX)[:, None, :]))[:, None]
 
 
 def restart(positions: Tensor, row_parts: Tensor) -> Tensor:
-    """Positions (.., B, L) of a row read as one text -> those with rejected directly behind the prefix.
+    """Positions (.., B, L) of a row read as one text -> those with each answer directly behind the prefix.
 
     In families with positions in three dimensions too, a token of text is one further than the one before in each.
     """
-    chosen = (row_parts == CHOSEN).sum(1, keepdim=True)
-    return positions - chosen * (row_parts == REJECTED)
+    between = torch.zeros_like(row_parts)  # tokens of other answers that stand between a token and the prefix
+    for answer in range(1, int(row_parts.max())):
+        between += (row_parts == answer).sum(1, keepdim=True) * (row_parts > answer)
+    return positions - between
 
 
-def predictors(row_parts: Tensor, length: int) -> Tensor:
-    """(2B, length) where in its row the token before each token of an answer stands; all chosen before all rejected.
+def predictors(row_parts: Tensor, answers: int, length: int) -> Tensor:
+    """(KB, length) where in its row the token before each token of an answer stands; all chosen before all rejected.
 
-    The last token of the prefix predicts the first token of both answers. Behind the end of an answer the values have
-    no meaning, but stay inside the row.
+    The last token of the prefix predicts the first token of all K `answers`. Behind the end of an answer the values
+    have no meaning, but stay inside the row.
     """
-    prefix = (row_parts == PREFIX).sum(1)
-    start = torch.cat([prefix, prefix + (row_parts == CHOSEN).sum(1)])
-    at = start[:, None] + torch.arange(length, device=row_parts.device) - 1
-    at[:, 0] = prefix.repeat(2) - 1
+    lengths = torch.stack([(row_parts == part).sum(1) for part in range(answers)])  # of all parts but the last
+    at = lengths.cumsum(0).flatten()[:, None] + torch.arange(length, device=row_parts.device) - 1
+    at[:, 0] = lengths[0].repeat(answers) - 1
     return at.clamp(max=row_parts.shape[1] - 1)
 
 

@@ -2,13 +2,14 @@
 
 TRL's trainer encodes the image of a pair four times a step and computes its prefix four times, for chosen and rejected
 under policy and reference. Here a pair is one row (`prefix_rows`), its image is encoded once, and only the states that
-predict an answer's tokens go on to the language model's head. Loss and log are TRL's own code.
+predict an answer's tokens go on to the language model's head. Loss and log are TRL's own code. What is left of the
+reference is not computed in a step at all (`stored_reference`).
 """
 
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,12 +21,15 @@ from pipeline_lib.train import prefix_rows
 SHARED = frozenset({"internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl"})
 """The `model_type`s for which tests/parity shows that sharing the prefix changes rounding alone."""
 
+FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
+"""What of a batch TRL's loss is to see; the rest is for the rows."""
+
 
 class PrefixSharedDPOTrainer(DPOTrainer):
     """TRL's trainer of LoRA adapters on vision data, with the prefix of a pair computed once a pass.
 
     Takes rows with `image`, `prompt`, `chosen` and `rejected` (strings) and a `peft_config`; the reference is the base
-    without adapter. Does not evaluate.
+    without adapter, computed in each step. Does not evaluate.
     """
 
     def __init__(self, **options: Any):
@@ -34,7 +38,7 @@ class PrefixSharedDPOTrainer(DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         # Both passes that TRL makes, with and without adapter, then run on the rows and return states of the answers.
-        answers = {name: inputs[name] for name in ("input_ids", "completion_mask", "attention_mask")}
+        answers = {name: inputs[name] for name in FOR_TRL if name in inputs}
         with sharing_prefix(self.accelerator.unwrap_model(self.model).get_base_model().model, inputs):
             return super()._compute_loss(model, answers, return_outputs)
 
@@ -43,19 +47,21 @@ class PrefixSharedDPOTrainer(DPOTrainer):
 def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
     """Within it, each call of a VLM without its head runs on the rows of `batch`, whatever the call is given.
 
-    Such a call returns states of shape (2B, 1 + A, hidden) for a batch of `prefix_rows.collate_pairs`: the one in
-    column i predicts token i of an answer, the last column has no meaning. The images are encoded on entering.
+    Such a call returns states of shape (KB, 1 + A, hidden) for a batch of `prefix_rows.collate_pairs`: the one in
+    column i predicts token i of an answer, the last column has no meaning. The images are encoded in the first call:
+    weights that are shared among GPUs are whole within a call alone.
     """
-    rows = _model_inputs(inner, batch)
-    predictors = prefix_rows.predictors(batch["row_parts"], batch["input_ids"].shape[1])
-    pair = torch.arange(len(batch["row_parts"]), device=predictors.device).repeat(2)[:, None]
+    rows = cache(lambda: _model_inputs(inner, batch))
+    pairs, (rows_of_answers, length) = len(batch["row_parts"]), batch["input_ids"].shape
+    predictors = prefix_rows.predictors(batch["row_parts"], rows_of_answers // pairs, length)
+    pair = torch.arange(pairs, device=predictors.device).repeat(rows_of_answers // pairs)[:, None]
 
     def states(_module: Any, _arguments: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state[pair, predictors]
         return output
 
     hooks = [
-        inner.register_forward_pre_hook(lambda *_: ((), rows), with_kwargs=True),
+        inner.register_forward_pre_hook(lambda *_: ((), rows()), with_kwargs=True),
         inner.register_forward_hook(states),
     ]
     try:

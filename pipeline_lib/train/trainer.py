@@ -2,29 +2,42 @@
 
 import logging
 import math
-import signal
+import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from datasets import Dataset
 from peft import load_peft_weights, set_peft_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import FSDP_MODEL_NAME
 
-from pipeline_lib.errors import Interrupted, ModelError
+from pipeline_lib.errors import Interrupted, ModelError, StoreError
 from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import Training
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
+from pipeline_lib.train.deal import sharing_steps
 from pipeline_lib.train.lora import check_lora, language_linears, lora_config, save_adapter
+from pipeline_lib.train.stop import on_sigterm
+from pipeline_lib.train.workers import loader_arguments, opening_ahead
 from pipeline_lib.vlm.load import Vlm
 
 log = logging.getLogger("whyscore.train")
+
+
+class Processes(NamedTuple):
+    """This process as one of several that train one adapter together; the first writes all that is written."""
+
+    size: int
+    rank: int
+    fsdp: bool  # weights are shared among them instead of held by each
+    folder: Path  # one that all of them see, for checkpoints on their way to the store
+    asked_to_stop: Callable[[], bool]  # true in one of them is enough
 
 
 class Job(TypedDict):
@@ -41,6 +54,8 @@ class Job(TypedDict):
     base_name: str  # of the base, as the recipe gives it
     what: str  # this training's name in progress lines and errors
     save_to: Path  # folder that the adapter is written to
+    processes: NotRequired[Processes]  # not there: this one alone
+    decode_workers: NotRequired[int]  # further processes that make batches of photographs; not there: none
 
 
 def train_adapter(
@@ -59,48 +74,69 @@ def train_adapter(
     was killed and is resumed ends with the weights of an uninterrupted one. Raises `Interrupted` when the process was
     asked to stop (a checkpoint is in the store then), `ModelError` when the adapter to start from does not fit.
     """
-    config, what = job["config"], job["what"]
+    config, what, processes = job["config"], job["what"], job.get("processes")
     linears = language_linears(vlm.model)
     set_seed(job["seed"])  # a fresh adapter is drawn when the trainer is built
-    with tempfile.TemporaryDirectory(prefix="whyscore-training-") as scratch:
-        progress = _ProgressCallback(what, accuracy)
+    steps = _steps(config, len(rows))
+    if processes and processes.fsdp:  # the language model is divided layer by layer
+        os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(vlm.model.get_decoder().layers[0]).__name__
+    with _scratch(processes) as scratch:
+        progress = _ProgressCallback(what, accuracy, processes.asked_to_stop if processes else None)
+        if processes:
+            trainer_class = sharing_steps(trainer_class, steps.micro_batches)
+        if job.get("decode_workers"):
+            trainer_class = opening_ahead(trainer_class)
         trainer = trainer_class(
             model=vlm.model,
-            args=arguments(output_dir=scratch, **_shared_arguments(vlm, len(rows), job)),
+            args=arguments(output_dir=scratch, **_shared_arguments(vlm, steps, job)),
             train_dataset=rows,
             processing_class=vlm.processor,
             peft_config=lora_config(vlm.model, config.lora_rank),
-            callbacks=[MirrorCheckpoints(job["store"], job["address"]), progress],
+            callbacks=[_Mirror(job["store"], job["address"]), progress],
         )
         trainer.remove_callback(PrinterCallback)  # prints records as dicts; ours are progress lines and a table
         check_lora(trainer.model, linears)
         _detach_vision(trainer.model)
         if job["start"] is not None:
             _load_start(trainer.model, job["start"])
-        resume = restore_newest(job["store"], job["address"], Path(scratch))
+        resume = _restore(job, Path(scratch))
         if resume is not None:
             log.info("%s: going on from %s", what, resume.name.replace("checkpoint-", "step "))
-        with _stop_on_sigterm(progress):
+        with nullcontext() if processes else on_sigterm(progress.stop):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         if progress.stopped and trainer.state.global_step < trainer.state.max_steps:
             at = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
             raise Interrupted(f"{what} was asked to stop and did at {at}; run the recipe again to go on from there")
-        save_adapter(trainer.model, job["save_to"], "default", job["base_name"])
+        adapter = _adapter(trainer.model)
+        if trainer.is_world_process_zero():
+            save_adapter(trainer.model, job["save_to"], "default", job["base_name"], adapter)
         return [record for record in trainer.state.log_history if "loss" in record]
 
 
-def _shared_arguments(vlm: Vlm, rows: int, job: Job) -> dict[str, Any]:
-    config = job["config"]
+class _Steps(NamedTuple):
+    """An optimiser step as so many micro-batches of so many pairs; both are the same for any number of processes."""
+
+    micro_batches: int
+    pairs: int
+
+
+def _steps(config: Training, rows: int) -> _Steps:
     batch_size = min(config.batch_size, rows)
     micro = math.gcd(batch_size, config.micro_batch_size)
+    return _Steps(batch_size // micro, micro)
+
+
+def _shared_arguments(vlm: Vlm, steps: _Steps, job: Job) -> dict[str, Any]:
+    config, processes = job["config"], job.get("processes")
+    passes = math.ceil(steps.micro_batches / (processes.size if processes else 1))
     return {
         "learning_rate": job["learning_rate"],
         "lr_scheduler_type": config.schedule,
         "optim": "adamw_torch",  # with no weight decay this is Adam (A.1)
         "weight_decay": 0.0,
         "max_grad_norm": config.max_grad_norm,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": batch_size // micro,
+        "per_device_train_batch_size": steps.pairs,
+        "gradient_accumulation_steps": passes,
         "num_train_epochs": config.epochs,
         "max_length": None,  # nothing is cut: TRL would cut answers off in silence and train on nothing
         "gradient_checkpointing": job["gradient_checkpointing"],
@@ -116,8 +152,60 @@ def _shared_arguments(vlm: Vlm, rows: int, job: Job) -> dict[str, Any]:
         "disable_tqdm": True,
         "remove_unused_columns": False,  # the images are opened from columns the model does not know
         "dataloader_pin_memory": vlm.device.type == "cuda",
+        **loader_arguments(job.get("decode_workers", 0), passes),
+        "ddp_find_unused_parameters": False,  # every pass uses the whole adapter
         "seed": job["seed"],
     }
+
+
+@contextmanager
+def _scratch(processes: Processes | None) -> Iterator[str]:
+    if processes:
+        yield str(processes.folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="whyscore-training-") as folder:
+        yield folder
+
+
+def _restore(job: Job, scratch: Path) -> Path | None:
+    """The newest checkpoint of the store, for all processes; `StoreError` when it cannot be gone on from.
+
+    The number of processes may have changed: order and position in it follow from the seed and the step alone, and
+    nothing in a step is drawn. But weights that are shared among GPUs have checkpoints of another kind.
+    """
+    processes = job.get("processes")
+    if processes is None or processes.rank == 0:
+        restore_newest(job["store"], job["address"], scratch)
+    if processes is not None:
+        torch.distributed.barrier()
+    found = next(scratch.glob("checkpoint-*"), None)
+    if found is None:
+        return None
+    shared, wanted = (found / f"{FSDP_MODEL_NAME}.bin").exists(), bool(processes and processes.fsdp)
+    if shared != wanted:
+        raise StoreError(
+            f"{job['what']}: its newest checkpoint was written with runtime.fsdp {str(shared).lower()}; set that to go"
+            f" on, or remove {job['address']}/checkpoints from {job['store'].root} to begin again"
+        )
+    return found
+
+
+def _adapter(model: Any) -> dict[str, torch.Tensor] | None:
+    """The adapter's weights from all processes, when the model is shared among them."""
+    is_shared = isinstance(model, FSDPModule)
+    if not is_shared:
+        return None
+    return {name: weight.full_tensor() for name, weight in model.named_parameters() if "lora_" in name}
+
+
+class _Mirror(MirrorCheckpoints):
+    """Mirrors when all processes have written their part of a checkpoint, once."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if args.process_index == 0:
+            super().on_save(args, state, control, **more)
 
 
 def _detach_vision(model: Any) -> None:
@@ -141,10 +229,14 @@ def _load_start(model: Any, folder: Path) -> None:
 class _ProgressCallback(TrainerCallback):
     """Progress lines with the loss, and a clean stop at the end of a step."""
 
-    def __init__(self, what: str, accuracy: str):
+    def __init__(self, what: str, accuracy: str, asked: Callable[[], bool] | None):
         self.what = what
         self.accuracy = accuracy
+        self.asked = asked  # of this one of several processes
         self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.progress = Progress(self.what, state.max_steps, "steps")
@@ -157,23 +249,9 @@ class _ProgressCallback(TrainerCallback):
             self.progress.advance(state.global_step - self.progress.done, note)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.asked is not None:
+            asked = torch.tensor(self.asked(), dtype=torch.int32, device=args.device)
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)  # all stop at the same step
+            self.stopped = bool(asked)
         if self.stopped:
             control.should_save = control.should_training_stop = True
-
-
-@contextmanager
-def _stop_on_sigterm(progress: _ProgressCallback) -> Iterator[None]:
-    """Turn SIGTERM into a stop with a checkpoint at the end of the running step."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        log.warning("asked to stop: finishing the running step, then writing a checkpoint")
-        progress.stopped = True
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -35,7 +35,7 @@ def ask_in_batches(
     since those are cut into as many tiles or patches and need no padding. Where a GPU has no room for a batch it is
     halved, for this model from then on. Neither changes an answer but by rounding.
     """
-    left = sorted(range(len(records)), key=lambda at: _proportions(records[at]))
+    left = sorted(range(len(records)), key=lambda at: proportions(records[at]))
     answers: dict[int, Answer] = {}
     opened: dict[int, Future[Image]] = {}
     pool = ThreadPoolExecutor(THREADS)
@@ -70,6 +70,7 @@ def ask_in_batches(
     return [answers[at] for at in range(len(records))]
 
 
-def _proportions(record: Record) -> tuple[float, bool]:
+def proportions(record: Record) -> tuple[float, bool]:
+    """Longer side over shorter, and which it is: what decides into how many tiles or patches an image is cut."""
     width, height = record["width_px"], record["height_px"]
     return max(width, height) / min(width, height), width < height

@@ -85,7 +85,7 @@ def model_inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
 def greedy_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logits: bool = False) -> GenerationConfig:
     """Greedy decoding up to one of the model's end tokens; with `output_logits`, logits and cache come back as well."""
     tokenizer = vlm.processor.tokenizer
-    ends = _end_ids(vlm.model, tokenizer, chat)
+    ends = end_ids(vlm.model.generation_config, tokenizer, chat)
     # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
     return GenerationConfig(
         do_sample=False,
@@ -97,7 +97,7 @@ def greedy_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logits: b
         max_new_tokens=max_new_tokens,
         eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
-        suppress_tokens=_image_ids(vlm),
+        suppress_tokens=image_ids(vlm.processor),
         use_cache=True,
         output_logits=output_logits,
         return_dict_in_generate=output_logits,
@@ -118,14 +118,15 @@ def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
     return text[len(tokenizer.decode(before, **plain)) :]
 
 
-def _end_ids(model: Any, tokenizer: Any, chat: Chat) -> list[int]:
-    configured = model.generation_config.eos_token_id
+def end_ids(own: GenerationConfig, tokenizer: Any, chat: Chat) -> list[int]:
+    """The tokens that end an answer: the model's own, the tokenizer's, and that of the chat template's turn."""
+    configured = own.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     ids = [*ids, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(chat.end)]
     return sorted({i for i in ids if i is not None})
 
 
-def _image_ids(vlm: Vlm) -> list[int] | None:
-    # A generated placeholder would be read as an image when the text comes back as training data.
-    token = getattr(vlm.processor, "image_token_id", None)
+def image_ids(processor: Any) -> list[int] | None:
+    """What is never generated: a placeholder would be read as an image when the text comes back as training data."""
+    token = getattr(processor, "image_token_id", None)
     return None if token is None else [token]

@@ -17,10 +17,11 @@ from pipeline_lib.recipe import Evaluation, Merge, Training
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.key import ArtifactRef
 from pipeline_lib.train.dpo import train_dpo
+from pipeline_lib.train.pairs import usable_pairs
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base, load_vlm
 from tests.families.conftest import Loaded
-from tests.tiny import PROMPT, image_table, model_ref, picture
+from tests.tiny import PROMPT, image_table, model_ref, picture, reference_of
 from tests.tiny_families import LAYERS
 
 CPU = torch.device("cpu")
@@ -57,6 +58,11 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
     )
     assert set(score_pairs["prompt"].to_pylist()) == {loaded.family.prompt}
 
+    swapped = schemas.conform(swap_scores(score_pairs.slice(1)), schemas.PREFERENCE_PAIRS)
+    reference = reference_of(load_base(ref, CPU), loaded.chat, score_pairs, open_image, swapped)
+    answers = [2 * usable_pairs(score_pairs, 400).num_rows, usable_pairs(swapped, 400).num_rows]
+    assert reference.num_rows == sum(answers) and reference["answer"].to_pylist().count("swapped") == answers[1]
+
     def train(name: str, pairs: pa.Table) -> Path:
         vlm = load_base(ref, CPU)
         before = {key: weight.clone() for key, weight in vlm.model.state_dict().items()}
@@ -65,6 +71,7 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
             render_chat(vlm.processor, PROMPT),
             pairs,
             open_image,
+            reference,
             config=CONFIG,
             learning_rate=CONFIG.learning_rate,
             start=None,
@@ -84,7 +91,7 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
         return tmp_path / name
 
     score = train("score", score_pairs)
-    consistency = train("consistency", schemas.conform(swap_scores(score_pairs), schemas.PREFERENCE_PAIRS))
+    consistency = train("consistency", swapped)
     found = [adapter(score), adapter(consistency)]
     assert len(found[0]) == 2 * 7 * LAYERS and all(".language_model.layers." in name for name in found[0])
     assert all(float(weight.abs().sum()) > 0 for name, weight in found[0].items() if "lora_B" in name)

@@ -14,8 +14,11 @@ from tests.small_run import write_small_recipe
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A real Prefect server with a database of its own."""
+    from tasks.artifacts import flush
+
     with prefect_test_harness(server_startup_timeout=120):
         yield
+        flush()  # a card that is sent when the server is gone keeps the process for a minute
 
 
 class Watched:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipeline_lib.recipe import load_recipe
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.store.gc import garbage
 from tests.flows.experiment import tables, text_of, watch
 
 CELL, OTHER = "lr 0.002 · beta 0.5 · rank 16", "lr 0.002 · beta 0.5 · rank 4"
@@ -27,7 +28,8 @@ def test_a_grid_is_searched_without_opening_the_test_split(again, finished, tmp_
     store = ArtifactStore(recipe.runtime.store)
     earlier = store.children("steps/evaluate")
     watched = watch(grid_search, recipe)
-    assert f"{CELL} train_score" in watched.cached  # the recipe's own cell is the run's first iteration
+    # The recipe's own cell is the run's first iteration, and all cells have its reference.
+    assert {"ite-1 compute_reference", f"{CELL} train_score"} <= set(watched.cached)
     assert watched.computed == [
         f"{CELL} evaluate", f"{OTHER} train_score", f"{OTHER} evaluate", "grid search compare",
     ]  # fmt: skip
@@ -35,6 +37,10 @@ def test_a_grid_is_searched_without_opening_the_test_split(again, finished, tmp_
         found = tables(store, "evaluate", name, earlier)
         assert len(found) == 2
         assert {split for table in found.values() for split in table["split"].to_pylist()} == {"val"}
+
+    store.files.remove(store.path("runs/small/grid_search/comparison.json"))  # as if killed before the end
+    gone = [removal.path for removal in garbage(store, 0) if removal.kind == "artifacts of no run"]
+    assert [path.split("/")[1] for path in gone] == ["compare"]  # finished cells stay
 
     text = text_of(recipe, "grid_search")
     assert "chosen" in text and "training: {learning_rate: 0.002, beta: 0.5, lora_rank: " in text

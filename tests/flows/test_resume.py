@@ -14,6 +14,7 @@ STAGES = [
     "base check_model",
     "discretize",
     "ite-1 generate",
+    "ite-1 compute_reference",
     "fit_judge",
     "zero-shot evaluate",
     "zero-shot judge",
@@ -23,11 +24,12 @@ STAGES = [
     "ite-1 score judge",
     "ite-1 score probe_faithfulness",
     "ite-2 generate",
+    "ite-2 swap",
+    "ite-2 compute_reference",
     "ite-2 train_score",
     "ite-2 score evaluate",
     "ite-2 score judge",
     "ite-2 score probe_faithfulness",
-    "ite-2 swap",
     "ite-2 train_consistency",
     "ite-2 consistency evaluate",
     "ite-2 consistency judge",
@@ -117,3 +119,15 @@ def test_a_new_prefect_database_and_lost_prefect_results_change_nothing(again, r
     shutil.rmtree(Path(again.runtime.store) / "prefect")
     with prefect_test_harness(server_startup_timeout=120):
         assert run_flow(again).computed == []
+
+
+def test_branches_may_be_left_untested(again, run_flow, finished):
+    fields = {"runtime.store": again.runtime.store, "evaluation.branches": "val"}
+    watched = run_flow(load_recipe(finished[0] / "small.yaml", fields))
+    branches = [f"ite-2 {kind} {stage}" for kind in ("score", "consistency") for stage in ("evaluate", "judge")]
+    assert watched.computed == [*branches, "keep_anchors", "report"]
+    store = ArtifactStore(again.runtime.store)
+    pointer = store.read_pointer("runs/small/iteration-02/consistency/predictions.json")
+    assert set(store.read_table(pointer["address"], "predictions")["split"].to_pylist()) == {"val"}
+    results = Path(store.path("runs/small/report/results.txt")).read_text()
+    assert "On validation" in results and results.count("ite-2 score") == 1

@@ -8,7 +8,7 @@ from peft import get_peft_model
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from pipeline_lib.train.lora import lora_config
-from pipeline_lib.train.prefix_rows import collate_pairs
+from pipeline_lib.train.prefix_rows import PAIR, collate_pairs
 from pipeline_lib.vlm.chat import Chat, render_chat
 from tests.tiny import PROMPT, picture
 from tests.tiny_families import FAMILIES, Family
@@ -62,14 +62,18 @@ def pairs(chat: Chat, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def data(chat: Chat, count: int) -> Dataset:
-    rows = pairs(chat, count)
-    table = Dataset.from_dict({"at": list(range(count))})
-    return table.with_transform(
-        lambda batch: {
-            name: [rows[at][name] for at in batch["at"]] for name in ("image", "prompt", "chosen", "rejected")
-        }
-    )
+def triples(chat: Chat, count: int) -> list[dict[str, Any]]:
+    """Pairs with a third answer, of a length of its own; every third pair has none."""
+    texts = [f"#Score: {at % 10}\n\n#Explain: {BAD[(at + 1) % 3]}" for at in range(count)]
+    return [
+        row | {"swapped": chat.answer(text) if at % 3 else ""}
+        for at, (row, text) in enumerate(zip(pairs(chat, count), texts, strict=True))
+    ]
+
+
+def data(rows: list[dict[str, Any]]) -> Dataset:
+    table = Dataset.from_dict({"at": list(range(len(rows)))})
+    return table.with_transform(lambda batch: {name: [rows[at][name] for at in batch["at"]] for name in rows[0]})
 
 
 def plain_batch(tiny: Tiny, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,5 +81,5 @@ def plain_batch(tiny: Tiny, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(DataCollatorForVisionPreference(tiny.processor)([dict(row) for row in rows]))
 
 
-def shared_batch(tiny: Tiny, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return collate_pairs(tiny.processor, rows)
+def shared_batch(tiny: Tiny, rows: list[dict[str, Any]], answers: tuple[str, ...] = PAIR) -> dict[str, Any]:
+    return collate_pairs(tiny.processor, rows, answers)

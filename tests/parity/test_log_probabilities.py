@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.train import prefix_rows
+from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.prefix_shared import sharing_prefix, why_not_shared
-from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch
+from pipeline_lib.train.reference import ANSWERS
+from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch, triples
 from tests.tiny_families import FAMILIES
 
 NAMES = [family.name for family in FAMILIES]
@@ -20,6 +22,11 @@ def _all_before(row_parts: Tensor) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool).tril().expand(len(row_parts), 1, -1, -1)
 
 
+def _other_order(row_parts: Tensor, answers: int, length: int) -> Tensor:
+    return PREDICTORS(row_parts, answers, length).roll(len(row_parts), 0)
+
+
+PREDICTORS = prefix_rows.predictors
 BREAKS: dict[str, Callable[..., Tensor]] = {
     "visible": _all_before,  # rejected sees chosen, as in any causal text
     "restart": lambda positions, row_parts: positions,  # rejected is read as if it followed chosen
@@ -35,8 +42,8 @@ def plain(tiny: Tiny, rows: list[dict[str, Any]]) -> list[Tensor]:
     return [row[real] for row, real in zip(found, mask, strict=True)]
 
 
-def shared(tiny: Tiny, rows: list[dict[str, Any]]) -> list[Tensor]:
-    batch = shared_batch(tiny, rows)
+def shared(tiny: Tiny, rows: list[dict[str, Any]], answers: tuple[str, ...] = PAIR) -> list[Tensor]:
+    batch = shared_batch(tiny, rows, answers)
     base = tiny.model.get_base_model()
     with sharing_prefix(base.model, batch):
         found = tiny.model(input_ids=batch["input_ids"]).logits[:, :-1].log_softmax(-1)
@@ -70,6 +77,32 @@ def test_log_probabilities_of_every_token(name: str, dtype: torch.dtype, toleran
         assert difference(tiny, rows) < tolerance
         reference = torch.cat(plain(tiny, rows))
     assert (torch.cat(plain(tiny, rows)) - reference).abs().max() > 0.1  # the adapter does something
+
+
+def difference_of_three(tiny: Tiny, rows: list[dict[str, Any]]) -> float:
+    """Of the tokens of all answers in rows of three, from rows of one."""
+    ours = shared(tiny, rows, ANSWERS)
+    there = [row for row in rows if row["swapped"]]
+    third = plain(tiny, [{**row, "rejected": row["swapped"]} for row in there])[len(there) :]
+    assert 0 < len(there) < len(rows)
+    assert [len(row) > 0 for row in ours[2 * len(rows) :]] == [bool(row["swapped"]) for row in rows]
+    theirs = torch.cat(plain(tiny, rows) + third)
+    return float((torch.cat(ours) - theirs).detach().abs().max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_three_answers_in_a_row(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    tiny = adapted(name, dtype)
+    assert difference_of_three(tiny, triples(tiny.chat, 6)) < tolerance
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("broken", [*BREAKS, "predictors"])
+def test_in_a_row_of_three_what_is_wrong_is_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = adapted(name)
+    monkeypatch.setattr(prefix_rows, broken, {**BREAKS, "predictors": _other_order}[broken])
+    assert difference_of_three(tiny, triples(tiny.chat, 6)) > 1e-2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ import yaml
 from deployments.register import job_template
 
 ROOT = Path(__file__).resolve().parents[2]
+PREFECT = ROOT / "deployments" / "prefect.yaml"
 COMPOSE = (ROOT / "docker" / "compose.yaml").read_text()
 
 
@@ -54,3 +55,18 @@ def test_kubernetes_jobs_ask_for_a_gpu_in_the_gpu_pool_alone() -> None:
         named = set(re.findall(r"\{\{ (\w+) \}\}", str(template["job_configuration"])))
         assert named == set(template["variables"]["properties"])
     assert gpus == {"cpu": 0, "gpu": 1}
+
+
+def test_deployed_flows_load_without_an_editable_install() -> None:
+    # Prefect puts the script's folder first where modules are looked for: a `flows.py` there would hide the package.
+    entrypoints = {item["entrypoint"] for item in yaml.safe_load(PREFECT.read_text())["deployments"]}
+    code = (
+        "import sys\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if 'Editable' not in getattr(finder, '__name__', '')]\n"
+        "from prefect.flows import load_flow_from_entrypoint\n"
+        "for entrypoint in sys.argv[1:]: load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *sorted(entrypoints)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -4,19 +4,21 @@ import json
 from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
+import httpx
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.errors import WhyScoreError
+from pipeline_lib.errors import ModelError, WhyScoreError
 from pipeline_lib.recipe import Model, Runtime
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import resolve_model
 from pipeline_lib.vlm.prompt import load_prompt
-from tasks.gpu_pool import compute_here
+from tasks.gpu_pool import _patiently, compute_here
 
 GPU_STAGES = (
-    "generate", "evaluate", "train_score", "train_consistency", "train_sft", "ties_merge", "probe_faithfulness",
+    "generate", "evaluate", "compute_reference", "train_score", "train_consistency", "train_sft", "ties_merge",
+    "probe_faithfulness",
 )  # fmt: skip
 
 
@@ -32,7 +34,7 @@ def example(name: str, hint: Any) -> Any:
     }
     if name in known:
         return known[name]
-    if hint is ArtifactRef:
+    if hint in (ArtifactRef, ArtifactRef | None):
         return ArtifactRef(stage=name, key="2" * 64)
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return hint()
@@ -56,3 +58,28 @@ def test_a_worker_of_another_version_refuses() -> None:
         compute_here("swap", "0" * 64, Runtime(), {**arguments, "seed": 1, "iteration": 2}, "ite-2 swap")
     with pytest.raises(WhyScoreError, match="no such stage"):
         compute_here("os", "0" * 64, Runtime(), {}, "")
+
+
+def test_the_machine_that_computes_must_have_the_memory() -> None:
+    with pytest.raises(ModelError, match="the recipe needs 9999 GB"):
+        compute_here("generate", "0" * 64, Runtime(device="cpu", min_memory_gb=9999), {}, "ite-1 generate")
+
+
+def test_who_waits_outlives_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = httpx.Request("GET", "http://127.0.0.1/api")
+
+    def answer(status: int) -> httpx.HTTPStatusError:
+        return httpx.HTTPStatusError("", request=request, response=httpx.Response(status, request=request))
+
+    coming: list[Exception] = [answer(503), httpx.ConnectError("refused"), answer(500)]
+
+    def ask() -> str:
+        if coming:
+            raise coming.pop(0)
+        return "there"
+
+    monkeypatch.setattr("tasks.gpu_pool.POLL_S", 0)
+    assert _patiently(ask) == "there"
+    coming = [answer(401)]
+    with pytest.raises(httpx.HTTPStatusError):
+        _patiently(ask)

@@ -58,12 +58,48 @@ def test_another_run_of_the_same_recipe_computes_nothing(
     assert ": computing [" not in last
 
 
+def test_its_model_predicts_and_is_compared(
+    stack: Stack, deployed: list[str], recipe_fields: dict[str, Any], tmp_path: Path
+) -> None:
+    from prefect.deployments import run_deployment
+
+    store = ArtifactStore(stack.settings["WHYSCORE_STORE"])
+    assert store.children("runs/through-the-api"), "needs the run before it"
+    common = {"recipe": recipe_fields, "overrides": {"name": "through-the-api", "ablation.rows": ["dpo"]}}
+    photograph = sorted(Path(recipe_fields["data"]["table"]).parent.rglob("*.jpg"))[0]
+    new = {**common, "images": [str(photograph)], "out": str(tmp_path / "new.csv")}
+    predict: Any = run_deployment("predict/predict", parameters=new, timeout=0)
+    ablation: Any = run_deployment("ablation/ablation", parameters=common, timeout=0)
+    for run in (predict, ablation):
+        wait_for(lambda run=run: read_run(run.id).state.is_final(), 600, "the run ends")
+        assert read_run(run.id).state.is_completed(), read_run(run.id).state.message
+    assert photograph.name in (tmp_path / "new.csv").read_text()
+    assert Path(store.path("runs/through-the-api/ablation/comparison.html")).exists()
+
+
 def test_a_wrong_recipe_fails_with_what_is_wrong(stack: Stack, deployed: list[str]) -> None:
     from prefect.deployments import run_deployment
 
+    log = stack.folder / "logs" / "worker-cpu-0.log"
+    before = len(log.read_text())
     run: Any = run_deployment(
         "self_improve/self_improve", parameters={"recipe": "demo", "overrides": {"iterations": 0}}, timeout=0
     )
     wait_for(lambda: read_run(run.id).state.is_final(), 120, "the run ends")
     assert read_run(run.id).state.is_failed()
     assert "iterations" in read_run(run.id).state.message
+    assert "iterations" in log.read_text()[before:]
+    assert "Traceback" not in log.read_text()[before:]
+
+
+def test_memory_is_looked_at_where_the_model_is_computed(
+    stack: Stack, deployed: list[str], recipe_fields: dict[str, Any]
+) -> None:
+    from prefect.deployments import run_deployment
+
+    overrides = {"name": "too-large", "runtime.min_memory_gb": 9999, "seed": 7}
+    parameters = {"recipe": recipe_fields, "overrides": overrides}
+    run: Any = run_deployment("self_improve/self_improve", parameters=parameters, timeout=0)
+    wait_for(lambda: read_run(run.id).state.is_final(), 400, "the run ends")
+    assert "in the GPU pool ended as Failed" in read_run(run.id).state.message
+    assert "the recipe needs 9999 GB" in read_run(run.id).state.message

@@ -1,13 +1,16 @@
 """The stack by itself, and what `whyscore deploy` registers on it."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deployments.stack import running, state_of
+from deployments.settings import create_settings
+from deployments.stack import running, state_of, up
 from tests.platform.conftest import Stack, slow, wait_for
 
 
@@ -21,10 +24,24 @@ def test_it_is_up_and_a_second_up_changes_nothing(stack: Stack) -> None:
     assert stack.settings["PREFECT_PORT"] in again.stdout
 
 
+def test_a_port_that_is_taken_is_named_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        create_settings(tmp_path, PREFECT_PORT=str(other.getsockname()[1]), POSTGRES_PORT="1")
+        with pytest.raises(SystemExit, match=f"port {other.getsockname()[1]} is taken.*set PREFECT_PORT"):
+            up(tmp_path)
+
+
 def test_the_server_refuses_who_does_not_sign_in(stack: Stack) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{stack.api}/flows/count", data=b"{}")
     assert refused.value.code == 401
+
+
+def test_the_ui_that_asks_other_hosts_is_not_where_people_land(stack: Stack) -> None:
+    page = urllib.request.urlopen(
+        urllib.request.Request(stack.api.removesuffix("/api"), headers={"Accept": "text/html"})
+    )
+    assert "/v2" not in page.url
 
 
 @slow
@@ -59,6 +76,14 @@ def test_deploying_twice_registers_everything_once(stack: Stack, deployed: list[
     assert len(automations) == len(set(automations)) == 3
     pools = {item["name"]: item["type"] for item in _all(stack, "work_pools")}
     assert pools == {"cpu": "process", "gpu": "process"}
+
+
+@slow
+def test_the_schedule_makes_runs(stack: Stack, deployed: list[str]) -> None:
+    def scheduled() -> bool:
+        return any(run["auto_scheduled"] for run in _all(stack, "flow_runs"))
+
+    wait_for(scheduled, 120, "the next runs of watch_base_model")
 
 
 @slow

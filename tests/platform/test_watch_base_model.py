@@ -94,7 +94,7 @@ def started(stack: Stack) -> Iterator[Any]:
         flow_id = client.create_flow_from_name("self_improve")
         deployment = client.create_deployment(
             flow_id=flow_id, name="watched", work_pool_name="nobody", path=str(ROOT),
-            entrypoint="deployments/flows.py:self_improve",
+            entrypoint="deployments/deployed.py:self_improve",
         )  # fmt: skip
 
         def runs() -> list[Any]:

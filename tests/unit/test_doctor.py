@@ -55,7 +55,8 @@ def test_nothing_is_said_against_a_good_recipe(recipe: dict[str, Any]) -> None:
     assert [(finding.what, finding.state) for finding in found] == [
         (what, "ok") for what in ("recipe", "store", "table", "images", "prompt", "model", "memory", "judge")
     ]
-    assert "140 images" in found[2].message and "140 readable, 0 left out" in found[3].message
+    messages = ("GB free", "140 images", "140 readable, 0 left out")
+    assert all(message in finding.message for message, finding in zip(messages, found[1:4], strict=True))
 
 
 def test_a_paper_recipe_without_anything_misses_each_thing_once(

@@ -22,6 +22,7 @@ HANDED = {
     "discretize": ("data", "seed"),
     "generate": ("generation", "model", "prompt", "seed"),
     "swap": ("swap", "seed"),
+    "compute_reference": ("training.max_length", "model", "prompt"),
     "train_score": ("training", "model", "prompt", "seed"),
     "train_sft": ("training", "model", "prompt", "seed"),
     "train_consistency": ("training", "consistency", "model", "prompt", "seed"),
@@ -34,8 +35,8 @@ HANDED = {
 }
 TRAIN = {"train_score", "train_consistency"}
 LEARN = {*TRAIN, "train_sft"}
-MODEL = {"check_model", "generate", *LEARN, "ties_merge", "evaluate", "probe_faithfulness"}
-PROMPT = {"check_model", "generate", *LEARN, "evaluate", "probe_faithfulness"}
+MODEL = {"check_model", "generate", "compute_reference", *LEARN, "ties_merge", "evaluate", "probe_faithfulness"}
+PROMPT = {"check_model", "generate", "compute_reference", *LEARN, "evaluate", "probe_faithfulness"}
 SEED = {
     "discretize", "generate", "swap", *LEARN, "ties_merge", "evaluate", "fit_judge", "judge", "judge_openai",
     "probe_faithfulness",
@@ -73,6 +74,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "generation.fraction": (0.5, {"generate"}),
     "generation.redraw": (False, {"generate"}),
     "generation.min_distance": (2, {"generate"}),
+    "generation.engine": ("openai", {"generate"}),
     "swap.fraction": (0.3, {"swap"}),
     "training.learning_rate": (1e-3, LEARN),
     "training.decay_per_iteration": (1.0, LEARN),
@@ -84,7 +86,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "training.epochs": (2, LEARN),
     "training.schedule": ("cosine", LEARN),
     "training.max_grad_norm": (0.5, LEARN),
-    "training.max_length": (512, LEARN),
+    "training.max_length": (512, {"compute_reference", *LEARN}),
     "training.start_from": ("fresh", LEARN),
     "consistency.learning_rate_factor": (0.5, {"train_consistency"}),
     "merge.method": ("linear", {"ties_merge"}),
@@ -95,6 +97,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "evaluation.bootstrap_samples": (200, EVALUATION),
     "evaluation.confidence": (0.9, EVALUATION),
     "evaluation.min_parse_rate": (0.1, EVALUATION),
+    "evaluation.branches": ("val", FLOW),
     "judge.rows": (10, {"judge", "judge_openai"}),
     "judge.anchors": (10, FLOW),
     "judge.round_trip.holdout_fraction": (0.3, {"fit_judge"}),
@@ -120,16 +123,29 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "runtime.openai.usd_per_million_input_tokens": (1.0, set()),
     "runtime.openai.usd_per_million_output_tokens": (1.0, set()),
     "runtime.openai.budget_usd": (1.0, set()),
+    "runtime.generation_server.base_url": ("http://localhost:1/v1", set()),
+    "runtime.generation_server.model": ("elsewhere", set()),
+    "runtime.generation_server.adapters": ("elsewhere", set()),
+    "runtime.generation_server.concurrency": (2, set()),
+    "runtime.generation_server.timeout_s": (2.0, set()),
+    "runtime.generation_server.max_retries": (2, set()),
     "runtime.device": ("cpu", set()),
     "runtime.generation_batch_size": (2, set()),
     "runtime.shard_rows": (2, set()),
     "runtime.gradient_checkpointing": (False, set()),
     "runtime.checkpoint_every": (2, set()),
+    "runtime.training_processes": (4, set()),
+    "runtime.fsdp": (True, set()),
+    "runtime.decode_workers": (2, set()),
+    "runtime.pixel_cache": ("pixels", set()),
+    "runtime.pixel_cache_gb": (2.0, set()),
+    "runtime.dask": ("tcp://elsewhere:8786", set()),
 }
 BASE: dict[str, Any] = {
     "name": "r",
     "data": {"table": "t.csv"},
     "model": {"id": "owner/model", "revision": "a" * 40},
+    "runtime": {"training_processes": 2},  # one alone has nobody to share weights with
 }
 
 
@@ -153,7 +169,7 @@ def keys(recipe: Recipe) -> dict[str, str]:
     from pipeline_lib.vlm.prompt import load_prompt
 
     earlier = ArtifactRef(stage="generate", key="0" * 64)
-    photographs = Photographs.of(recipe.data, ArtifactRef(stage="discretize", key="1" * 64))
+    photographs = Photographs.of(recipe.data, ArtifactRef(stage="discretize", key="1" * 64), recipe.runtime)
     arguments: dict[str, dict[str, Any]] = {}
     for stage, sections in HANDED.items():
         arguments[stage] = {"earlier": earlier, "photographs": photographs, "iteration": 1}

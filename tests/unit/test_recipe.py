@@ -54,6 +54,22 @@ def test_every_wrong_field_is_named_in_one_error() -> None:
         parse_recipe(MINIMAL | {"training": {"batch_size": 10}})
 
 
+@pytest.mark.parametrize(
+    ("training", "runtime", "message"),
+    [
+        ({}, {"training_processes": 3}, "batch_size 128 is 32 micro-batch.es. of 4, which 3 processes"),
+        ({"batch_size": 8, "micro_batch_size": 8}, {"training_processes": 2}, "is 1 micro-batch.es. of 8"),
+        ({}, {"fsdp": True}, "set runtime.training_processes"),
+    ],
+)
+def test_processes_that_cannot_share_a_batch_are_refused(
+    training: dict[str, int], runtime: dict[str, int], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(MINIMAL | {"training": training, "runtime": runtime})
+    assert parse_recipe(MINIMAL | {"runtime": {"training_processes": 2, "fsdp": True}}).runtime.fsdp
+
+
 @pytest.mark.parametrize("name", ["", "Upper", "../up", "a b", ".hidden"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(RecipeError, match="name: "):

@@ -42,11 +42,11 @@ def store(tmp_path: Path) -> ArtifactStore:
 @pytest.fixture
 def ask(server: JudgeServer, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Judge explanations with the test server; retries wait milliseconds instead of seconds."""
-    from pipeline_lib.judge import chat_request
+    from pipeline_lib import openai_server
     from pipeline_lib.judge.openai_judge import ask_judge
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(chat_request, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.01)
 
     def call(texts: list[str | None], score: int = 7, max_tokens: int = 64, **endpoint: Any) -> list[dict[str, Any]]:
         fields = {"base_url": server.url, "timeout_s": 5.0, "concurrency": 4} | endpoint

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from pipeline_lib.errors import RecipeError
-from pipeline_lib.judge.chat_request import chat_request, retry_after_s
+from pipeline_lib.judge.chat_request import chat_request
 from pipeline_lib.judge.endpoint import check_endpoint, read_key
+from pipeline_lib.openai_server import retry_after_s
 from pipeline_lib.recipe import OpenAIEndpoint, OpenAIJudge
 
 PRICES: dict[str, Any] = {"usd_per_million_input_tokens": 2.5, "usd_per_million_output_tokens": 10.0}

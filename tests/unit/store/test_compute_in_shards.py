@@ -7,7 +7,7 @@ import pytest
 
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.store.shards import compute_in_shards
+from pipeline_lib.store.shards import InShards, compute_in_shards, compute_shard, cut
 
 ROWS = pa.table({"n": list(range(10))})
 SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("square", pa.int64(), nullable=False)])
@@ -19,9 +19,11 @@ class Squares:
 
     def __init__(self, fail_at: int | None = None):
         self.seen: list[int] = []
+        self.progress: Progress | None = None
         self.fail_at = fail_at
 
-    def __call__(self, part: pa.Table) -> pa.Table:
+    def __call__(self, part: pa.Table, progress: Progress) -> pa.Table:
+        self.progress = progress
         values = part["n"].to_pylist()
         if self.fail_at in values:
             raise RuntimeError("killed")
@@ -29,14 +31,13 @@ class Squares:
         return pa.table({"square": [n * n for n in values], "n": values})
 
 
-def run(store: ArtifactStore, compute: Squares, shard_rows: int, rows: pa.Table = ROWS) -> tuple[pa.Table, Progress]:
-    progress = Progress("squares", rows.num_rows)
-    return compute_in_shards(store, AT, rows, shard_rows, SCHEMA, compute, progress), progress
+def run(store: ArtifactStore, compute: Squares, shard_rows: int, rows: pa.Table = ROWS, multiple: int = 1) -> pa.Table:
+    return compute_in_shards(store, InShards(AT, rows, SCHEMA, compute, multiple), shard_rows, "squares")
 
 
 @pytest.mark.parametrize("shard_rows", [1, 3, 10, 100])
 def test_every_cut_gives_the_same_table(tmp_path: Path, shard_rows: int) -> None:
-    table, _ = run(ArtifactStore(str(tmp_path)), Squares(), shard_rows)
+    table = run(ArtifactStore(str(tmp_path)), Squares(), shard_rows)
     assert table.equals(pa.table({"n": range(10), "square": [n * n for n in range(10)]}).cast(SCHEMA))
 
 
@@ -45,23 +46,39 @@ def test_a_killed_stage_computes_only_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="killed"):
         run(store, Squares(fail_at=7), 3)
     again = Squares()
-    table, progress = run(store, again, 3)
-    assert again.seen == [6, 7, 8, 9] and progress.skipped == 6
+    table = run(store, again, 3)
+    assert again.progress and again.seen == [6, 7, 8, 9] and again.progress.skipped == 6
     assert table["square"].to_pylist() == [n * n for n in range(10)]
     once_more = Squares()
-    assert run(store, once_more, 3)[0].equals(table) and once_more.seen == []
-    assert run(store, Squares(), 4)[0].equals(table)
+    assert run(store, once_more, 3).equals(table) and once_more.seen == []
+    assert run(store, Squares(), 4).equals(table)
 
 
 def test_a_torn_shard_is_computed_again(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
-    table, _ = run(store, Squares(), 3)
+    table = run(store, Squares(), 3)
     shard = f"{AT}/shards/{store.children(f'{AT}/shards')[1]}"
     next(Path(store.path(shard)).glob("*/shard.parquet")).write_bytes(b"torn")
     again = Squares()
-    assert run(store, again, 3)[0].equals(table) and again.seen == [3, 4, 5]
+    assert run(store, again, 3).equals(table) and again.seen == [3, 4, 5]
 
 
 def test_no_rows_give_an_empty_table_of_the_schema(tmp_path: Path) -> None:
-    table, _ = run(ArtifactStore(str(tmp_path)), Squares(), 3, ROWS.slice(0, 0))
+    table = run(ArtifactStore(str(tmp_path)), Squares(), 3, ROWS.slice(0, 0))
     assert table.schema == SCHEMA and table.num_rows == 0
+
+
+def test_others_may_compute_shards_in_any_order(tmp_path: Path) -> None:
+    store, theirs, mine = ArtifactStore(str(tmp_path)), Squares(), Squares()
+    shards = cut(InShards(AT, ROWS, SCHEMA, theirs), 4)
+    assert [(shard.first_row, shard.rows) for shard in shards] == [(0, 4), (4, 4), (8, 2)]
+    for shard in (shards[2], shards[0], shards[2]):
+        compute_shard(store, InShards(AT, ROWS, SCHEMA, theirs), shard, Progress("theirs", shard.rows))
+    assert theirs.seen == [8, 9, 0, 1, 2, 3]
+    assert run(store, mine, 4)["n"].to_pylist() == list(range(10)) and mine.seen == [4, 5, 6, 7]
+
+
+def test_what_costs_less_is_cut_into_larger_shards(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    run(store, Squares(), 2, multiple=3)
+    assert store.children(f"{AT}/shards") == ["00000000-00000006", "00000006-00000010"]

@@ -1,4 +1,4 @@
-"""What a store costs: a folder beside a real S3 server on the same machine. usage: python -m tests.s3.measure"""
+"""What a store costs: a folder beside a real S3 server on the same machine: `python -m bench.store`."""
 
 import os
 import statistics
@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.results import add_rows
 from pipeline_lib.store import ArtifactStore
 from tests.s3.conftest import RealS3, new_bucket
-from tests.s3.server import USERS, Ceph
+from tests.s3.server import USERS, Ceph, how_to_install, missing_packages
 
 REPEATS, LARGE_BYTES = 30, 200_000_000
 
@@ -47,7 +48,9 @@ def measure(store: ArtifactStore, scratch: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print both columns."""
+    """The command line; the S3 server is the one of the tests, and needs its packages."""
+    if packages := missing_packages():
+        raise SystemExit(how_to_install(packages))
     ceph = Ceph()
     try:
         ceph.start()
@@ -55,11 +58,12 @@ def main() -> None:
             local = measure(ArtifactStore(f"{folder}/store"), Path(folder))
             with RealS3(ceph.url, USERS, None).reached():  # type: ignore[arg-type]
                 bucket = measure(ArtifactStore(f"s3://{new_bucket()}/prefix"), Path(folder))
-        print(f"{'':28}{'folder':>12}{'S3':>12}   load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        for what, value in local.items():
-            print(f"{what:28}{value:>12}{bucket[what]:>12}")
     finally:
         ceph.stop()
+    rows = [[what, value, bucket[what]] for what, value in local.items()]
+    add_rows("The store: a folder, and a bucket of a Ceph gateway in memory", ["", "folder", "S3"], rows)
+    for row in rows:
+        print(" | ".join(row))
 
 
 if __name__ == "__main__":

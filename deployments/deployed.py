@@ -1,5 +1,6 @@
 """The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool."""
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from prefect.runtime import flow_run
 from flows.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
 from flows.self_improve import self_improve as run_self_improve
+from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.recipe import Recipe, Runtime, load_recipe, parse_recipe
 from pipeline_lib.store import ArtifactRef
 from tasks.gpu_pool import compute_here
@@ -18,6 +20,17 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 _names = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
 ShippedRecipe = StrEnum("ShippedRecipe", {name: name for name in _names})  # type: ignore[misc]
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """An error for people says it all; Prefect would write four tracebacks of sixty lines around it."""
+    if record.exc_info and isinstance(record.exc_info[1], WhyScoreError):
+        record.exc_info = None
+    return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_without_traceback)
 
 
 def _run_name() -> str:

@@ -1,0 +1,111 @@
+"""One of several training processes: `accelerate launch --module pipeline_lib.train.process FOLDER` runs it.
+
+See `pipeline_lib.train.launch`, which fills the folder and reads what is printed here.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_lib.errors import Interrupted, WhyScoreError
+from pipeline_lib.progress import Progress, listening
+from pipeline_lib.train.learn import Learning, learn
+
+EVENT = "whyscore-event "
+"""In front of a line of standard output that is meant for the process that waits."""
+
+SPEC, LOG = "spec.json", "training_log.parquet"
+
+
+class Spec(BaseModel):
+    """What all the processes of one training do. Its tables are in the same folder, as Parquet."""
+
+    model_config = ConfigDict(frozen=True)
+
+    learning: Learning
+    tables: tuple[str, ...]
+    save_to: Path
+    device: Literal["cpu", "cuda"]
+    processes: int
+    fsdp: bool
+
+
+def main(folder: Path) -> None:
+    """Take part in the training that the folder holds; the first process writes its log there."""
+    asked, rank = threading.Event(), int(os.environ["RANK"])
+    threading.Thread(target=_watch, args=[asked], daemon=True).start()
+    _report(first=rank == 0)
+    try:
+        _train(folder, asked, rank)
+    except WhyScoreError as error:
+        _emit(error=type(error).__name__, message=str(error))
+        sys.exit(0 if isinstance(error, Interrupted) else 1)
+    except Exception:
+        _emit(crash=f"In process {rank}:\n{traceback.format_exc()}")
+        sys.exit(1)
+
+
+def _train(folder: Path, asked: threading.Event, rank: int) -> None:
+    import torch
+
+    from pipeline_lib.train.trainer import Processes
+
+    spec = Spec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
+    device = torch.device("cpu") if spec.device == "cpu" else torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    tables = {name: pq.read_table(folder / f"{name}.parquet") for name in spec.tables}
+    processes = Processes(spec.processes, rank, spec.fsdp, folder / "training", asked.is_set)
+    try:
+        with listening(_emit_progress):
+            log = learn(spec.learning, tables, spec.save_to, device, processes)
+    except torch.OutOfMemoryError as error:
+        raise WhyScoreError(
+            f"{spec.learning.what}: {device} has too little memory ({str(error).splitlines()[0]}); set"
+            " runtime.gradient_checkpointing or runtime.fsdp, or lower training.micro_batch_size"
+        ) from error
+    if rank == 0:
+        pq.write_table(log, folder / LOG)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _watch(asked: threading.Event) -> None:
+    """A byte on standard input is a request to stop; its end means that nobody waits for this process any more."""
+    while os.read(0, 1):
+        asked.set()
+    os._exit(1)
+
+
+def _report(*, first: bool) -> None:
+    """Send the log records of the first process; the others would say the same."""
+    logger = logging.getLogger("whyscore")
+    logger.setLevel(logging.INFO if first else logging.CRITICAL)
+    logger.propagate = False
+    logger.addHandler(_Sender())
+
+
+class _Sender(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _emit(logger=record.name, level=record.levelno, message=record.getMessage())
+
+
+def _emit_progress(progress: Progress, line: str) -> None:
+    if os.environ["RANK"] == "0":
+        _emit(what=progress.what, total=progress.total, unit=progress.unit, done=progress.done, line=line)
+
+
+def _emit(**event: Any) -> None:
+    # In one write and with a line of its own, since the processes share the pipe.
+    sys.stdout.flush()
+    os.write(1, f"\n{EVENT}{json.dumps(event)}\n".encode())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,90 @@
+"""The stored reference is the one that TRL's trainer would compute in its steps, for a fraction of the work."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trl import DPOConfig, DPOTrainer
+
+from pipeline_lib.train import prefix_rows
+from pipeline_lib.train.lora import lora_config
+from pipeline_lib.train.reference import ANSWERS, plain_logps, shared_logps
+from pipeline_lib.vlm.chat import tokens
+from pipeline_lib.vlm.load import Vlm
+from tests.parity.pairs import Tiny, bare, data, pairs, plain_batch, triples
+from tests.parity.test_generation import Work
+from tests.parity.test_log_probabilities import BREAKS, _other_order
+from tests.tiny_families import FAMILIES
+
+NAMES = [family.name for family in FAMILIES]
+ROUNDING = float(torch.finfo(torch.float32).eps)
+"""Of a sum, which TRL makes in float32 and the stored reference in float64."""
+
+
+def vlm_of(tiny: Tiny) -> Vlm:
+    return Vlm(tiny.model.eval(), tiny.processor, torch.device("cpu"))
+
+
+def of_trl(tiny: Tiny, rows: list[dict[str, Any]], folder: Path) -> list[float]:
+    """All chosen, then all rejected, by TRL's code for storing them, which it refuses to run on images by itself."""
+    half = tiny.model.dtype == torch.bfloat16
+    trainer = DPOTrainer(
+        model=tiny.model,
+        args=DPOConfig(output_dir=str(folder), bf16=half, use_cpu=True, max_length=None, report_to="none"),
+        train_dataset=data(pairs(tiny.chat, 2)),
+        processing_class=tiny.processor,
+        peft_config=lora_config(tiny.model, 4),
+    )
+    trainer.model.train()
+    return torch.cat(trainer.compute_ref_log_probs(trainer.model, plain_batch(tiny, rows))).tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: float, tmp_path: Path) -> None:
+    tiny = bare(name)
+    tiny.model.to(dtype)
+    rows = triples(tiny.chat, 6)
+    length = {text: len(tokens(tiny.processor.tokenizer, text)) for row in rows for text in map(row.get, ANSWERS)}
+    found = [logps(vlm_of(tiny), rows) for logps in (shared_logps, plain_logps)]
+    expected = of_trl(tiny, rows, tmp_path)
+    texts = [row[side] for side in prefix_rows.PAIR for row in rows]
+    for values in found:
+        ours = values["chosen"] + values["rejected"]
+        assert all(
+            abs(mine - stock) < tolerance * length[text] + ROUNDING * abs(stock)
+            for mine, stock, text in zip(ours, expected, texts, strict=True)
+        )
+    for row, *swapped in zip(rows, *(values["swapped"] for values in found), strict=True):
+        assert abs(swapped[0] - swapped[1]) <= tolerance * length[row["swapped"]]
+        assert (swapped[0] != 0) == bool(row["swapped"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("broken", [*BREAKS, "predictors"])
+def test_what_is_wrong_in_a_row_is_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = bare(name)
+    rows = triples(tiny.chat, 6)
+    right = plain_logps(vlm_of(tiny), rows)
+    monkeypatch.setattr(prefix_rows, broken, {**BREAKS, "predictors": _other_order}[broken])
+    wrong = shared_logps(vlm_of(tiny), rows)
+    assert max(abs(a - b) for side in ANSWERS for a, b in zip(right[side], wrong[side], strict=True)) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_image_is_seen_and_each_prefix_read_once(name: str) -> None:
+    """The guard of the speed: one pass for the answers of both kinds of pairs, and the head scores answers alone."""
+    tiny = bare(name)
+    rows = triples(tiny.chat, 6)
+    batch = prefix_rows.collate_pairs(tiny.processor, rows, ANSWERS)
+    vlm = vlm_of(tiny)
+    with Work(vlm) as once:
+        shared_logps(vlm, rows)
+    assert (once.vision_calls, once.prefills) == (1, 6)
+    assert once.tokens == batch["row_ids"].numel()
+    with Work(vlm) as apart:
+        plain_logps(vlm, rows)
+    assert (apart.vision_calls, apart.prefills) == (3, 6 + 6 + 4)
+    assert once.tokens < 0.6 * apart.tokens
+    assert "forward" not in vlm.model.__dict__  # the head of TRL's trainer is gone again
