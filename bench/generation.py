@@ -77,7 +77,7 @@ def compare(case: Case) -> list[str]:
     """A row of the table: each side at its best batch size."""
     sides: list[Callable[[int], list[str]]] = [lambda size: plain(case, size), lambda size: ours(case, size)]
     trials = [{size: _timed(side, size) for size in BATCHES} for side in sides]
-    best = [min(BATCHES, key=lambda size, runs=runs: runs[size].cpu_s) for runs in trials]
+    best = [min(runs, key=lambda size: runs[size].cpu_s) for runs in trials]
     rounds = [[_timed(side, size) for side, size in zip(sides, best, strict=True)] for _ in range(ROUNDS)]
     every = [run for runs in [*rounds, *(tried.values() for tried in trials)] for run in runs]
     if any(run.texts != every[0].texts for run in every):

@@ -2,16 +2,18 @@
 
 Nothing is downloaded; weights are drawn on the GPU in bfloat16, once for each kind of step and once for the reference,
 so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time between synchronised
-points, peak memory the allocator's. What it shares with bench.dpo runs there; this module was never run on a GPU.
+points, peak memory the allocator's. The last column is the share of what the card's matrix units reach, measured in
+the same run. What it shares with bench.dpo runs there; this module was never run on a GPU.
 """
 
 import argparse
 import gc
+import statistics
 import time
 
 import torch
 
-from bench.dpo import HEADER, compare, row, step
+from bench.dpo import HEADER, Side, compare, row, step
 from bench.results import add_rows
 from bench.shapes import TRUE, Shape
 
@@ -35,6 +37,22 @@ def peak_memory_mb(kind: str, shape: Shape, checkpointing: bool, batch_size: int
     return after, after - before
 
 
+def ceiling_flops(side: int = 8192, repeats: int = 20, device: str = "cuda") -> float:
+    """FLOPs a second of the fastest of some products of two square bfloat16 matrices: what the card can do at best."""
+    first, second = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(repeats):
+        begun = _now()
+        first @ second
+        seconds.append(_now() - begun)
+    return 2 * side**3 / min(seconds)
+
+
+def utilisation(side: Side, ceiling: float) -> str:
+    """Share of the ceiling that a step reaches: its counted FLOPs over its median time."""
+    return f"{100 * side.flops / statistics.median(side.seconds) / ceiling:.0f} %"
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("bench.gpu needs a CUDA device; on a CPU run `make bench`")
-    rows = []
+    rows, ceiling = [], ceiling_flops()
     for shape in TRUE:
         for checkpointing in (False, True):
             memory = {
@@ -58,9 +76,12 @@ def main() -> None:
                 device="cuda",
                 dtype=torch.bfloat16,
             )
-            rows.append(row(shape, checkpointing, sides, memory))
+            used = [utilisation(sides[kind], ceiling) for kind in ("stock", "stored", "reference")]
+            rows.append([*row(shape, checkpointing, sides, memory), ", ".join(used)])
             print(" | ".join(rows[-1]), flush=True)
-    add_rows(f"DPO on a GPU, a step of {options.batch_size} pairs, bfloat16, wall time", HEADER, rows)
+    title = f"DPO on a GPU, a step of {options.batch_size} pairs, bfloat16, wall time"
+    share = f"of the ceiling of {ceiling / 1e12:.0f} TFLOP/s: stock TRL, ours (stored reference), the reference's pass"
+    add_rows(title, [*HEADER, share], rows)
 
 
 if __name__ == "__main__":

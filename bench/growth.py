@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ def write(folder: Path, rows: int) -> None:
     from pipeline_lib.data.bins import assign_bins, bins_table, fit_bins
 
     rng = np.random.default_rng(rows)
-    scores = np.round(np.clip(rng.normal(5.4, 0.9, rows), 1, 10), 3)
+    scores = np.clip(rng.normal(5.4, 0.9, rows), 1, 10).round(3)
     splits = rng.choice(["train", "val", "test"], rows, p=[0.8, 0.1, 0.1])
     train = splits == "train"
     names = [f"{at // 1000:03d}/{at:06d}.png" for at in range(rows)]
@@ -64,7 +65,7 @@ def write(folder: Path, rows: int) -> None:
         side: [f"#Score: {score}\n\n#Explain: {text}" for score, text in zip(of.tolist(), texts(of), strict=True)]
         for side, of in (("chosen", bins), ("rejected", wrong))
     }
-    of_pairs = {"image": names, "image_sha256": digests, "prompt": ["Rate it."] * rows, **sides}
+    of_pairs: dict[str, Any] = {"image": names, "image_sha256": digests, "prompt": ["Rate it."] * rows, **sides}
     of_pairs |= {"true_score": pa.array(bins, pa.int8()), "wrong_score": pa.array(wrong, pa.int8())}
     of_pairs |= {name: pa.array([40] * rows, pa.int32()) for name in ("prompt_tokens", "chosen_tokens")}
     of_pairs |= {"rejected_tokens": pa.array([40] * rows, pa.int32())}
@@ -74,7 +75,8 @@ def write(folder: Path, rows: int) -> None:
     weights = np.exp(-0.5 * ((np.arange(10) - stated[:, None]) / 1.2) ** 2) + 1e-4
     distribution = pa.FixedSizeListArray.from_arrays(pa.array((weights / weights.sum(1, keepdims=True)).ravel()), 10)
     explanations = texts(stated)
-    answers = {"image": names, "image_sha256": digests, "split": ["val", "test"] * (rows // 2), "score": scores}
+    answers: dict[str, Any] = {"image": names, "image_sha256": digests, "score": scores}
+    answers |= {"split": ["val", "test"] * (rows // 2)}
     answers |= {"bin": pa.array(bins, pa.int8()), "score_distribution": distribution, "digit_mass": [0.99] * rows}
     answers |= {"text": explanations, "text_tokens": pa.array([40] * rows, pa.int32()), "parsed": [True] * rows}
     answers |= {"stated_score": pa.array(stated, pa.int8()), "explanation": explanations}
