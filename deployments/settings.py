@@ -61,6 +61,10 @@ def memory_s3(port: int) -> dict[str, str]:
     }
 
 
+OF_PEOPLE = ("OPENAI_API_KEY", "WHYSCORE_ENGINE_KEY", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE")
+"""What people may add to the settings for the workers: keys of judge and engine, and what the hub's client reads."""
+
+
 def s3_of_environment(store: str) -> dict[str, str]:
     """Changes to the settings for a store in a bucket of one's own: the AWS_ variables of this environment."""
     return {"WHYSCORE_STORE": store, **{name: value for name, value in os.environ.items() if name.startswith("AWS_")}}
@@ -89,7 +93,7 @@ def client_environment(settings: dict[str, str]) -> dict[str, str]:
         "PREFECT_API_AUTH_STRING": settings["PREFECT_AUTH_STRING"],
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": settings["HEARTBEAT_SECONDS"],
         "WHYSCORE_STORE": settings["WHYSCORE_STORE"],
-        **{name: value for name, value in settings.items() if name.startswith("AWS_")},
+        **{name: value for name, value in settings.items() if name.startswith("AWS_") or name in OF_PEOPLE},
     }
 
 
@@ -102,7 +106,7 @@ def _new_settings(stack: Path) -> dict[str, str]:
         "HEARTBEAT_SECONDS": "30",
         "WHYSCORE_STORE": str((stack.parent / "store").resolve()),
         "CPU_RUNS": "4",  # flow runs that the CPU worker takes at a time
-        "GPUS": ",".join(_gpus()),  # one worker for each; empty: one that computes on the CPU
+        "GPUS": ",".join(_gpus()),  # one worker for each; empty: one that sees whatever there is
     }
 
 

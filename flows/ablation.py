@@ -48,55 +48,37 @@ def base_pairs(setting: Setting, iteration: int) -> ArtifactRef:
     return generate(at, recipe.generation, prompt, base, photographs, seed, iteration, label=f"base ite-{iteration}")
 
 
-def swapped_and_reference(setting: Setting, iteration: int) -> tuple[ArtifactRef | None, ArtifactRef]:
-    """Consistency pairs of those pairs, from the second iteration on, and what the reference makes of all answers."""
-    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
-    at, seed, label = recipe.runtime, recipe.seed, f"dpo ite-{iteration}"
-    pairs = base_pairs(setting, iteration)
-    swapped = swap(at, recipe.swap, pairs, seed, iteration, label=label) if iteration > 1 else None
-    reference = compute_reference(
-        at, recipe.training.max_length, prompt, base, photographs, pairs, swapped, label=label
-    )
-    setting.keep(f"ablation/dpo/iteration-{iteration:02d}/reference", reference)
-    return swapped, reference
-
-
 def static_dpo(setting: Setting) -> ModelRef:
     """DPO on what the base wrote: two adapters, each trained through all iterations, merged once at the end."""
     recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
-    at, seed, training = recipe.runtime, recipe.seed, recipe.training
+    at, seed, training, swapped = recipe.runtime, recipe.seed, recipe.training, None
+    score_model = consistency_model = base
 
-    model = base
     for iteration in range(1, recipe.iterations + 1):
-        pairs, label = base_pairs(setting, iteration), f"dpo ite-{iteration}"
-        _, reference = swapped_and_reference(setting, iteration)
-        score = train_score(at, training, prompt, model, photographs, pairs, reference, seed, iteration, label=label)
-        setting.keep(f"ablation/dpo/iteration-{iteration:02d}/score", score)
-        model = model.with_adapter(score)
-    if recipe.iterations == 1:  # consistency is learnt from the second iteration on
-        return model
-
-    model = base
-    for iteration in range(2, recipe.iterations + 1):
-        label = f"dpo ite-{iteration}"
-        swapped, reference = swapped_and_reference(setting, iteration)
-        assert swapped is not None
-        consistency = train_consistency(
-            at,
-            training,
-            recipe.consistency,
-            prompt,
-            model,
-            photographs,
-            swapped,
-            reference,
-            seed,
-            iteration,
-            label=label,
+        label, folder = f"dpo ite-{iteration}", f"ablation/dpo/iteration-{iteration:02d}"
+        pairs = base_pairs(setting, iteration)
+        if iteration > 1:  # consistency is learnt from the second iteration on
+            swapped = swap(at, recipe.swap, pairs, seed, iteration, label=label)
+        reference = compute_reference(
+            at, recipe.training.max_length, prompt, base, photographs, pairs, swapped, label=label
         )
-        setting.keep(f"ablation/dpo/iteration-{iteration:02d}/consistency", consistency)
-        model = model.with_adapter(consistency)
+        setting.keep(f"{folder}/reference", reference)
+        score = train_score(
+            at, training, prompt, score_model, photographs, pairs, reference, seed, iteration, label=label
+        )
+        setting.keep(f"{folder}/score", score)
+        score_model = base.with_adapter(score)
+        if swapped is None:
+            continue
+        consistency = train_consistency(
+            at, training, recipe.consistency, prompt, consistency_model, photographs, swapped, reference, seed,
+            iteration, label=label,
+        )  # fmt: skip
+        setting.keep(f"{folder}/consistency", consistency)
+        consistency_model = base.with_adapter(consistency)
 
+    if swapped is None:
+        return score_model
     merged = ties_merge(at, recipe.merge, base, score, consistency, seed, label="dpo")
     return base.with_adapter(setting.keep("ablation/dpo/merged", merged))
 

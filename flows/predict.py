@@ -39,8 +39,9 @@ def predict(
     show_recipe(recipe)
     write = writer(out) if out else None
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    check_workers(recipe.runtime)
-    found = trained_model(store, recipe.name, resolve_model(recipe.model), prompt, iteration=iteration, kind=kind)
+    base = resolve_model(recipe.model)
+    check_workers(recipe.runtime, base.location)
+    found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
     log.info("predicting with %s of run %s", found.name, recipe.name)
     kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)
     finished = predict_stage(recipe.runtime, prompt, found.model, kept, found.evaluated, label=found.name)

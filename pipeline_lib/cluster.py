@@ -38,7 +38,7 @@ def check_cluster(address: str, store: ArtifactStore, folders: Iterable[str] = (
             " or set runtime.dask: null to compute here"
         ) from error
     probe = f"probe-{uuid.uuid4().hex}"
-    shared = [os.path.abspath(folder) for folder in folders if os.path.isdir(folder)]
+    shared = [folder for folder in folders if os.path.isdir(folder)]
     with client:
         if not client.nthreads():
             raise WhyScoreError(f"runtime.dask {address}: the scheduler has no workers. Start {START}")
@@ -66,11 +66,12 @@ def other_versions(asked: dict[str, Any]) -> str | None:
 
 
 def _problems(asked: dict[str, Any], root: str, probe: str, folders: list[str], api: str | None) -> list[str]:
-    """What keeps this worker from taking part; it is asked so once, before a run begins."""
+    """What keeps this worker from taking part; it is asked so before a run and before each long stage."""
     problems = [difference] if (difference := other_versions(asked)) else []
     if ArtifactStore(root).read_pointer(probe) is None:
         problems.append(f"does not see the store {root}; share that folder, or use s3://")
-    problems += [f"does not see {folder}; share that folder" for folder in folders if not os.path.isdir(folder)]
+    unseen = [folder for folder in folders if not os.path.isdir(folder)]
+    problems += [f"does not see {folder}; share that folder, and give its absolute path" for folder in unseen]
     if api and not _answers(api):
         problems.append(f"does not reach Prefect's server at {api}; set PREFECT_API_URL to one that all machines reach")
     return problems

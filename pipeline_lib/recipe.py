@@ -104,6 +104,10 @@ class Generation(Section):
         description="Who writes the explanations: this process, or a vLLM or SGLang server (runtime.generation_server)",
     )
 
+    def key_fields(self) -> dict[str, Any]:
+        """All fields; the engine only where it is not the usual one, so that earlier pairs are still known."""
+        return self.model_dump(exclude={"engine"} if self.engine == "transformers" else set())
+
 
 class Swap(Section):
     """How consistency pairs are made (section 3.1)."""
@@ -298,7 +302,9 @@ class GenerationServer(Section):
 class Runtime(Section):
     """Transient settings: they change where and how fast, never what comes out, and are in no artifact's key."""
 
-    store: str = Field("whyscore-data/store", description="Where artifacts are kept: a local folder")
+    store: str = Field(
+        "whyscore-data/store", description="Where artifacts are kept: a local folder or s3://bucket/prefix"
+    )
     min_memory_gb: float = Field(
         0.0, ge=0, description="Memory of the device (of the machine, on a CPU) without which the run is not started"
     )

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.util import find_spec
@@ -174,11 +175,12 @@ def _patiently(ask: Callable[[], Answer]) -> Answer:
 
 def _cancel_if_we_are(run_id: "UUID") -> None:
     """Prefect cancels what a cancelled run has started when that has ended, a minute later; training is to stop now."""
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.runtime import flow_run
     from prefect.states import Cancelling
 
-    with get_client(sync_client=True) as client:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # whoever ends this has the word
         own = client.read_flow_run(flow_run.id).state
         if own is not None and own.is_cancelling():
             client.set_flow_run_state(run_id, Cancelling(message="The run that waits for this stage was cancelled."))

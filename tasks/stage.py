@@ -65,11 +65,12 @@ class Work:
         return vlm
 
     def engine(self, model: "ModelRef", prompt: "Prompt") -> "Engine":
-        """A model behind the generation server, which is asked to prove itself once; no weights are loaded."""
+        """A model behind the generation server, which is asked to prove itself once a stage; no weights are loaded."""
         from pipeline_lib.vlm.engine import Engine
 
-        which = model, prompt.text, self.runtime.generation_server
+        which = model, prompt.text, self.runtime.generation_server, self.address
         if which not in self.loaded:
+            self.loaded.clear()
             self.loaded[which] = Engine(model, prompt.text, self.store, self.runtime.generation_server)
         engine: Engine = self.loaded[which]
         return engine

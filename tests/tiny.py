@@ -23,6 +23,7 @@ from pipeline_lib import schemas
 from pipeline_lib.progress import Progress
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import load_prompt
+from pipeline_lib.vlm.weights import folder_fingerprint
 
 torch.set_num_threads(1)
 
@@ -150,7 +151,7 @@ def model_ref(folder: Path, **changes: Any) -> ModelRef:
         "name": "tiny",
         "location": str(folder),
         "revision": None,
-        "fingerprint": "f" * 64,
+        "fingerprint": folder_fingerprint(folder),
         "dtype": "float32",
         "resize_px": SIDE_PX,
         "max_new_tokens": 8,

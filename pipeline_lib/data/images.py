@@ -110,7 +110,8 @@ def open_image(
         picture.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
         if pixels and picture.size != full_size:  # a small image is decoded as fast as it would be read from the cache
             pixels.keep(sha256, resize_px, picture)
-    picture.info["image"] = image  # so that whoever refuses the picture later can name it
+    # Nothing of the file but its pixels goes on; the name, so that whoever refuses the picture later can give it.
+    picture.info = {"image": image}
     return picture
 
 

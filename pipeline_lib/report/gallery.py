@@ -99,7 +99,7 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
 def data_uri(picture: Image) -> str:
     """The picture as a JPEG inside a `data:` address; no metadata, so equal pixels give equal bytes."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True, exif=b"", icc_profile=None)
+    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True, exif=b"", icc_profile=None, comment=b"")
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

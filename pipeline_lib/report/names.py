@@ -1,5 +1,6 @@
 """Names of what the experiments compare, for tables, logs and the UI."""
 
+import hashlib
 import re
 
 from pipeline_lib.recipe import Merge, Training
@@ -23,5 +24,5 @@ def cell_name(training: Training) -> str:
 
 
 def file_name(name: str) -> str:
-    """One of these names as that of a file: `lr 5e-5 · beta 0.1` is `lr-5e-5-beta-0.1`."""
-    return re.sub(r"[^a-z0-9.]+", "-", name).strip("-")
+    """One of these names as that of a file: `lr-5e-5-beta-0.1-` and six digits that tell it from any other."""
+    return re.sub(r"[^a-z0-9.]+", "-", name).strip("-") + "-" + hashlib.sha256(name.encode()).hexdigest()[:6]

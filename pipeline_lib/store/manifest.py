@@ -10,7 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-MAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "pyarrow", "scikit-learn", "prefect", "whyscore")
+MAIN_PACKAGES = (
+    *("torch", "transformers", "tokenizers", "peft", "trl", "datasets", "pillow", "numpy", "pyarrow", "scikit-learn"),
+    *("prefect", "whyscore"),
+)
 
 
 class FileEntry(BaseModel):

@@ -62,6 +62,11 @@ def _device(runtime: Runtime) -> str:
     import torch
 
     device, count = pick_device(runtime.device).type, runtime.training_processes
+    if ":" in runtime.device:
+        raise ModelError(
+            f"runtime.device {runtime.device} names one GPU, and runtime.training_processes is {count}; say cuda, and"
+            " choose the GPUs with CUDA_VISIBLE_DEVICES"
+        )
     if device == "cuda" and torch.cuda.device_count() < count:
         raise ModelError(
             f"runtime.training_processes is {count} and this process sees {torch.cuda.device_count()} GPU(s); each"
@@ -122,7 +127,7 @@ def _run(folder: Path, what: str, environment: dict[str, str]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # Ctrl-C and the like reach this process, which passes them on
+        start_new_session=True,  # a signal to the group reaches this process alone, which decides
     )
     assert launcher.stdin and launcher.stdout
     stdin, relay = launcher.stdin.fileno(), _Relay()

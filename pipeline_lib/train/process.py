@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
         _emit(error=type(error).__name__, message=str(error))
         sys.exit(0 if isinstance(error, Interrupted) else 1)
     except Exception:
-        _emit(crash=f"In process {rank}:\n{traceback.format_exc()}")
+        _emit(crash=f"In process {rank}:\n{traceback.format_exc()[-3000:]}")
         sys.exit(1)
 
 
@@ -102,7 +102,7 @@ def _emit_progress(progress: Progress, line: str) -> None:
 
 
 def _emit(**event: Any) -> None:
-    # In one write and with a line of its own, since the processes share the pipe.
+    # In one short write and with a line of its own, since the processes share the pipe.
     sys.stdout.flush()
     os.write(1, f"\n{EVENT}{json.dumps(event)}\n".encode())
 

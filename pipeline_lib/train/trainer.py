@@ -104,7 +104,7 @@ def train_adapter(
             log.info("%s: going on from %s", what, resume.name.replace("checkpoint-", "step "))
         with nullcontext() if processes else on_sigterm(progress.stop):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        if progress.stopped and trainer.state.global_step < trainer.state.max_steps:
+        if progress.stopped:  # also after the last step, whose checkpoint the next run goes on from: a run is to end
             at = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
             raise Interrupted(f"{what} was asked to stop and did at {at}; run the recipe again to go on from there")
         adapter = _adapter(trainer.model)

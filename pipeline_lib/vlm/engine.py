@@ -81,7 +81,7 @@ class Engine:
                 if self.ref.adapter:
                     await serve_adapter(client, self.server, self.ref.adapter, self.store)
                 self.wording = await prove(served, self.chat.separator, probes)
-            wording = self.wording
+            wording, self.wording = self.wording, None  # after a failure the server must prove itself again
 
             async def answer(at: int) -> list[Generated]:
                 url = await asyncio.to_thread(lambda: data_url(open_checked(records[at])))
@@ -90,7 +90,9 @@ class Engine:
                 return [reply.generated for reply in replies]
 
             jobs = [partial(answer, at) for at in range(len(records))]
-            return await all_of(jobs, max(1, self.server.concurrency // 2))
+            found = await all_of(jobs, max(1, self.server.concurrency // 2))
+            self.wording = wording
+            return found
 
     def _tokens(self, image: Image, beginning: str) -> list[int]:
         text = self.chat.prompt + self.chat.separator + beginning

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 from pipeline_lib.errors import ModelError
@@ -15,20 +16,27 @@ MODEL_FILES = (*SMALL_FILES, "*.safetensors")
 def model_folder(name: str, location: str, revision: str | None, fingerprint: str, *, weights: bool = True) -> Path:
     """The local folder of a model that was resolved before; what is missing is fetched, weights only if asked for.
 
-    Raises `ModelError` when it cannot be had, or when a bucket's files are no longer those that were resolved.
+    Raises `ModelError` when it cannot be had, or when files are not those that were resolved: they have changed since,
+    or this is another machine, whose folder of the same name holds another model.
     """
     if is_remote(location):
         from pipeline_lib.vlm.bucket import fetch_folder
 
-        folder = fetch_folder(location)
-        if folder_fingerprint(folder) != fingerprint:
-            raise ModelError(f"model {name}: its files have changed since this run began; run the recipe again")
-        return folder
+        return _checked(name, fetch_folder(location), fingerprint)
     if Path(location).is_dir():
-        return Path(location)
+        return _checked(name, Path(location), fingerprint) if weights else Path(location)
     from pipeline_lib.vlm.hub import hub_folder
 
     return hub_folder(location, revision or fingerprint, weights=weights)
+
+
+def _checked(name: str, folder: Path, fingerprint: str) -> Path:
+    if folder_fingerprint(folder) != fingerprint:
+        raise ModelError(
+            f"model {name}: the files in {folder} are not those that this run began with. If they have changed, run the"
+            " recipe again; if several machines share in the run, give all of them the same model"
+        )
+    return folder
 
 
 def is_remote(location: str) -> bool:
@@ -38,8 +46,14 @@ def is_remote(location: str) -> bool:
 
 def folder_fingerprint(folder: Path) -> str:
     """Digest of the names and contents of a model's files, the same wherever they lie."""
+    paths = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+
+
+@cache  # weights are read for it, which takes seconds a gigabyte
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
+    for path, _, _ in files:
         digest.update(f"{path.name} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 

@@ -214,7 +214,8 @@ def test_the_table_of_sections_is_that_of_the_stages() -> None:
     import ast
     from pathlib import Path
 
-    names = {name: name for name in ("training", "merge", "model", "prompt", "seed")} | {"base": "model"}
+    names = {name: name for name in ("training", "merge", "model", "prompt", "seed")}
+    names |= dict.fromkeys(("base", "score_model", "consistency_model"), "model")
     found: dict[str, set[str]] = {}
     for path in sorted((Path(__file__).parents[2] / "flows").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):

@@ -1,5 +1,6 @@
 """The pixel cache gives what decoding gives, and whatever happens to it costs time alone."""
 
+import base64
 import hashlib
 import logging
 import os
@@ -20,6 +21,7 @@ from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.errors import DataError
 from pipeline_lib.recipe import Data, Runtime
+from pipeline_lib.report.gallery import data_uri
 from pipeline_lib.store import ArtifactRef
 
 SIZE = 70 * 50 * 3  # bytes of pixels of an entry
@@ -231,3 +233,14 @@ def test_a_recipe_says_where_it_is(tmp_path: Path, photographs: dict[str, str]) 
     name, sha256 = next(iter(photographs.items()))
     assert made.opener(70)(name, sha256).size == (70, 50) and len(entries(made.pixels)) == 1
     assert Photographs.of(data, made.table).pixels is None
+
+
+def test_a_picture_carries_nothing_of_its_file_but_the_pixels(tmp_path: Path, cache: PixelCache) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "a.jpg", comment="shot by Jane Doe", dpi=(300, 300))
+    digest = hashlib.sha256((folder / "a.jpg").read_bytes()).hexdigest()
+    shown = [data_uri(open_one(tmp_path, "a.jpg", digest, pixels)) for pixels in (None, cache, cache)]
+    assert len(set(shown)) == 1
+    assert b"Jane Doe" not in base64.b64decode(shown[0].partition(",")[2])

@@ -79,6 +79,11 @@ def test_a_device_that_cannot_be_several_is_refused(runtime: dict[str, object]) 
     assert launch._device(Runtime(training_processes=2, device="cpu")) == "cpu"
 
 
+def test_a_device_with_a_number_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"cpu:0 names one GPU.* CUDA_VISIBLE_DEVICES"):
+        launch._device(Runtime(training_processes=2, device="cpu:0"))
+
+
 def test_too_few_gpus_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ModelError, match=r"training_processes is 2 and this process sees 1 GPU"):

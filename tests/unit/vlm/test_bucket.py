@@ -76,7 +76,7 @@ def test_changed_files_are_noticed(remote: str) -> None:
     ref = resolve_model(Model(id=remote))
     before = contents(ref.folder())
     s3fs.S3FileSystem().pipe_file(f"{remote}/chat_template.jinja", b"{{ bos_token }}another")
-    with pytest.raises(ModelError, match="files have changed since this run began"):
+    with pytest.raises(ModelError, match="are not those that this run began with"):
         ref.folder()
     again = resolve_model(Model(id=remote))
     assert again.fingerprint != ref.fingerprint

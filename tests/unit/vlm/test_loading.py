@@ -53,6 +53,14 @@ def test_a_directory_without_weights_is_refused(copy: Path) -> None:
         load_base(model_ref(copy), CPU)
 
 
+def test_another_model_in_the_same_place_is_refused(copy: Path) -> None:
+    ref = resolve_model(Model(id=str(copy)))
+    weights = {name: weight + 1 for name, weight in load_file(copy / "model.safetensors").items()}
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="are not those that this run began with"):
+        load_base(ref, CPU)
+
+
 def test_torn_weights_are_refused(copy: Path) -> None:
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[: len(content) // 2])
