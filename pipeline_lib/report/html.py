@@ -88,7 +88,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "verdict": verdict(results),
         "key_figures": _key_figures(results),
         "table": [_table_row(results, model) for model in results.models],
-        "validated": [_validated_row(model) for model in on_validation(results)],
+        "validated": [_validated_row(results, model) for model in on_validation(results)],
         "validated_headings": [column.heading for column in numerals.VALIDATION_COLUMNS],
         "judged_headings": [column.heading for column in judged_columns(results)],
         "numbers": _numbers(
@@ -156,9 +156,10 @@ def _faithfulness_row(model: ModelResults) -> dict[str, Any]:
     return {"name": model.name, "main": is_on_main_line(model), "rows": rows, "cells": cells}
 
 
-def _validated_row(model: ModelResults) -> dict[str, Any]:
+def _validated_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
     cells = [_shown(column, model.metric_or_nan(column.metric, "val")) for column in numerals.VALIDATION_COLUMNS]
-    return {"name": model.name, "main": is_on_main_line(model), "cells": cells}
+    collapsed = model.metric("parse_rate", "val").value < results.recipe.evaluation.min_parse_rate
+    return {"name": model.name, "main": is_on_main_line(model), "collapsed": collapsed, "cells": cells}
 
 
 def _cell(column: Column, model: ModelResults) -> dict[str, str]:

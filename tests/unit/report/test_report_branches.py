@@ -50,6 +50,7 @@ def test_the_page_shows_them_once_and_keeps_their_training(
 ) -> None:
     page = render_report(untested, open_image)
     assert page.count('id="table-branches"') == 1 and "Every tested model" in page and "Hollow marks" not in page
+    assert ">ite-2 consistency<span" in page and "none of this run is" not in page  # it has collapsed
     assert page.count("Reward margin, consistency") == render_report(run, open_image).count(
         "Reward margin, consistency"
     )
