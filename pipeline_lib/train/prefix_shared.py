@@ -18,9 +18,6 @@ from trl import DPOTrainer
 
 from pipeline_lib.train import prefix_rows
 
-SHARED = frozenset({"internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl"})
-"""The `model_type`s for which tests/parity shows that sharing the prefix changes rounding alone."""
-
 FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
 """What of a batch TRL's loss is to see; the rest is for the rows."""
 
@@ -95,19 +92,3 @@ def _model_inputs(inner: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
         "position_ids": prefix_rows.restart(positions, parts),
         "use_cache": False,
     }
-
-
-def why_not_shared(model: Any, longest: int) -> str | None:
-    """Why a model must be trained by TRL's own trainer, for texts of up to `longest` tokens; None when it need not."""
-    config = model.config
-    if config.model_type not in SHARED:
-        return f"it was not tested with models of type {config.model_type}"
-    if "mm_encoder_outputs" not in inspect.signature(model.model.forward).parameters:
-        return "this transformers takes no encoded images (mm_encoder_outputs)"
-    text = config.get_text_config()
-    if text._attn_implementation != "sdpa":  # the mask is a boolean one, which no other takes
-        return f"attention is {text._attn_implementation} instead of sdpa"
-    window = getattr(text, "sliding_window", None)
-    if window is not None and window < longest:
-        return f"its attention reaches back {window} tokens and training.max_length is {longest}"
-    return None

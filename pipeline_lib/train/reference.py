@@ -22,11 +22,12 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
 from pipeline_lib.train.pairs import render_answer, usable_pairs
 from pipeline_lib.train.prefix_rows import PAIR, collate_pairs
-from pipeline_lib.train.prefix_shared import sharing_prefix, why_not_shared
+from pipeline_lib.train.prefix_shared import sharing_prefix
 from pipeline_lib.train.stored_reference import REFERENCE
 from pipeline_lib.vlm.batches import ask_in_batches
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.load import Vlm
+from pipeline_lib.vlm.sharing import why_not_shared
 
 log = logging.getLogger("whyscore.train")
 

@@ -1,6 +1,6 @@
 """One prefill an image: the texts and score distributions of the plain path, for every family, and the work counted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline_lib.vlm import branched
+from pipeline_lib.vlm import branched, side_by_side
 from pipeline_lib.vlm.answer import answer_prefix
-from pipeline_lib.vlm.branched import ONE_PREFILL, generate_branches
+from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.inference import Generated, ScoreReadout, generate_greedy, model_inputs, read_scores
 from pipeline_lib.vlm.load import Vlm
+from pipeline_lib.vlm.sharing import SHARED
+from pipeline_lib.vlm.side_by_side import Prefix
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
 from tests.parity.pairs import adapted
 from tests.tiny import picture
@@ -108,38 +110,67 @@ def test_beginnings_of_different_lengths_and_numbers(loaded: Loaded) -> None:  #
     assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
 
 
+def _other_image(prefix: Prefix) -> Prefix:
+    for layer in prefix.cache.layers:
+        layer.keys, layer.values = layer.keys.roll(1, 0), layer.values.roll(1, 0)
+    return prefix
+
+
+def _assert_noticed(given: Loaded, wrong: Callable[[Prefix], Prefix], monkeypatch: pytest.MonkeyPatch) -> None:
+    beginnings, prefill = pairs(given), branched._prefill
+
+    def broken(*arguments: Any) -> Any:
+        logits, prefix = prefill(*arguments)
+        return logits, wrong(prefix)
+
+    monkeypatch.setattr(branched, "_prefill", broken)
+    found = generate_branches(given.vlm, given.chat, pictures(), beginnings, 24)
+    assert found.answers != plain(given, beginnings, 24)
+
+
 def test_a_cache_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """The checks above have power: they see a cache that was repeated instead of picked row by row."""
-    beginnings, select = pairs(loaded), branched._select
-    wanted = plain(loaded, beginnings, 24)
-    with monkeypatch.context() as patch:
-        patch.setattr(branched, "_select", lambda cache, index: select(cache, index.sort(stable=True).values.roll(2)))
-        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
-    assert sum(a != b for a, b in zip(found.answers, wanted, strict=True)) >= 3
-    with monkeypatch.context() as patch:
-        patch.setattr(branched, "_select", lambda cache, index: select(cache, torch.arange(5).repeat(2)))
-        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
-    assert sum(a != b for a, b in zip(found.answers, wanted, strict=True)) >= 3
+    _assert_noticed(loaded, _other_image, monkeypatch)
 
 
-@pytest.mark.parametrize("loaded", ["qwen2.5-vl", "qwen3-vl"], indirect=True)
+def test_positions_that_are_one_off_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    _assert_noticed(loaded, lambda prefix: prefix._replace(positions=prefix.positions + 1), monkeypatch)
+
+
+LENGTHS_DIFFER = ["llava-next-vicuna", "llava-next-mistral", "qwen2.5-vl", "qwen3-vl"]
+
+
+@pytest.mark.parametrize("loaded", LENGTHS_DIFFER, indirect=True)
 def test_positions_of_the_wrong_image_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    beginnings, prefill = pairs(loaded), branched._prefill
+    _assert_noticed(loaded, lambda prefix: prefix._replace(positions=prefix.positions.roll(1, -1)), monkeypatch)
 
-    def other_positions(*arguments: Any) -> Any:
-        prefix = prefill(*arguments)
-        assert prefix.rope_deltas
-        return prefix._replace(rope_deltas={module: d.roll(1, 0) for module, d in prefix.rope_deltas.items()})
 
-    monkeypatch.setattr(branched, "_prefill", other_positions)
+@pytest.mark.parametrize("loaded", LENGTHS_DIFFER, indirect=True)
+def test_padding_that_is_seen_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    _assert_noticed(loaded, lambda prefix: prefix._replace(mask=torch.ones_like(prefix.mask)), monkeypatch)
+
+
+def test_an_answer_that_sees_another_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    feed, beginnings = side_by_side._Rows.feed, pairs(loaded)
+    monkeypatch.setattr(
+        side_by_side._Rows,
+        "feed",
+        lambda row, ids, parts, offsets, keep: feed(row, ids, parts.clamp(max=1), offsets, keep),
+    )
     found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
     assert found.answers != plain(loaded, beginnings, 24)
 
 
 @pytest.mark.parametrize("loaded", ["llava-next-mistral"], indirect=True)
-@pytest.mark.parametrize("window", [8, 24, 60])
-def test_a_cache_that_slides(loaded: Loaded, window: int) -> None:  # noqa: F811
-    config = loaded.vlm.model.config.text_config
+@pytest.mark.parametrize(("window", "fits"), [(8, False), (60, False), (500, True)])
+def test_attention_that_does_not_reach_back_to_the_image(
+    loaded: Loaded,  # noqa: F811
+    window: int,
+    fits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, asked = loaded.vlm.model.config.text_config, []
+    decode = side_by_side.decode
+    monkeypatch.setattr(branched, "decode", lambda *given: asked.append(1) or decode(*given))
     own, config.sliding_window = config.sliding_window, window
     try:
         beginnings = [*pairs(loaded)[:4], ["", loaded.chat.separator + "#Score: "]]
@@ -148,11 +179,12 @@ def test_a_cache_that_slides(loaded: Loaded, window: int) -> None:  # noqa: F811
         assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
     finally:
         config.sliding_window = own
-    assert found.answers != plain(loaded, beginnings, 24)  # the window matters
+    assert (found.answers == plain(loaded, beginnings, 24)) == fits  # the window matters
+    assert bool(asked) == fits
 
 
 def test_every_family_of_the_tests_takes_the_fast_path(loaded: Loaded) -> None:  # noqa: F811
-    assert loaded.vlm.model.config.model_type in ONE_PREFILL
+    assert loaded.vlm.model.config.model_type in SHARED
     assert len({family.name for family in FAMILIES}) == 8
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.prefix_rows import PAIR
-from pipeline_lib.train.prefix_shared import sharing_prefix, why_not_shared
+from pipeline_lib.train.prefix_shared import sharing_prefix
 from pipeline_lib.train.reference import ANSWERS
+from pipeline_lib.vlm.sharing import why_not_shared
 from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch, triples
 from tests.tiny_families import FAMILIES
 
@@ -141,7 +142,7 @@ def test_models_that_cannot_share_say_why() -> None:
     model = bare("llava-next-mistral").model
     model.config.text_config.sliding_window = 256
     assert why_not_shared(model, 256) is None
-    assert "reaches back 256 tokens and training.max_length is 257" in str(why_not_shared(model, 257))
+    assert "reaches back 256 tokens and a text has up to 257" in str(why_not_shared(model, 257))
     model.set_attn_implementation("eager")
     assert "attention is eager" in str(why_not_shared(model, 256))
     model.config.model_type = "paligemma"

@@ -114,11 +114,14 @@ def test_token_counts_are_those_of_the_text(tiny_model: Path) -> None:
         def modules(self):  # type: ignore[no-untyped-def]
             return []
 
-        def generate(self, generation_config, **inputs):  # type: ignore[no-untyped-def]
-            if generation_config.output_logits:  # the prefill
-                return SimpleNamespace(past_key_values=DynamicCache(), logits=[None])
-            rows = torch.tensor([words] * len(inputs["input_ids"]))
-            return torch.cat([inputs["input_ids"], rows], dim=1)
+        def generate(self, **_):  # type: ignore[no-untyped-def]
+            self.rest = iter(words)
+            return SimpleNamespace(past_key_values=DynamicCache(), logits=[None])  # the prefill
+
+        def __call__(self, input_ids, logits_to_keep, **_):  # type: ignore[no-untyped-def]
+            logits = torch.zeros(len(input_ids), logits_to_keep, len(tokenizer))
+            logits[..., next(self.rest)] = 1
+            return SimpleNamespace(logits=logits)
 
     table = generate_score_pairs(
         vlm._replace(model=Script()), chat, image_table(3), open_picture, min_distance=3, max_new_tokens=12,

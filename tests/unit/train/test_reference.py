@@ -102,7 +102,7 @@ def test_a_model_that_cannot_share_the_prefix_takes_the_plain_path_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pairs, swapped, table = made
-    monkeypatch.setattr("pipeline_lib.train.prefix_shared.SHARED", frozenset())
+    monkeypatch.setattr("pipeline_lib.vlm.sharing.SHARED", frozenset())
     monkeypatch.setattr(reference, "shared_logps", None)
     plain = reference_of(*base, pairs, consistency_pairs=swapped)
     assert "reads each answer in a row of its own, two to three times slower: it was not tested with" in caplog.text

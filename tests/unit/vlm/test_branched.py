@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline_lib.errors import ModelError
-from pipeline_lib.vlm import branched
+from pipeline_lib.vlm import branched, sharing
 from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import render_chat
@@ -29,7 +29,7 @@ def test_a_digit_that_is_fused_with_the_blank_before_it(monkeypatch: pytest.Monk
     assert scores.context == " #Score:"
     prefixes = []
     prefill = branched._prefill
-    monkeypatch.setattr(branched, "_prefill", lambda *given: prefixes.append(prefill(*given)) or prefixes[-1])
+    monkeypatch.setattr(branched, "_prefill", lambda *given: prefixes.append(given[2]["input_ids"]) or prefill(*given))
     beginnings = [[" " + answer_prefix(score), " " + answer_prefix(score + 4)] for score in (1, 2, 3)]
     found = generate_branches(vlm, chat, PICTURES, beginnings, 12, scores)
     flat = [text for row in beginnings for text in row]
@@ -39,7 +39,7 @@ def test_a_digit_that_is_fused_with_the_blank_before_it(monkeypatch: pytest.Monk
         assert readout.distribution == pytest.approx(expected.distribution, abs=1e-6)
         assert readout.digit_mass == pytest.approx(expected.digit_mass, abs=1e-6)
     expected_ids = model_inputs(vlm, PICTURES, [chat.prompt + " #Score:"] * 3)["input_ids"]
-    assert prefixes[0].ids.equal(expected_ids)
+    assert prefixes[0].equal(expected_ids)
 
 
 def test_an_untested_type_of_model_takes_the_plain_path_and_says_so(
@@ -50,7 +50,7 @@ def test_an_untested_type_of_model_takes_the_plain_path_and_says_so(
     scores = resolve_score_tokens(vlm.processor.tokenizer, chat)
     beginnings = [[" " + answer_prefix(4), ""], [" "], [""]]
     shared = generate_branches(vlm, chat, PICTURES, beginnings, 8, scores)
-    monkeypatch.setattr(branched, "ONE_PREFILL", frozenset({"qwen3_vl"}))
+    monkeypatch.setattr(sharing, "SHARED", frozenset({"qwen3_vl"}))
     monkeypatch.setattr(branched, "_prefill", None)
     branched._log_plain_path.cache_clear()
     with caplog.at_level(logging.INFO, "whyscore.model"):
@@ -58,7 +58,8 @@ def test_an_untested_type_of_model_takes_the_plain_path_and_says_so(
         generate_branches(vlm, chat, PICTURES, [[""]] * 3, 2)
     assert plain.answers == shared.answers and len(plain.readouts) == 3
     assert [record.getMessage() for record in caplog.records] == [
-        "models of type llava read an image once for each text: sharing it is not tested for them"
+        "images are read once for each text, which takes up to twice the time:"
+        " it was not tested with models of type llava"
     ]
 
 
