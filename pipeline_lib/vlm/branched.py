@@ -6,6 +6,7 @@ tokenising each whole text: what is shared is found among tokens, never in the t
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -61,20 +62,21 @@ def generate_branches(
     # Of every answer at least one token stays: what follows is read behind a token that is fed, not behind the prefix.
     shared = _common([tail[:-1] for row in tails for tail in row] + [score_tail] * (score_tail is not None))
     rests = [[tail[shared:] for tail in row] for row in tails]
-    inputs = _inputs(vlm, chat, images, next(tail for row in tails for tail in row)[:shared])
-    longest = inputs["input_ids"].shape[1] + max(len(rest) for row in rests for rest in row) + max_new_tokens
+    first = next(tail for row in tails for tail in row)[:shared]
+    inputs = [_inputs(vlm, chat, image, first) for image in images]
+    prefixes = [image["input_ids"][0].tolist() for image in inputs]
+    longest = max(map(len, prefixes)) + max(len(rest) for row in rests for rest in row) + max_new_tokens
     if reason := why_not_shared(vlm.model, longest):
         return _plain(vlm, chat, images, beginnings, max_new_tokens, scores, reason)
-    first, prefix = _prefill(vlm, chat, inputs)
     config = greedy_config(vlm, chat, max_new_tokens)
     score_rest = score_tail[shared:] if score_tail else []
-    found, behind = decode(vlm.model, prefix, rests, config, score_rest or None)
-    before = [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], prefix.mask, strict=True)]
+    read = [_prefill(vlm, chat, [inputs[at] for at in alike], alike) for alike in _alike(inputs)]
+    found = decode(vlm.model, read, rests, config, score_rest)
     answers = [
         [read_continuation(vlm, config, ids + rest, tokens) for rest, tokens in zip(row, of_image, strict=False)]
-        for ids, row, of_image in zip(before, rests, found.tolist(), strict=True)
+        for ids, row, of_image in zip(prefixes, rests, found.tokens.tolist(), strict=True)
     ]
-    return Branches(answers, read_logits(first if behind is None else behind, scores) if scores else [])
+    return Branches(answers, read_logits(found.aside, scores) if scores else [])
 
 
 def _plain(
@@ -111,35 +113,42 @@ def _common(rows: list[Any]) -> int:
     return next((at for at, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1), min(map(len, rows)))
 
 
-def _inputs(vlm: Vlm, chat: Chat, images: Sequence[Image], tail: list[int]) -> dict[str, Any]:
-    """Images, prompt and what the answers have in common: `tail` in the place of what the prompt ends with."""
-    inputs = dict(model_inputs(vlm, images, [chat.prompt] * len(images)))
+def _inputs(vlm: Vlm, chat: Chat, image: Image, tail: list[int]) -> dict[str, torch.Tensor]:
+    """Image, prompt and what the answers have in common: `tail` in the place of what the prompt ends with."""
+    inputs = dict(model_inputs(vlm, [image], [chat.prompt]))
     ends_with = _tail(vlm, chat, "")
-    found = inputs["input_ids"][:, -len(ends_with) :]
-    if not bool((found == torch.tensor(ends_with, device=found.device)).all()):
+    found = inputs["input_ids"][0, -len(ends_with) :].tolist()
+    if found != ends_with:
         raise ModelError(
-            f"behind the image the prompt has the tokens {found[0].tolist()} where the image is read and {ends_with}"
+            f"behind the image the prompt has the tokens {found} where the image is read and {ends_with}"
             " where it is a placeholder; this processor is not supported"
         )
-    for name, value in (("input_ids", tail), ("attention_mask", 1), ("mm_token_type_ids", 0)):
+    for name, value in (
+        ("input_ids", tail),
+        ("attention_mask", [1] * len(tail)),
+        ("mm_token_type_ids", [0] * len(tail)),
+    ):
         if name in inputs:
             head = inputs[name][:, : -len(ends_with)]
-            inputs[name] = torch.cat([head, _rows(head, value, len(tail))], dim=1)
+            inputs[name] = torch.cat([head, head.new_tensor([value])], dim=1)
     return inputs
 
 
-def _rows(like: torch.Tensor, value: int | list[int], width: int) -> torch.Tensor:
-    row = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return row.expand(len(like), width)
+def _alike(inputs: list[dict[str, torch.Tensor]]) -> list[list[int]]:
+    """Images that one pass can take without padding: of one number of tokens and of tiles."""
+    groups = defaultdict(list)
+    for at, image in enumerate(inputs):
+        groups[tuple((name, value.shape[1:]) for name, value in image.items())].append(at)
+    return list(groups.values())
 
 
-def _prefill(vlm: Vlm, chat: Chat, inputs: dict[str, Any]) -> tuple[torch.Tensor, Prefix]:
-    """The logits behind the prefix, and what is needed to go on from there."""
-    output = vlm.model.generate(**inputs, generation_config=greedy_config(vlm, chat, 1, output_logits=True))
-    mask = inputs["attention_mask"].bool()
-    positions = mask.sum(1)
+def _prefill(vlm: Vlm, chat: Chat, inputs: list[dict[str, torch.Tensor]], rows: list[int]) -> Prefix:
+    batch = {name: torch.cat([image[name] for image in inputs]) for name in inputs[0]}
+    output = vlm.model.generate(**batch, generation_config=greedy_config(vlm, chat, 1, output_logits=True))
+    images, length = batch["input_ids"].shape
+    positions = torch.full((images, 1), length, device=vlm.device)
     for module in vlm.model.modules():  # M-RoPE models keep how far an image's grid is from its number of tokens
         if getattr(module, "rope_deltas", None) is not None:
-            positions = (positions + module.rope_deltas.view(-1)).expand(3, -1)
+            positions = (positions + module.rope_deltas.view(-1, 1)).expand(-1, 3)
             break
-    return output.logits[0], Prefix(output.past_key_values, mask, positions)
+    return Prefix(rows, output.past_key_values, output.logits[0], positions)

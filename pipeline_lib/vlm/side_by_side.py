@@ -14,47 +14,51 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, GenerationConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 PREFIX, PADDING = 0, -1
 """Parts of a row; its answers are parts 1, 2, .. in their order."""
 
 
 class Prefix(NamedTuple):
-    """What the answers of N images have in common, P tokens each, padded on the left."""
+    """What the answers of some images of a batch have in common, equally many tokens in each."""
 
+    images: list[int]  # which ones of the batch
     cache: Any  # the library's, with the keys and values of all tokens in every layer; `decode` uses it up
-    mask: Tensor  # (N, P) booleans, false at the padding
-    positions: Tensor  # (N,) of the token that follows, or (3, N) in families with positions in three dimensions
+    logits: Tensor  # (images, vocabulary) behind it
+    positions: (
+        Tensor  # (images, 1) of the token that follows; (images, 3) in families with positions in three dimensions
+    )
 
 
 class Decoded(NamedTuple):
     """The tokens that follow each beginning (N, B, T), and the logits behind `aside` (N, vocabulary)."""
 
     tokens: Tensor
-    aside: Tensor | None
+    aside: Tensor
 
 
 def decode(
-    model: Any, prefix: Prefix, beginnings: list[list[list[int]]], config: GenerationConfig, aside: list[int] | None
+    model: Any, prefixes: list[Prefix], beginnings: list[list[list[int]]], config: GenerationConfig, aside: list[int]
 ) -> Decoded:
-    """Go on greedily behind the prefix and each of an image's beginnings, which are tokens, at least one.
+    """Go on greedily behind each image's prefix and each of its beginnings, which are tokens, at least one.
 
     An image with fewer beginnings than another has rows without meaning at its end, and so has an answer behind its end
-    token. `aside` is one more text of every image, of which the next token's logits are wanted alone.
+    token. `aside` is one more text of every image, of which the next token's logits are wanted alone; an empty one asks
+    for those behind the prefix.
     """
-    pad, ends = config.pad_token_id, torch.tensor(config.eos_token_id, device=prefix.mask.device)
+    device, pad = prefixes[0].logits.device, config.pad_token_id
+    ends = torch.tensor(config.eos_token_id, device=device)
     count = max(map(len, beginnings))
     texts = [[*row, *[[pad]] * (count - len(row)), *([aside] if aside else [])] for row in beginnings]
-    fed = _heads_then_ends(texts, pad)
-    cache = _Rows(model, prefix, fed.shape[-1] + count * (config.max_new_tokens - 1))
+    ids, parts, offsets = _heads_then_ends(texts, pad).to(device)
+    rows = _Rows(model, prefixes, ids.shape[1] + count * (config.max_new_tokens - 1))
     with _reading_the_prefix_once(model.config.get_text_config()):
-        ids, parts, offsets = fed.to(prefix.mask.device)
-        logits = cache.feed(ids, parts, offsets, keep=len(texts[0]))
-        behind = logits[:, count] if aside else None
-        lengths = torch.tensor([[len(text) for text in row[:count]] for row in texts], device=logits.device)
-        parts = torch.arange(1, count + 1, device=logits.device).expand_as(lengths)
-        done = torch.tensor([[at >= len(row) for at in range(count)] for row in beginnings], device=logits.device)
+        logits = rows.feed(ids, parts, offsets, keep=len(texts[0]))
+        behind = logits[:, count] if aside else rows.in_order([prefix.logits for prefix in prefixes])
+        lengths = torch.tensor([[len(text) for text in row[:count]] for row in texts], device=device)
+        parts = torch.arange(1, count + 1, device=device).expand_as(lengths)
+        done = torch.tensor([[at >= len(row) for at in range(count)] for row in beginnings], device=device)
         steps: list[Tensor] = []
         while True:
             found = logits[:, :count].float()
@@ -63,7 +67,7 @@ def decode(
             done |= torch.isin(steps[-1], ends)
             if len(steps) == config.max_new_tokens or bool(done.all()):
                 return Decoded(torch.stack(steps, -1), behind)
-            logits = cache.feed(steps[-1], parts, lengths + len(steps) - 1, keep=count)
+            logits = rows.feed(steps[-1], parts, lengths + len(steps) - 1, keep=count)
 
 
 def _heads_then_ends(texts: list[list[list[int]]], pad: int) -> Tensor:
@@ -84,14 +88,21 @@ def _heads_then_ends(texts: list[list[list[int]]], pad: int) -> Tensor:
 class _Rows:
     """The rows of a batch as far as they have been fed, with room for `room` tokens behind the prefix."""
 
-    def __init__(self, model: Any, prefix: Prefix, room: int):
-        self._model, self._positions = model, prefix.positions
-        self._cache = prefix.cache
-        for at, layer in enumerate(prefix.cache.layers):  # in its place, so that no two layers are there twice
-            prefix.cache.layers[at] = _RoomyLayer(layer, room)
-        self._length = prefix.mask.shape[1]
-        self._parts = torch.full((len(prefix.mask), self._length + room), PADDING, device=prefix.mask.device)
-        self._parts[:, : self._length][prefix.mask] = PREFIX
+    def __init__(self, model: Any, prefixes: list[Prefix], room: int):
+        self._model = model
+        self._order = torch.tensor([at for prefix in prefixes for at in prefix.images]).argsort()
+        self._positions = self.in_order([prefix.positions for prefix in prefixes])
+        lengths = [prefix.cache.get_seq_length() for prefix in prefixes]
+        self._length = max(lengths)
+        self._parts = self._positions.new_full((len(self._order), self._length + room), PADDING)
+        for prefix, length in zip(prefixes, lengths, strict=True):
+            self._parts[prefix.images, self._length - length : self._length] = PREFIX
+        layers = range(len(prefixes[0].cache.layers))
+        self._cache = Cache(layers=[_RoomyLayer(prefixes, at, len(self._order), self._length, room) for at in layers])
+
+    def in_order(self, of_prefixes: list[Tensor]) -> Tensor:
+        """A row an image, in the order of the batch."""
+        return torch.cat(of_prefixes)[self._order.to(of_prefixes[0].device)]
 
     def feed(self, ids: Tensor, parts: Tensor, offsets: Tensor, keep: int) -> Tensor:
         """Logits (N, keep, vocabulary) of the last columns of `ids` (N, W); `offsets` count from the prefix's end."""
@@ -103,7 +114,7 @@ class _Rows:
         logits: Tensor = self._model(
             input_ids=ids,
             attention_mask=((known == PREFIX) | ((known == parts[..., None]) & before))[:, None],
-            position_ids=self._positions[..., None] + offsets,
+            position_ids=(self._positions.T[..., None] + offsets).squeeze(0),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
@@ -114,18 +125,22 @@ class _Rows:
 class _RoomyLayer(DynamicLayer):
     """Keys and values of a layer with room behind them: the library's own copies all of them for every token."""
 
-    def __init__(self, filled: Any, room: int):
+    def __init__(self, prefixes: list[Prefix], at: int, rows: int, length: int, room: int):
         super().__init__()
-        self.dtype, self.device, self.is_initialized = filled.keys.dtype, filled.keys.device, True
-        self._stores = [self._with_room(states, room) for states in (filled.keys, filled.values)]
-        self._show(filled.keys.shape[-2])
-
-    @staticmethod
-    def _with_room(states: Tensor, room: int) -> Tensor:
-        images, heads, length, width = states.shape
-        store = states.new_empty(images, heads, length + room, width)
-        store[:, :, :length] = states
-        return store
+        first = prefixes[0].cache.layers[at]
+        self.dtype, self.device, self.is_initialized = first.keys.dtype, first.keys.device, True
+        self._stores = [
+            states.new_empty(rows, states.shape[1], length + room, states.shape[3])
+            for states in (first.keys, first.values)
+        ]
+        for prefix in prefixes:
+            layer = prefix.cache.layers[at]
+            prefix.cache.layers[at] = None  # so that no two layers are there twice
+            for store, states in zip(self._stores, (layer.keys, layer.values), strict=True):
+                start = length - states.shape[2]
+                store[prefix.images, :, :start] = 0  # hidden, but what is no number would spoil a product with nothing
+                store[prefix.images, :, start:length] = states
+        self._show(length)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         start = self.get_seq_length()

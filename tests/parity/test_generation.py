@@ -110,30 +110,23 @@ def test_beginnings_of_different_lengths_and_numbers(loaded: Loaded) -> None:  #
     assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
 
 
-def _other_image(prefix: Prefix) -> Prefix:
-    for layer in prefix.cache.layers:
-        layer.keys, layer.values = layer.keys.roll(1, 0), layer.values.roll(1, 0)
-    return prefix
-
-
-def _assert_noticed(given: Loaded, wrong: Callable[[Prefix], Prefix], monkeypatch: pytest.MonkeyPatch) -> None:
-    beginnings, prefill = pairs(given), branched._prefill
-
-    def broken(*arguments: Any) -> Any:
-        logits, prefix = prefill(*arguments)
-        return logits, wrong(prefix)
-
-    monkeypatch.setattr(branched, "_prefill", broken)
+def _assert_noticed(
+    given: Loaded, wrong: Callable[[list[Prefix]], list[Prefix]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beginnings, decode = pairs(given), side_by_side.decode
+    monkeypatch.setattr(branched, "decode", lambda model, prefixes, *rest: decode(model, wrong(prefixes), *rest))
     found = generate_branches(given.vlm, given.chat, pictures(), beginnings, 24)
     assert found.answers != plain(given, beginnings, 24)
 
 
-def test_a_cache_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    _assert_noticed(loaded, _other_image, monkeypatch)
+def test_the_prefix_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    _assert_noticed(
+        loaded, lambda all_: [one._replace(images=[(at + 1) % 5 for at in one.images]) for one in all_], monkeypatch
+    )
 
 
 def test_positions_that_are_one_off_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    _assert_noticed(loaded, lambda prefix: prefix._replace(positions=prefix.positions + 1), monkeypatch)
+    _assert_noticed(loaded, lambda all_: [one._replace(positions=one.positions + 1) for one in all_], monkeypatch)
 
 
 LENGTHS_DIFFER = ["llava-next-vicuna", "llava-next-mistral", "qwen2.5-vl", "qwen3-vl"]
@@ -141,12 +134,27 @@ LENGTHS_DIFFER = ["llava-next-vicuna", "llava-next-mistral", "qwen2.5-vl", "qwen
 
 @pytest.mark.parametrize("loaded", LENGTHS_DIFFER, indirect=True)
 def test_positions_of_the_wrong_image_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    _assert_noticed(loaded, lambda prefix: prefix._replace(positions=prefix.positions.roll(1, -1)), monkeypatch)
+    def rolled(prefixes: list[Prefix]) -> list[Prefix]:
+        assert len(prefixes) > 1
+        others = [*prefixes[1:], prefixes[0]]
+        return [
+            one._replace(positions=other.positions[:1].expand_as(one.positions))
+            for one, other in zip(prefixes, others, strict=True)
+        ]
+
+    _assert_noticed(loaded, rolled, monkeypatch)
 
 
 @pytest.mark.parametrize("loaded", LENGTHS_DIFFER, indirect=True)
 def test_padding_that_is_seen_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    _assert_noticed(loaded, lambda prefix: prefix._replace(mask=torch.ones_like(prefix.mask)), monkeypatch)
+    start = side_by_side._Rows.__init__
+
+    def seen(rows: Any, *given: Any) -> None:
+        start(rows, *given)
+        rows._parts[:, : rows._length] = side_by_side.PREFIX
+
+    monkeypatch.setattr(side_by_side._Rows, "__init__", seen)
+    _assert_noticed(loaded, lambda prefixes: prefixes, monkeypatch)
 
 
 def test_an_answer_that_sees_another_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -189,24 +197,25 @@ def test_every_family_of_the_tests_takes_the_fast_path(loaded: Loaded) -> None: 
 
 
 class Work:
-    """What passes through a model: images through the vision tower, tokens through the language model."""
+    """What passes through a model: tiles or patches through the vision tower, tokens through the language model."""
 
     def __init__(self, vlm: Vlm):
         inner = vlm.model.model
         vision = inner.visual if hasattr(inner, "visual") else inner.vision_tower
-        self.vision_calls, self.prefills, self.tokens = 0, 0, 0
+        self.seen, self.tokens = 0, 0
+        self.prefills: list[int] = []  # images in each
         self._hooks = [
-            vision.register_forward_pre_hook(self._see),
+            vision.register_forward_pre_hook(self._see, with_kwargs=True),
             inner.language_model.register_forward_pre_hook(self._read, with_kwargs=True),
         ]
 
-    def _see(self, *_: Any) -> None:
-        self.vision_calls += 1
+    def _see(self, _module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self.seen += len(next(value for value in [*given, *named.values()] if isinstance(value, torch.Tensor)))
 
     def _read(self, _module: Any, _args: Any, given: dict[str, Any]) -> None:
         rows, length = given["inputs_embeds"].shape[:2]
         past = given.get("past_key_values")
-        self.prefills += rows if past is None or past.get_seq_length() == 0 else 0
+        self.prefills += [rows] if past is None or past.get_seq_length() == 0 else []
         self.tokens += rows * length
 
     def __enter__(self) -> "Work":
@@ -218,32 +227,44 @@ class Work:
 
 
 def test_an_image_is_seen_and_read_once(loaded: Loaded) -> None:  # noqa: F811
-    """The guard of the speed: one prefill an image instead of two, and of the answers their own tokens alone."""
+    """The guard of the speed: one prefill an image instead of two, without padding, and of answers their own tokens."""
     vlm, chat, images, length = loaded.vlm, loaded.chat, pictures()[:4], 6
-    prompt = model_inputs(vlm, images, [chat.prompt] * 4)["input_ids"].shape[1]
+    padded, read = (lambda mask: (mask.numel(), int(mask.sum())))(
+        model_inputs(vlm, images, [chat.prompt] * 4)["attention_mask"]
+    )
     context = len(tokens(vlm.processor.tokenizer, loaded.scores.context))
     beginning = len(tokens(vlm.processor.tokenizer, chat.separator + answer_prefix(7)))
 
+    with Work(vlm) as once:
+        for image in images:
+            read_scores(vlm, chat, loaded.scores, [image])
     with Work(vlm) as pair:
         answers = generate_branches(vlm, chat, images, pairs(loaded)[:4], length, loaded.scores).answers
     steps = max(answer.tokens for row in answers for answer in row) - 1
-    assert (pair.vision_calls, pair.prefills) == (1, 4)
-    assert pair.tokens == 4 * (prompt + context) + 8 * (beginning - context) + 8 * steps
+    assert (pair.seen, sum(pair.prefills)) == (once.seen, 4)
+    assert pair.tokens == read + 4 * context + 8 * (beginning - context) + 8 * steps
     with Work(vlm) as twice:
         plain_texts = [text for row in pairs(loaded)[:4] for text in row]
         generate_greedy(vlm, chat, [image for image in images for _ in (0, 1)], plain_texts, length)
-    assert (twice.vision_calls, twice.prefills) == (1, 8)
-    assert twice.tokens == 8 * (prompt + beginning) + 8 * steps
+    assert (twice.seen, sum(twice.prefills)) == (2 * once.seen, 8)
+    assert twice.tokens == 2 * padded + 8 * beginning + 8 * steps
 
     with Work(vlm) as asked:
         answers = generate_branches(vlm, chat, images, [[""]] * 4, length, loaded.scores).answers
     steps = max(row[0].tokens for row in answers) - 1
-    assert (asked.vision_calls, asked.prefills) == (1, 4)
-    assert asked.tokens == 4 * (prompt - 1) + 4 * (1 + context) + 4 * (1 + steps)
+    assert (asked.seen, sum(asked.prefills)) == (once.seen, 4)
+    assert asked.tokens == read - 4 + 4 * (1 + context) + 4 * (1 + steps)
     with Work(vlm) as apart:
         read_scores(vlm, chat, loaded.scores, images)
         generate_greedy(vlm, chat, images, [""] * 4, length)
-    assert (apart.vision_calls, apart.prefills) == (2, 8)
+    assert (apart.seen, sum(apart.prefills)) == (2 * once.seen, 8)
+
+
+def test_images_that_are_alike_are_read_in_one_pass(loaded: Loaded) -> None:  # noqa: F811
+    images = [picture(f"{size}", side_px=128).crop((0, 0, *size)) for size in [(60, 30), (28, 28), (60, 30)]]
+    with Work(loaded.vlm) as work:
+        generate_branches(loaded.vlm, loaded.chat, images, [["One", "Another"]] * 3, 2)
+    assert sum(work.prefills) == 3 and len(work.prefills) <= 2
 
 
 @pytest.mark.parametrize("name", ["llava-next-vicuna", "qwen2.5-vl"])

@@ -114,9 +114,9 @@ def test_token_counts_are_those_of_the_text(tiny_model: Path) -> None:
         def modules(self):  # type: ignore[no-untyped-def]
             return []
 
-        def generate(self, **_):  # type: ignore[no-untyped-def]
+        def generate(self, input_ids, **_):  # type: ignore[no-untyped-def]  # the prefill
             self.rest = iter(words)
-            return SimpleNamespace(past_key_values=DynamicCache(), logits=[None])  # the prefill
+            return SimpleNamespace(past_key_values=DynamicCache(), logits=[torch.zeros(len(input_ids), 1)])
 
         def __call__(self, input_ids, logits_to_keep, **_):  # type: ignore[no-untyped-def]
             logits = torch.zeros(len(input_ids), logits_to_keep, len(tokenizer))
