@@ -24,6 +24,9 @@ class Shape(NamedTuple):
 
 SMALL = [
     Shape("LLaVA-1.5-7B proportions", "llava", (2, 1024, 2752, 16, 512), (2, 128, 512, 4), (336, 336), 16),
+    Shape(
+        "LLaVA-NeXT-7B proportions, 5 tiles", "llava_next", (2, 1024, 2752, 16, 512), (2, 128, 512, 4), (672, 672), 16
+    ),
     Shape("InternVL2.5-2B proportions", "internvl", (2, 1024, 4096, 16, 1536), (3, 336, 1344, 4), (448, 448), 16),
 ]
 TRUE = [

@@ -143,10 +143,10 @@ _SMALL: dict[str, Any] = {
 
 
 def _text(config: Any, tokenizer: Any, **more: Any) -> Any:
+    """Heads share keys, as in all real ones but Vicuna."""
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return config(
-        vocab_size=len(tokenizer), max_position_embeddings=2048, num_key_value_heads=2, **_SMALL, **ids, **more
-    )
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 2048, "num_key_value_heads": 1}
+    return config(**sizes | _SMALL | ids | more)
 
 
 def _clip() -> Any:
@@ -178,7 +178,7 @@ def llava_1_5() -> tuple[Any, Any]:
     )
     config = t.LlavaConfig(
         vision_config=_clip(),
-        text_config=_text(t.LlamaConfig, tokenizer),
+        text_config=_text(t.LlamaConfig, tokenizer, num_key_value_heads=2),
         image_token_index=processor.image_token_id,
         image_seq_length=4,
     )
@@ -202,7 +202,7 @@ def _llava_next(text: Any, template: str) -> tuple[Any, Any]:
     )
     config = t.LlavaNextConfig(
         vision_config=_clip(),
-        text_config=_text(text, tokenizer),
+        text_config=_text(text, tokenizer, num_key_value_heads=2 if text is t.LlamaConfig else 1),
         image_token_index=processor.image_token_id,
         image_grid_pinpoints=PINPOINTS,
         image_seq_length=4,

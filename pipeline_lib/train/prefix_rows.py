@@ -64,14 +64,15 @@ def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]], answers: Sequ
 
 
 def visible(row_parts: Tensor) -> Tensor:
-    """(B, 1, L, L) booleans, true where the token of a line may look at the token of a column.
+    """(B, 1, M, L) booleans, true where one of the last M tokens (lines) may look at the token of a column.
 
-    It sees the prefix and its own part, as far as they are before it. Padding is at the end and so needs no hiding;
-    what it sees itself does not matter, but it has to see something.
+    It sees the prefix and its own part, as far as they are before it. The tokens without a line are of every row's
+    prefix and see what is before them. Padding is at the end and so needs no hiding; what it sees itself does not
+    matter, but it has to see something.
     """
-    length = row_parts.shape[1]
-    before = torch.ones(length, length, dtype=torch.bool, device=row_parts.device).tril()
-    own = row_parts[:, :, None] == row_parts[:, None, :]
+    length, first = row_parts.shape[1], int((row_parts == PREFIX).sum(1).min())
+    before = torch.ones(length, length, dtype=torch.bool, device=row_parts.device).tril()[first:]
+    own = row_parts[:, first:, None] == row_parts[:, None, :]
     return (before & (own | (row_parts == PREFIX)[:, None, :]))[:, None]
 
 

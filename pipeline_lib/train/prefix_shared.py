@@ -17,6 +17,7 @@ from torch import Tensor
 from trl import DPOTrainer
 
 from pipeline_lib.train import prefix_rows
+from pipeline_lib.vlm.attention import attention_behind_prefix
 
 FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
 """What of a batch TRL's loss is to see; the rest is for the rows."""
@@ -32,6 +33,12 @@ class PrefixSharedDPOTrainer(DPOTrainer):
     def __init__(self, **options: Any):
         super().__init__(**options)
         self.data_collator = partial(prefix_rows.collate_pairs, self.processing_class)
+
+    def training_step(self, *given: Any, **named: Any) -> Tensor:
+        """TRL's; with gradient checkpointing its backward pass runs the layers once more."""
+        with attention_behind_prefix(self.model):
+            loss: Tensor = super().training_step(*given, **named)
+        return loss
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         # Both passes that TRL makes, with and without adapter, then run on the rows and return states of the answers.
@@ -62,7 +69,8 @@ def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
         inner.register_forward_hook(states),
     ]
     try:
-        yield
+        with attention_behind_prefix(inner):
+            yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,15 +6,14 @@ two, as in a row of training (`train.prefix_rows`). So the keys and values of th
 are kept once and read once a step, however many answers there are, and are never copied to make room for a token.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, GenerationConfig
+from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicLayer
+
+from pipeline_lib.vlm.attention import attention_behind_prefix
 
 PREFIX, PADDING = 0, -1
 """Parts of a row; its answers are parts 1, 2, .. in their order."""
@@ -53,7 +52,7 @@ def decode(
     texts = [[*row, *[[pad]] * (count - len(row)), *([aside] if aside else [])] for row in beginnings]
     ids, parts, offsets = _heads_then_ends(texts, pad).to(device)
     rows = _Rows(model, prefixes, ids.shape[1] + count * (config.max_new_tokens - 1))
-    with _reading_the_prefix_once(model.config.get_text_config()):
+    with attention_behind_prefix(model):
         logits = rows.feed(ids, parts, offsets, keep=len(texts[0]))
         behind = logits[:, count] if aside else rows.in_order([prefix.logits for prefix in prefixes])
         lengths = torch.tensor([[len(text) for text in row[:count]] for row in texts], device=device)
@@ -152,35 +151,3 @@ class _RoomyLayer(DynamicLayer):
 
     def _show(self, length: int) -> None:
         self.keys, self.values = (store[:, :, :length] for store in self._stores)
-
-
-def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
-) -> tuple[Tensor, None]:
-    """Attention of a few tokens to a long row, which is read once for all heads that share keys.
-
-    The library repeats keys and values for each of these heads as soon as a row has more than one token.
-    """
-    rows, heads, count, width = query.shape
-    groups = heads // key.shape[1]
-    found = scaled_dot_product_attention(
-        query.reshape(rows, heads // groups, groups * count, width),
-        key,
-        value,
-        attn_mask=attention_mask.repeat(1, 1, groups, 1),
-        scale=scaling,
-    )
-    return found.reshape(rows, heads, count, width).transpose(1, 2), None
-
-
-_NAME = "whyscore_side_by_side"
-AttentionInterface.register(_NAME, _attend)
-
-
-@contextmanager
-def _reading_the_prefix_once(text: Any) -> Iterator[None]:
-    own, text._attn_implementation = text._attn_implementation, _NAME
-    try:
-        yield
-    finally:
-        text._attn_implementation = own

@@ -81,10 +81,11 @@ def test_each_image_is_seen_and_each_prefix_read_once(name: str) -> None:
     vlm = vlm_of(tiny)
     with Work(vlm) as once:
         shared_logps(vlm, rows)
-    assert (once.vision_calls, once.prefills) == (1, 6)
+    assert once.prefills == [6]
     assert once.tokens == batch["row_ids"].numel()
     with Work(vlm) as apart:
         plain_logps(vlm, rows)
-    assert (apart.vision_calls, apart.prefills) == (3, 6 + 6 + 4)
+    assert apart.prefills == [6, 6, 4]
+    assert 2 * once.seen < apart.seen < 3 * once.seen
     assert once.tokens < 0.6 * apart.tokens
     assert "forward" not in vlm.model.__dict__  # the head of TRL's trainer is gone again

@@ -9,18 +9,17 @@ PARTS = torch.tensor([[0, 0, 1, 1, 1, 2, 2, -1], [0, 0, 0, 1, 2, 2, 2, 2]])
 
 def test_what_a_token_sees() -> None:
     sees = visible(PARTS)
-    assert sees.shape == (2, 1, 8, 8)
+    assert sees.shape == (2, 1, 6, 8)  # both rows begin with two tokens of prefix, which need no line
     rows = ["".join(str(int(seen)) for seen in line) for line in sees[0, 0]]
-    assert rows[:7] == [
-        "10000000",
-        "11000000",
+    assert rows[:5] == [
         "11100000",
         "11110000",
         "11111000",
         "11000100",  # the first token of rejected sees the prefix and itself
         "11000110",
     ]
-    assert sees[0, 0, 7].any()  # a line without any would make attention divide by zero
+    assert "".join(str(int(seen)) for seen in sees[1, 0, 0]) == "11100000"  # the third token of a longer prefix
+    assert sees[0, 0, 5].any()  # a line without any would make attention divide by zero
 
 
 def test_positions_of_rejected_follow_the_prefix() -> None:
@@ -51,7 +50,7 @@ def test_three_answers_stand_side_by_side() -> None:
         [0, 1, 2, 3, 3, 4],
     ]
     sees = ["".join(str(int(seen)) for seen in line) for line in visible(parts)[0, 0]]
-    assert sees[2:] == ["11100000", "11110000", "11001000", "11000100", "11000110", "11000111"]
+    assert sees[1:] == ["11100000", "11110000", "11001000", "11000100", "11000110", "11000111"]
     found = predictors(parts, 3, 4)
     assert found.shape == (9, 4)
     assert found[0, :2].tolist() == [1, 2] and found[3, :1].tolist() == [1] and found[6, :3].tolist() == [1, 5, 6]
