@@ -47,6 +47,7 @@ def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]
     elsewhere; and whatever a shard raises.
     """
     from distributed import CancelledError, KilledWorker, wait
+    from distributed.comm.core import CommClosedError
     from prefect_dask.task_runners import DaskTaskRunner
 
     address, in_shards = work.runtime.dask, make(work, *arguments)
@@ -87,7 +88,7 @@ def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]
                 f"{work.label}: the workers that computed one and the same shard died, one after the other ({error});"
                 " the log of a worker says why. Out of memory? Set runtime.generation_batch_size lower"
             ) from error
-        except CancelledError as error:
+        except (CancelledError, CommClosedError) as error:  # the latter while a result was fetched
             raise WhyScoreError(
                 f"{work.label}: the Dask scheduler at {address} is gone. Finished shards are in the store: start"
                 f" {START}, and run again"

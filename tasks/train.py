@@ -27,20 +27,20 @@ def train(
     iteration: int,
     *,
     method: Literal["dpo", "sft"] = "dpo",
-    more: Mapping[str, Any] | None = None,
+    reference: ArtifactRef | None = None,
+    options: Mapping[str, Any] | None = None,
     log_schema: pa.Schema = schemas.TRAINING_LOG,
 ) -> None:
     """Train on one table of preference pairs, and publish adapter and log.
 
-    `more` is whatever else the method takes by name, tables or plain values. In this process, or in several that it
-    starts (`runtime.training_processes`).
+    `reference` is what `compute_reference` made of the pairs, `options` whatever else the method takes by name. In this
+    process, or in several that it starts (`runtime.training_processes`).
     """
     from pipeline_lib.train.learn import Learning
 
-    tables = {name: value for name, value in (more or {}).items() if isinstance(value, pa.Table)}
     learning = Learning(
         method=method,
-        options={name: value for name, value in (more or {}).items() if name not in tables},
+        options=dict(options or {}),
         config=config,
         learning_rate=learning_rate * config.decay_per_iteration ** (iteration - 1),
         prompt=prompt,
@@ -55,7 +55,9 @@ def train(
         decode_workers=work.runtime.decode_workers,
         what=work.label,
     )
-    tables["pairs"] = work.read(pairs, table)
+    tables = {"pairs": work.read(pairs, table)}
+    if reference is not None:
+        tables["reference"] = work.read(reference, "reference_logps")
     if work.runtime.training_processes > 1:
         from pipeline_lib.train.launch import learn_in_processes
 

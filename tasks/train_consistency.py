@@ -26,5 +26,5 @@ def train_consistency(
     rate = config.learning_rate * consistency.learning_rate_factor
     train(
         work, config, prompt, model, photographs, consistency_pairs, "consistency_pairs", rate, seed, iteration,
-        more={"reference": work.read(reference, "reference_logps")},
+        reference=reference,
     )  # fmt: skip

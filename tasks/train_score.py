@@ -25,5 +25,5 @@ def train_score(
     rate = config.learning_rate
     train(
         work, config, prompt, model, photographs, score_pairs, "score_pairs", rate, seed, iteration,
-        more={"reference": work.read(reference, "reference_logps")},
+        reference=reference,
     )  # fmt: skip

@@ -27,5 +27,5 @@ def train_sft(
     """Supervised fine-tuning on the chosen answers, on their score alone or on the whole text (section 5.2)."""
     train(
         work, config, prompt, model, photographs, score_pairs, "score_pairs", config.learning_rate, seed, iteration,
-        method="sft", more={"target": target}, log_schema=schemas.SFT_LOG,
+        method="sft", options={"target": target}, log_schema=schemas.SFT_LOG,
     )  # fmt: skip

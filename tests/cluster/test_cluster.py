@@ -1,6 +1,9 @@
 """Long stages on a Dask cluster: shared out, the same bytes whoever dies, and no model where the flow is."""
 
 import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from pipeline_lib.cluster import check_cluster
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.recipe import Recipe, load_recipe
 from pipeline_lib.store import ArtifactStore, Manifest
-from tests.cluster.conftest import Cluster, processes
+from tests.cluster.conftest import Cluster, processes, until
 from tests.cluster.first_rows import first_rows, generate_only
 from tests.small_run import write_small_recipe
 
@@ -99,8 +102,7 @@ def test_the_shard_of_a_killed_worker_goes_to_another_one(
     before = cluster.journals()
     (cluster.folder / "die").touch()
     generate_only(recipe)
-    stages = ("steps/check_model", "steps/discretize", "steps/generate")
-    assert digests(recipe) == {address: digest for address, digest in alone.items() if address.startswith(stages)}
+    assert digests(recipe) == of_generate(alone)
     dead, _, doing = (cluster.folder / "died").read_text().partition(" ")
     row = int(doing.removeprefix("ite-1 generate from row "))
     after = {pid: lines[len(before[pid]) :] for pid, lines in cluster.journals().items()}
@@ -109,6 +111,78 @@ def test_the_shard_of_a_killed_worker_goes_to_another_one(
     assert any(f"shards/{row:08d}" in address for address in after[survivor])
     with Client(cluster.address, set_as_default=False) as client:
         assert len(client.nthreads()) == 1
+
+
+def test_a_shard_that_kills_its_workers_is_given_up_and_the_next_run_goes_on(
+    alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None
+) -> None:
+    with processes(tmp_path, workers=2, allowed_failures=0) as cluster:
+        recipe = load_recipe(
+            folder / "small.yaml", {"runtime.store": str(tmp_path / "store"), "runtime.dask": cluster.address}
+        )
+        (cluster.folder / "die").touch()
+        with pytest.raises(WhyScoreError, match=r"died, one after the other.*runtime\.generation_batch_size"):
+            generate_only(recipe)
+        generate_only(recipe)
+    assert digests(recipe) == of_generate(alone)
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(
+    alone: dict[str, str], folder: Path, tmp_path: Path
+) -> None:
+    changes = {"runtime.store": str(tmp_path / "store")}
+    with processes(tmp_path, workers=1) as cluster, meanwhile(lambda: lose(cluster)):
+        with pytest.raises(WhyScoreError, match=r"the Dask scheduler at tcp://.* is gone.*run again"):
+            generate_only(load_recipe(folder / "small.yaml", {**changes, "runtime.dask": cluster.address}))
+        published = [address for lines in cluster.journals().values() for address in lines if address != "load"]
+    recipe = load_recipe(folder / "small.yaml", changes)
+    kept = digests(recipe)
+    assert published and set(published) <= set(kept)
+    generate_only(recipe)
+    assert digests(recipe) == of_generate(alone)
+
+
+def test_without_a_worker_a_run_says_so_and_waits_for_one(
+    alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tasks.shards.PATIENCE_S", 1.0)
+    said = "no worker is left at"
+
+    def start_when_said() -> None:
+        until(lambda: any(said in record.getMessage() for record in caplog.records))
+        cluster.start_worker()
+
+    with processes(tmp_path, workers=1) as cluster, meanwhile(start_when_said):
+        recipe = load_recipe(
+            folder / "small.yaml", {"runtime.store": str(tmp_path / "store"), "runtime.dask": cluster.address}
+        )
+        (cluster.folder / "die").touch()
+        generate_only(recipe)
+    assert digests(recipe) == of_generate(alone)
+    assert len(cluster.workers) == 2
+
+
+def of_generate(every: dict[str, str]) -> dict[str, str]:
+    """What `generate_only` makes."""
+    stages = ("steps/check_model", "steps/discretize", "steps/generate")
+    return {address: digest for address, digest in every.items() if address.startswith(stages)}
+
+
+def lose(cluster: Cluster) -> None:
+    """Kill the scheduler as soon as a worker has published a shard."""
+    until(lambda: any("/shards/" in address for lines in cluster.journals().values() for address in lines))
+    assert cluster.scheduler
+    cluster.scheduler.kill()
+
+
+@contextmanager
+def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+    """Do something in a thread while the body runs; what it raises fails the test."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(act)
+        yield
+        future.result()
 
 
 def free_port() -> int:
