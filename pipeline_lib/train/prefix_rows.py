@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_lib.vlm.attention import PADDING, PREFIX
 from pipeline_lib.vlm.chat import tokens
-
-PREFIX, PADDING = 0, -1
-"""Parts of a row; the answers between them are parts 1, 2, .. in their order."""
 
 PAIR = ("chosen", "rejected")
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+PREFIX, PADDING = 0, -1
+"""Parts of a row; the answers behind the prefix are parts 1, 2, .. in their order."""
+
 _NAME = "whyscore_behind_prefix"
 
 

@@ -16,5 +16,5 @@ def why_not_shared(model: Any, longest: int) -> str | None:
         return f"attention is {text._attn_implementation} instead of sdpa"
     window = getattr(text, "sliding_window", None)
     if window is not None and window < longest:
-        return f"its attention reaches back {window} tokens and a text has up to {longest}"
+        return f"its attention reaches back {window} tokens, and there are longer texts"
     return None

@@ -13,10 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-from pipeline_lib.vlm.attention import attention_behind_prefix
-
-PREFIX, PADDING = 0, -1
-"""Parts of a row; its answers are parts 1, 2, .. in their order."""
+from pipeline_lib.vlm.attention import PADDING, PREFIX, attention_behind_prefix
 
 
 class Prefix(NamedTuple):
@@ -25,9 +22,7 @@ class Prefix(NamedTuple):
     images: list[int]  # which ones of the batch
     cache: Any  # the library's, with the keys and values of all tokens in every layer; `decode` uses it up
     logits: Tensor  # (images, vocabulary) behind it
-    positions: (
-        Tensor  # (images, 1) of the token that follows; (images, 3) in families with positions in three dimensions
-    )
+    positions: Tensor  # (images, 1) of the token that follows, (images, 3) where there are three dimensions of them
 
 
 class Decoded(NamedTuple):
