@@ -1,9 +1,9 @@
-"""The comparison of bench.dpo at the true sizes of real models, random weights, on one GPU: `python -m bench.gpu`.
+"""bench.dpo and bench.generation at the true sizes of real models, random weights, on one GPU: `python -m bench.gpu`.
 
 Nothing is downloaded; weights are drawn on the GPU in bfloat16, once for each kind of step and once for the reference,
 so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time between synchronised
-points, peak memory the allocator's. The last column is the share of what the card's matrix units reach, measured in
-the same run. What it shares with bench.dpo runs there; this module was never run on a GPU.
+points, peak memory the allocator's. The last column of training is the share of what the card's matrix units reach,
+measured in the same run. What it shares with the two runs there; this module was never run on a GPU.
 """
 
 import argparse
@@ -14,8 +14,11 @@ import time
 import torch
 
 from bench.dpo import HEADER, Side, compare, row, step
+from bench.generation import HEADER as GENERATION_HEADER
+from bench.generation import case_of
+from bench.generation import compare as compare_generation
 from bench.results import add_rows
-from bench.shapes import TRUE, Shape
+from bench.shapes import TRUE, Shape, build
 
 
 def _now() -> float:
@@ -53,6 +56,15 @@ def utilisation(side: Side, ceiling: float) -> str:
     return f"{100 * side.flops / statistics.median(side.seconds) / ceiling:.0f} %"
 
 
+def generation(
+    shape: Shape, count: int = 32, batches: tuple[int, ...] = (16, 32, 64), length: int = 150, device: str = "cuda"
+) -> list[str]:
+    """A row of the table of bench.generation, for `count` pictures of as many tiles as the shape says."""
+    case = case_of(shape.name, *build(shape, device, torch.bfloat16), [shape.image_px] * count, device)
+    clock = _now if device == "cuda" else time.perf_counter
+    return compare_generation(case, batches, length, clock, exact=False)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -82,6 +94,9 @@ def main() -> None:
     title = f"DPO on a GPU, a step of {options.batch_size} pairs, bfloat16, wall time"
     share = f"of the ceiling of {ceiling / 1e12:.0f} TFLOP/s: stock TRL, ours (stored reference), the reference's pass"
     add_rows(title, [*HEADER, share], rows)
+    rows = [generation(shape) for shape in TRUE if shape.family == "llava_next"]
+    header = [name.replace("CPU second", "second") for name in GENERATION_HEADER]
+    add_rows("Generation on a GPU, bfloat16, wall time: 32 pictures, 2 explanations of 150 tokens each", header, rows)
 
 
 if __name__ == "__main__":

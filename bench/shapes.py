@@ -8,7 +8,7 @@ import transformers as t
 from PIL import Image
 
 from pipeline_lib.vlm.families import InternVLImageProcessor
-from tests.tiny_families import INTERNVL_TOKENS, sentencepiece
+from tests.tiny_families import INTERNVL_TOKENS, VICUNA, sentencepiece
 
 
 class Shape(NamedTuple):
@@ -70,7 +70,8 @@ def _vision(kind: Any, shape: Shape, **more: Any) -> Any:
 
 
 def _llava(shape: Shape, text: Any, tokenizer: Any) -> tuple[Any, Any, Any]:
-    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    options: dict[str, Any] = {"patch_size": 14, "vision_feature_select_strategy": "default"}
+    options |= {"num_additional_image_tokens": 1, "chat_template": VICUNA}
     vision = _vision(t.CLIPVisionConfig, shape, image_size=336, patch_size=14)
     crop = {"height": 336, "width": 336}
     token = tokenizer.convert_tokens_to_ids("<image>")
