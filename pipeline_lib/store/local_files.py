@@ -51,9 +51,9 @@ class LocalFiles:
         return found
 
     def folders(self, folder: str) -> list[str]:
-        """Names of the folders directly below a folder, sorted; empty when there is none."""
+        """Names of the folders directly below a folder, sorted; as in a bucket, one with nothing in it is none."""
         with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and os.listdir(entry.path))
         return []
 
     def create_if_absent(self, path: str, content: bytes) -> bool:

@@ -234,10 +234,17 @@ class ArtifactStore:
             if name == "manifest.json":
                 yield folder
 
-    def retract(self, address: str) -> None:
-        """Remove an artifact, its manifest first, so that no reader ever sees a manifest without its files."""
+    def retract(self, address: str, *, others: bool = True) -> None:
+        """Remove an artifact, its manifest first, so that no reader ever sees a manifest without its files.
+
+        With it goes all that is below its address; without `others` what other runs are writing there just now stays.
+        """
+        found = None if others else self.lookup(address)
         self.files.remove(self.path(address, "manifest.json"))
-        self.files.remove_folder(self.path(address))
+        if others:
+            self.files.remove_folder(self.path(address))
+        elif isinstance(found, Manifest):
+            self.files.remove_folder(self.path(address, found.attempt))
 
     def write_pointer(self, path: str, value: dict[str, Any]) -> None:
         """Write a small JSON file for people, e.g. `runs/demo/iteration-02/score_pairs.json`; the newest wins."""

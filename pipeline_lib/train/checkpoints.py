@@ -34,11 +34,11 @@ class MirrorCheckpoints(TrainerCallback):
                 local, attempt.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin")
             )
             self.store.publish(f"{self.address}/{_name(state.global_step)}", attempt, {"step": state.global_step})
+        # One that is not whole may be on its way there from another run; gc knows by its age.
         names = self.store.children(self.address)
         whole = [name for name in names if not isinstance(self.store.lookup(f"{self.address}/{name}"), Miss)]
-        for name in names:
-            if name not in whole[-KEPT:]:
-                self.store.retract(f"{self.address}/{name}")
+        for name in whole[:-KEPT]:
+            self.store.retract(f"{self.address}/{name}", others=False)
 
 
 def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path | None:
@@ -54,7 +54,8 @@ def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path
             store.fetch(at, local)
         except StoreError as error:
             log.warning("checkpoint %s is removed: %s", at, error)
-            store.retract(at)  # its sizes are right, so the next one of this step would be taken for the same
+            # Its sizes are right, so the next one of this step would be taken for the same.
+            store.retract(at, others=False)
             shutil.rmtree(local, ignore_errors=True)
             continue
         return local

@@ -256,6 +256,15 @@ def test_retracting_removes_the_manifest_first_and_then_everything(
     store.retract(AT)  # nothing there is fine
 
 
+def test_retracting_without_others_leaves_what_another_run_is_writing(store: ArtifactStore) -> None:
+    publish(store)
+    other = store.path(AT, "another", "pairs.parquet")
+    store.files.write(other, b"half of it")
+    store.retract(AT, others=False)
+    assert reason(store) == "not computed yet"
+    assert list(store.files.sizes(store.path(AT))) == ["another/pairs.parquet"]
+
+
 def test_children_are_folders_in_order(store: ArtifactStore) -> None:
     assert store.children("steps/generate") == []
     for key in ("b", "a"):

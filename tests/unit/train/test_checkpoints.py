@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline_lib.store import ArtifactStore
+from pipeline_lib.store import ArtifactStore, Manifest
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
 
 AT = "steps/train_score/k"
@@ -38,6 +38,25 @@ def test_the_newest_two_are_kept_and_no_pickle_among_them(store: ArtifactStore, 
     assert local == tmp_path / "scratch" / "checkpoint-100"
     assert [path.name for path in local.iterdir()] == ["adapter_model.safetensors"]
     assert (local / "adapter_model.safetensors").read_text() == "weights of step 100"
+
+
+def test_a_checkpoint_that_another_run_is_writing_stays(store: ArtifactStore, tmp_path: Path) -> None:
+    """Two runs train the same adapter, one of them three checkpoints ahead."""
+    other = [Path(store.path(f"{AT}/checkpoints/step-{step:08d}/other/adapter_model.safetensors")) for step in (5, 10)]
+    other[0].parent.mkdir(parents=True)
+    other[0].write_text("half")
+    save(store, tmp_path / "training", 10)
+    other[1].parent.mkdir(parents=True)
+    other[1].write_text("half")
+    for step in (15, 20):
+        save(store, tmp_path / "training", step)
+    assert [path.read_text() for path in other] == ["half"] * 2
+    whole = [name for name in store.children(f"{AT}/checkpoints") if isinstance(at(store, name), Manifest)]
+    assert whole == ["step-00000015", "step-00000020"]
+
+
+def at(store: ArtifactStore, name: str) -> object:
+    return store.lookup(f"{AT}/checkpoints/{name}")
 
 
 def test_without_a_checkpoint_nothing_is_restored(store: ArtifactStore, tmp_path: Path) -> None:
