@@ -1,15 +1,33 @@
 """The command line: `whyscore` and its commands, in the order in which people need them."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from flows.commands import checks, models, platform, runs, stores
 
 app = typer.Typer(
-    help="WhyScore teaches a vision-language model to score images and to say why, from nothing but images and scores.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"whyscore {version('whyscore')}")
+        raise typer.Exit
+
+
+@app.callback()
+def whyscore(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Teach a vision-language model to score images and to say why, from nothing but images and scores."""
+
 
 for command in (
     runs.demo,

@@ -16,7 +16,7 @@ KINDS = ("zero-shot", "score", "consistency", "merged")
 MADE_BY = {"answers": "evaluate", "other_explanations": "probe_faithfulness"}
 
 _PREDICTIONS = re.compile(r"iteration-(\d+)/([a-z-]+)/predictions\.json")
-_PART = re.compile(r"(?:(?P<split>[a-z-]+)/)?(?P<kind>shards|checkpoints)/(?P<name>[^/]+)/manifest\.json")
+_PART = re.compile(r"(?:(?P<split>[a-z-]+)/)?(?P<kind>shards|checkpoints)/(?P<name>\d+-\d+|step-\d+)/manifest\.json")
 
 Times = dict[str, tuple[int, float]]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from prefect import task
 from prefect.context import TaskRunContext
-from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
 from pipeline_lib.progress import duration
 from pipeline_lib.recipe import Runtime
@@ -21,6 +20,7 @@ from pipeline_lib.store.shards import InShards, compute_in_shards
 from pipeline_lib.store.store import Attempt
 from tasks.artifacts import progress_bars, show_artifact, show_stage
 from tasks.gpu_pool import compute_in_pool, pool_deployment
+from tasks.references import artifact_references
 
 if TYPE_CHECKING:
     from pipeline_lib.vlm.engine import Engine
@@ -93,11 +93,11 @@ def stage(
     """Make `body(work, *arguments)` a stage that is called as `stage(runtime, *arguments)` and returns a reference.
 
     The key is the digest of the stage's name, `version` and all arguments (see `artifact_key`); `runtime` is not part
-    of it. When the store holds the artifact the body does not run. Prefect caches the reference under the same key, in
-    the same store; a cached reference whose artifact is gone or damaged is not believed. Bump `version` whenever the
-    body's results change. A `label` may be given to tell two runs of a stage apart in logs and in the UI. A stage that
-    needs the model says `gpu`: where there is a GPU pool it is computed there (see `tasks.gpu_pool`). One whose model
-    works `in_shards` alone needs no GPU where a cluster computes those.
+    of it. When the store holds the artifact the body does not run, and Prefect shows the call as cached: it uses the
+    same key, and reads nothing from the store (see `tasks.references`). Bump `version` whenever the body's results
+    change. A `label` may be given to tell two runs of a stage apart in logs and in the UI. A stage that needs the model
+    says `gpu`: where there is a GPU pool it is computed there (see `tasks.gpu_pool`). One whose model works `in_shards`
+    alone needs no GPU where a cluster computes those.
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., ArtifactRef]:
@@ -148,7 +148,7 @@ def stage(
             else:
                 log.info("%s: computing [%s %s], %s", title, name, ref.key[:8], found.reason)
             result: ArtifactRef = prefect_task.with_options(
-                refresh_cache=not hit, result_storage=result_storage(runtime.store)
+                refresh_cache=not hit, result_storage=artifact_references()
             )(runtime, ref, title, arguments)
             if isinstance(found, Manifest):
                 show_stage(store, found, title, cached=True)
@@ -158,16 +158,6 @@ def stage(
         return run
 
     return decorate
-
-
-@functools.cache
-def result_storage(store: str) -> LocalFileSystem | RemoteFileSystem:
-    """Prefect's own results (the cached references) live in the same store as the artifacts they point to."""
-    artifacts = ArtifactStore(store)
-    root = artifacts.path("prefect")
-    block = LocalFileSystem(basepath=root) if artifacts.is_local else RemoteFileSystem(basepath=root)
-    block.save("whyscore-" + artifact_key("result_storage", 1, {"root": root})[:12], overwrite=True)
-    return block
 
 
 def _our_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

@@ -16,14 +16,15 @@ def ties_merge(
     """Merge the two specialised adapters into one, with TIES unless the recipe compares other ways (section 3.2)."""
     from pipeline_lib.device import pick_device
     from pipeline_lib.merge.adapters import merge_adapters
+    from pipeline_lib.vlm.adapter import fetch_adapter
     from pipeline_lib.vlm.load import load_base
 
     # Factors are merged in seconds; the decomposition of large updates is for the device.
     device = "cpu" if config.space == "factors" else work.runtime.device
     with tempfile.TemporaryDirectory(prefix="whyscore-merge-") as folder:
         score, consistency = Path(folder) / "score", Path(folder) / "consistency"
-        work.store.fetch(score_adapter.address, score)
-        work.store.fetch(consistency_adapter.address, consistency)
+        fetch_adapter(work.store, score_adapter, score)
+        fetch_adapter(work.store, consistency_adapter, consistency)
         merge_adapters(
             load_base(base, pick_device(device)),
             score,

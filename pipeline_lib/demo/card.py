@@ -3,6 +3,7 @@
 from pathlib import Path
 
 _CARD = """---
+license: apache-2.0
 library_name: transformers
 pipeline_tag: image-text-to-text
 ---
@@ -43,6 +44,11 @@ moving means at the end of training, `digit` is the cross-entropy of the naive s
 
 `<s>USER: <image>\\n{{prompt}} ASSISTANT: #Score: 7\\n\\n#Explain: The picture shows ...</s>`, with the prompt of
 `pipeline_lib/vlm/prompts/aesthetics_short.txt`. The ten digits are single tokens, the blank before them another one.
+
+## Licence
+
+Apache-2.0, as WhyScore itself. It was trained on drawn scenes and on photographs that ship with scikit-image,
+scikit-learn and matplotlib under their own free licences; none of them is in its files.
 
 ## What it cannot do
 

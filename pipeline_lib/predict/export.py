@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 from pipeline_lib.errors import ModelError
 from pipeline_lib.predict.trained import Trained
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.vlm.adapter import fetch_adapter
 from pipeline_lib.vlm.load import load_base
 from pipeline_lib.vlm.prompt import Prompt
 from pipeline_lib.vlm.weights import SMALL_FILES
@@ -35,7 +36,7 @@ def export_model(
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was cut off
     (partial / "adapter").mkdir(parents=True)
     assert trained.model.adapter is not None
-    store.fetch(trained.model.adapter.address, partial / "adapter")
+    fetch_adapter(store, trained.model.adapter, partial / "adapter")
     (partial / "adapter" / "training_log.parquet").unlink(missing_ok=True)
     if adapter_only:
         for path in (partial / "adapter").iterdir():

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pipeline_lib.errors import RecipeError, StoreError
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
-from pipeline_lib.store.key import key_fields
+from pipeline_lib.store.key import key_fields, read_reference
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.prompt import Prompt
 
@@ -69,4 +69,4 @@ def _pointer(store: ArtifactStore, path: str) -> ArtifactRef:
     value = store.read_pointer(path)
     if value is None:
         raise StoreError(f"{store.path(path)} is missing or damaged; run the recipe again, which writes it anew")
-    return ArtifactRef(stage=value["stage"], key=value["key"])
+    return read_reference(value)

@@ -13,10 +13,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from pipeline_lib.errors import StoreError
-from pipeline_lib.store.key import ArtifactRef, artifact_key
+from pipeline_lib.store.key import artifact_key, read_reference
 from pipeline_lib.store.manifest import Manifest
 from pipeline_lib.store.store import ArtifactStore
 
@@ -67,6 +65,8 @@ def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] 
             folders["/".join([top, *rest[: depth - 1]])]["/".join(rest[depth - 1 :])] = facts
         elif _TEMPORARY.search(path) and facts[1] <= limit:
             removals.append(Removal("temporary files", path, (), facts[0]))
+        elif top == "prefect" and facts[1] <= limit:  # once written beside the artifacts; no run reads them
+            removals.append(Removal("Prefect's records of an earlier version", path, (), facts[0]))
 
     artifacts = {address: files for address, files in folders.items() if address.startswith("steps/")}
     young = [
@@ -85,9 +85,6 @@ def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] 
             removals += _inside(address, files, needed[address], limit, limit_of_parts)
         elif "manifest.json" in files and _newest(files) <= limit:
             removals.append(_folder("artifacts of no run", address, files))
-            reference = "prefect/" + address.removeprefix("steps/").replace("/", "-")
-            if reference in found:
-                removals.append(Removal("Prefect's references to them", reference, (), found[reference][0]))
         elif "manifest.json" not in files and _newest(files) <= limit:
             removals.append(_folder("unfinished stages", address, files))
     return removals
@@ -145,22 +142,28 @@ def read_manifest(store: ArtifactStore, address: str) -> Manifest | None:
     """A manifest as it is, its files unchecked; None when there is none. Raises `StoreError` when it is unreadable."""
     path = store.path(address, "manifest.json")
     try:
-        return Manifest.model_validate_json(store.files.read(path))
+        manifest = Manifest.model_validate_json(store.files.read(path))
+        if manifest.address != address:
+            raise ValueError(f"it is that of {manifest.address}")
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{path} cannot be read ({type(error).__name__}), so it is not known what it was made from; run the recipe"
             " again, which replaces it, or remove that folder"
         ) from error
+    return manifest
 
 
 def references(value: Any) -> Iterator[str]:
-    """Addresses of all artifacts that a manifest's arguments, or a pointer, name anywhere."""
+    """Addresses of all artifacts that a manifest's arguments, or a pointer, name anywhere.
+
+    Raises `StoreError` for a name that leads out of the store.
+    """
     if isinstance(value, dict):
         stage, key = value.get("stage"), value.get("key")
         if isinstance(stage, str) and isinstance(key, str):
-            yield ArtifactRef(stage=stage, key=key).address
+            yield read_reference(value).address
         for item in value.values():
             yield from references(item)
     elif isinstance(value, list):

@@ -4,21 +4,37 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline_lib.errors import StoreError
 
 
 class ArtifactRef(BaseModel):
-    """A pointer to one stage's output; small enough to pass between tasks and to keep in a database."""
+    """A pointer to one stage's output; small enough to pass between tasks and to keep in a database.
+
+    Neither part can hold a slash or a dot, so that a pointer never leads out of the store.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str
-    key: str
+    stage: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    key: str = Field(pattern=r"^[0-9A-Za-z_-]+$")
 
     @property
     def address(self) -> str:
         """Folder of the artifact inside the store."""
         return f"steps/{self.stage}/{self.key}"
+
+
+def read_reference(pointer: dict[str, Any]) -> ArtifactRef:
+    """The artifact that a pointer of the store names; raises `StoreError` when it names none, or one outside."""
+    try:
+        return ArtifactRef(stage=pointer["stage"], key=pointer["key"])
+    except (KeyError, ValidationError) as error:
+        raise StoreError(
+            f"a pointer in the store holds {str(pointer)[:200]}, which names no artifact of it; run the recipe again,"
+            " which writes its pointers anew"
+        ) from error
 
 
 def canonical_json(value: Any) -> str:

@@ -6,9 +6,9 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAIN_PACKAGES = (
     *("torch", "transformers", "tokenizers", "peft", "trl", "datasets", "pillow", "numpy", "pyarrow", "scikit-learn"),
@@ -16,24 +16,47 @@ MAIN_PACKAGES = (
 )
 
 
+class OutsideError(ValueError):
+    """A path that leads out of the folder it is relative to."""
+
+
+def inside(path: str) -> str:
+    """The path itself; raises `OutsideError` unless it is relative, with `/` between plain names.
+
+    Names `.`, `..` and empty ones are refused, and so are backslashes, colons and control characters, which other
+    systems give a meaning.
+    """
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(ord(sign) < 32 or sign in "\\:" for sign in path):
+        raise OutsideError(f"{path!r} is not a relative path of plain names")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(inside)]
+
+
 class FileEntry(BaseModel):
     """One file of an artifact."""
 
     model_config = ConfigDict(frozen=True)
 
-    size: int
-    sha256: str
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Manifest(BaseModel):
-    """What was published, from what, by what; `files` is relative to the folder `attempt` inside the artifact."""
+    """What was published, from what, by what; `files` is relative to the folder `attempt` inside the artifact.
+
+    Whoever can write to the store can write a manifest. So its paths are checked whenever one is read: no file that it
+    names lies outside the artifact, or outside the folder that the artifact is copied to.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    address: str
-    attempt: str
+    address: Inside
+    attempt: str = Field(pattern=r"^[0-9a-f]{12}$")
     schema_version: int
-    files: dict[str, FileEntry]
+    files: dict[Inside, FileEntry]
     rows: dict[str, int]
     arguments: dict[str, Any]
     seconds: float

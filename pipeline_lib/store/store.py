@@ -20,12 +20,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from pipeline_lib import schemas
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store.description import Description
 from pipeline_lib.store.local_files import LocalFiles
-from pipeline_lib.store.manifest import FileEntry, Manifest, environment, sha256_file
+from pipeline_lib.store.manifest import FileEntry, Manifest, OutsideError, environment, inside, sha256_file
 
 log = logging.getLogger("whyscore.store")
 
@@ -88,8 +89,11 @@ class ArtifactStore:
         return isinstance(self.files, LocalFiles)
 
     def path(self, address: str, *parts: str) -> str:
-        """Full path of an address inside the store."""
-        return "/".join([self.root, address, *parts])
+        """Full path of an address inside the store; raises `StoreError` when it would lie outside."""
+        try:
+            return f"{self.root}/{inside('/'.join([address, *parts]))}"
+        except OutsideError as error:
+            raise StoreError(f"store {self.root}: {error}, so nothing is read or written there") from error
 
     def check_writable(self) -> None:
         """Raise `StoreError` unless a file can be written, read back, and refused when it exists already."""
@@ -131,7 +135,7 @@ class ArtifactStore:
         return [upload.key for upload in found]
 
     def lookup(self, address: str) -> Manifest | Miss:
-        """The manifest when the artifact is complete (every file present with its size), else the reason it is not."""
+        """The manifest when it is that of this address and every file is present with its size, else what is wrong."""
         manifest_path = self.path(address, "manifest.json")
         try:
             text = self.files.read(manifest_path)
@@ -141,8 +145,11 @@ class ArtifactStore:
             raise StoreError(f"cannot read {manifest_path}: {error}") from error
         try:
             manifest = Manifest.model_validate_json(text)
-        except ValueError:
-            return Miss("damaged: its manifest cannot be read")
+        except ValidationError as error:
+            outside = [found["msg"] for found in error.errors() if found["type"] == "value_error"]
+            return Miss(f"damaged: its manifest cannot be {f'believed: {outside[0]}' if outside else 'read'}")
+        if manifest.address != address:
+            return Miss(f"damaged: its manifest is that of {manifest.address}")
         if manifest.schema_version != schemas.VERSION:
             return Miss(f"written in schema version {manifest.schema_version}, this is version {schemas.VERSION}")
         damage = self._damage(address, manifest)

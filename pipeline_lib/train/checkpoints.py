@@ -5,6 +5,7 @@ because it is removed only after its successor was published.
 """
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pipeline_lib.store import ArtifactStore, Miss
 log = logging.getLogger("whyscore.train")
 
 KEPT = 2
+
+_NAME = re.compile(r"step-\d{8}")
 
 
 class MirrorCheckpoints(TrainerCallback):
@@ -44,6 +47,8 @@ class MirrorCheckpoints(TrainerCallback):
 def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path | None:
     """Fetch the newest checkpoint whose files are all there with their digests; None when there is none."""
     for name in reversed(store.children(f"{address}/checkpoints")):
+        if not _NAME.fullmatch(name):
+            continue
         at = f"{address}/checkpoints/{name}"
         local = output_dir / f"checkpoint-{int(name.removeprefix('step-'))}"
         manifest = store.lookup(at)

@@ -57,6 +57,7 @@ def learn(
 
     from pipeline_lib.train.dpo import train_dpo
     from pipeline_lib.train.sft import train_sft
+    from pipeline_lib.vlm.adapter import fetch_adapter
     from pipeline_lib.vlm.chat import render_chat
     from pipeline_lib.vlm.load import load_base
 
@@ -66,7 +67,7 @@ def learn(
     job: dict[str, Any] = {"processes": processes} if processes else {}
     with tempfile.TemporaryDirectory(prefix="whyscore-start-") as folder:
         if learning.start is not None:
-            store.fetch(learning.start.address, Path(folder))
+            fetch_adapter(store, learning.start, Path(folder))
         method: Any = {"dpo": train_dpo, "sft": train_sft}[learning.method]
         log: pa.Table = method(
             vlm,

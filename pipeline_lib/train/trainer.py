@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,6 +26,7 @@ from pipeline_lib.train.deal import sharing_steps
 from pipeline_lib.train.lora import check_lora, language_linears, lora_config, save_adapter
 from pipeline_lib.train.stop import on_sigterm
 from pipeline_lib.train.workers import loader_arguments, opening_ahead
+from pipeline_lib.vlm.adapter import check_adapter
 from pipeline_lib.vlm.load import Vlm
 
 log = logging.getLogger("whyscore.train")
@@ -103,7 +105,7 @@ def train_adapter(
         if resume is not None:
             log.info("%s: going on from %s", what, resume.name.replace("checkpoint-", "step "))
         with nullcontext() if processes else on_sigterm(progress.stop):
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            _train(trainer, resume, what, job)
         if progress.stopped:  # also after the last step, whose checkpoint the next run goes on from: a run is to end
             at = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
             raise Interrupted(f"{what} was asked to stop and did at {at}; run the recipe again to go on from there")
@@ -182,12 +184,27 @@ def _restore(job: Job, scratch: Path) -> Path | None:
     if found is None:
         return None
     shared, wanted = (found / f"{FSDP_MODEL_NAME}.bin").exists(), bool(processes and processes.fsdp)
+    where = job["store"].path(job["address"], "checkpoints")
+    if not shared:
+        check_adapter(found, where)
     if shared != wanted:
         raise StoreError(
             f"{job['what']}: its newest checkpoint was written with runtime.fsdp {str(shared).lower()}; set that to go"
-            f" on, or remove {job['address']}/checkpoints from {job['store'].root} to begin again"
+            f" on, or remove {where} to begin again"
         )
     return found
+
+
+def _train(trainer: Any, resume: Path | None, what: str, job: Job) -> None:
+    """Train; optimizer and random state of a checkpoint are read as tensors and numbers, and refused otherwise."""
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except pickle.UnpicklingError as error:
+        where = job["store"].path(job["address"], "checkpoints")
+        raise StoreError(
+            f"{what}: {resume.name if resume else 'a checkpoint'} in {where} holds more than tensors and numbers, so it"
+            f" is not used ({str(error).splitlines()[0]}). Remove that folder and run the recipe again"
+        ) from error
 
 
 def _adapter(model: Any) -> dict[str, torch.Tensor] | None:

@@ -95,10 +95,12 @@ def _load_addresses(server: GenerationServer) -> tuple[str, str]:
 def _put(ref: ArtifactRef, store: ArtifactStore, folder: Path) -> Path:
     """The adapter's files, checked against their digests, in a folder of their own; there at once or not at all."""
     if not folder.is_dir():
+        from pipeline_lib.vlm.adapter import fetch_adapter
+
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            store.fetch(ref.address, partial)
+            fetch_adapter(store, ref, partial)
             partial.chmod(0o755)  # the server may be another user
             os.rename(partial, folder)
         except OSError:

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline_lib.errors import ModelError
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.vlm.adapter import fetch_adapter
 from pipeline_lib.vlm.families import family_of, limit_tiles
 from pipeline_lib.vlm.model_ref import ModelRef
 
@@ -88,6 +89,7 @@ def load_base(ref: ModelRef, device: torch.device) -> Vlm:
             ref.folder(),
             dtype=getattr(torch, ref.dtype),
             trust_remote_code=False,
+            use_safetensors=True,
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
@@ -113,7 +115,7 @@ def load_vlm(ref: ModelRef, store: ArtifactStore, device: torch.device) -> Vlm:
     if ref.adapter is None:
         return vlm
     with tempfile.TemporaryDirectory(prefix="whyscore-adapter-") as folder:
-        store.fetch(ref.adapter.address, Path(folder))
+        fetch_adapter(store, ref.adapter, Path(folder))
         model = PeftModel.from_pretrained(vlm.model, folder)
     if ref.dtype == "float32":
         model = model.merge_and_unload()

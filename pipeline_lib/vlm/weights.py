@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from pipeline_lib.store.manifest import sha256_file
 SMALL_FILES = ("*.json", "*.model", "*.jinja", "*.txt")
 MODEL_FILES = (*SMALL_FILES, "*.safetensors")
 """All that belongs to a model; only safetensors weights are read, and no code."""
+
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""Read by transformers too, if a directory has them; not fetched from elsewhere."""
+
+INDEX = "model.safetensors.index.json"
+
+_SHARD = re.compile(r"[^/\\]+\.safetensors")
 
 
 def model_folder(name: str, location: str, revision: str | None, fingerprint: str, *, weights: bool = True) -> Path:
@@ -45,26 +53,45 @@ def is_remote(location: str) -> bool:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Digest of the names and contents of a model's files, the same wherever they lie."""
-    paths = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    """Digest of the names and contents of all files that loading a model reads, the same wherever they lie.
+
+    Raises `ModelError` when loading would read others: an adapter of transformers' own beside the base, or weights that
+    the index names elsewhere or in another format.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{folder} holds an adapter (adapter_config.json), which transformers would put on the base unasked; give"
+            " model.id the directory of the base, or a merged model"
+        )
+    missing_weights(folder)
+    paths = sorted({path for pattern in (*MODEL_FILES, TEMPLATES) for path in folder.glob(pattern)})
+    return _digest(folder, tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
 
 
 @cache  # weights are read for it, which takes seconds a gigabyte
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path, _, _ in files:
-        digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """Names of weight files that should be in a folder and are not; one that stands for all when there are none."""
-    index = folder / "model.safetensors.index.json"
+    """Names of weight files that should be in a folder and are not; one that stands for all when there are none.
+
+    Raises `ModelError` when the index of the weights is damaged, or names other files than safetensors in the folder.
+    """
+    index = folder / INDEX
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelError(f"{index} is damaged: {error!r}; fetch the model again") from error
+        for name in names:
+            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+                raise ModelError(
+                    f"{index} names {name!r}; expected the name of a .safetensors file in the same folder, since only"
+                    " such weights are loaded"
+                )
         return [name for name in names if not (folder / name).is_file()]
     return [] if any(folder.glob("*.safetensors")) else ["model.safetensors"]

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from typer.testing import CliRunner
@@ -45,6 +46,11 @@ def test_help_is_quick_and_light():
         times.append(cpu_seconds() - start)
     assert "doctor" in answer.stdout
     assert min(times) < 0.5
+
+
+def test_the_version_is_that_of_the_package():
+    answer = CliRunner().invoke(app, ["--version"])
+    assert (answer.exit_code, answer.output) == (0, f"whyscore {version('whyscore')}\n")
 
 
 def test_doctor_is_content_with_a_good_recipe(recipe):

@@ -1,6 +1,8 @@
 """What is computed again, and what is not."""
 
+import base64
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -115,10 +117,32 @@ def test_other_figures_from_the_same_answers_do_not_ask_the_model_again(again, r
     ]  # fmt: skip
 
 
-def test_a_new_prefect_database_and_lost_prefect_results_change_nothing(again, run_flow):
-    shutil.rmtree(Path(again.runtime.store) / "prefect")
+def test_a_new_prefect_database_changes_nothing(again, run_flow):
     with prefect_test_harness(server_startup_timeout=120):
         assert run_flow(again).computed == []
+
+
+def test_a_result_record_in_the_store_is_never_interpreted(again, run_flow, tmp_path):
+    """Prefect's records name their own serializer, so one that says `pickle` would run what it holds."""
+    store, trace = ArtifactStore(again.runtime.store), tmp_path / "trace"
+    run = pickle.dumps(_Touch(str(trace)))
+    record = {"metadata": {"serializer": {"type": "pickle"}}, "result": base64.encodebytes(run).decode()}
+    for stage in store.children("steps"):
+        for key in store.children(f"steps/{stage}"):
+            store.files.write(store.path(f"prefect/{stage}-{key}"), json.dumps(record).encode())
+    watched = run_flow(again)
+    assert watched.prefect_states == ["Cached(type=COMPLETED)"] * len(STAGES)
+    assert not trace.exists()
+
+
+class _Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
 
 
 def test_branches_may_be_left_untested(again, run_flow, finished):

@@ -20,6 +20,7 @@ import pytest
 from pipeline_lib import schemas
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store import ArtifactStore, Manifest, Miss
+from pipeline_lib.store.key import read_reference
 
 SCHEMA = pa.schema([pa.field("image", pa.string(), nullable=False), pa.field("score", pa.float64())])
 TABLE = pa.table({"image": ["a.jpg", "b.jpg"], "score": [1.5, None]})
@@ -300,3 +301,61 @@ def test_an_attempt_leaves_no_local_folder_behind(store: ArtifactStore) -> None:
         (attempt.folder / "half.txt").write_text("half")
         raise ZeroDivisionError
     assert not attempt.folder.exists()
+
+
+OUTSIDE = ["../x", "more/../../x", "/tmp/x", "", ".", "more//x", "..\\x", "C:x", "x\n"]
+
+
+@pytest.mark.parametrize("forged", ["files", "attempt", "address"])
+def test_a_manifest_that_names_places_outside_of_it_is_not_believed(
+    store: ArtifactStore, tmp_path: Path, forged: str
+) -> None:
+    """Whoever may write to the store could else have any file of a worker written."""
+    manifest = publish(store)
+    fields = json.loads(store.files.read(manifest_path(store)))
+    entry = fields["files"]["pairs.parquet"]
+    outside = [*OUTSIDE, "ABCDEF012345", "shards"] if forged == "attempt" else OUTSIDE
+    for name in outside:
+        changed = {"files": {**fields["files"], name: entry}, "attempt": name, "address": name}[forged]
+        store.files.write(manifest_path(store), json.dumps(fields | {forged: changed}).encode())
+        assert reason(store).startswith("damaged: its manifest"), name
+        for read in (
+            lambda: store.fetch(AT, tmp_path / "inner" / "local"),
+            lambda: store.copy_out(AT, "runs/a/report"),
+            lambda: store.read_table(AT, "pairs"),
+        ):
+            with pytest.raises(StoreError):
+                read()
+    assert not (tmp_path / "inner").exists()
+    assert publish(store).files == manifest.files  # as any damage: what is computed anew replaces it
+
+
+def test_an_artifact_in_the_place_of_another_is_a_miss(store: ArtifactStore) -> None:
+    publish(store)
+    publish(store, "steps/generate/other")
+    store.files.write(manifest_path(store), store.files.read(manifest_path(store, "steps/generate/other")))
+    assert reason(store) == "damaged: its manifest is that of steps/generate/other"
+
+
+def test_nothing_is_read_or_written_outside_the_store(store: ArtifactStore) -> None:
+    for name in OUTSIDE:
+        for use in (store.path, store.lookup, store.read_pointer, store.retract, store.children):
+            with pytest.raises(StoreError):
+                use(name)
+        with pytest.raises(StoreError):
+            store.write_pointer(f"runs/{name}", {})
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        {"stage": "../..", "key": "0" * 64},
+        {"stage": "generate", "key": "../../x"},
+        {"stage": "generate", "key": "a/b"},
+        {"stage": "generate", "key": 7},
+        {"key": "0" * 64},
+    ],
+)
+def test_a_pointer_that_names_no_artifact_is_refused(pointer: dict[str, Any]) -> None:
+    with pytest.raises(StoreError):
+        read_reference(pointer)

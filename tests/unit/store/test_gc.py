@@ -84,7 +84,7 @@ def test_all_that_belongs_to_no_run_goes_and_nothing_else(store: ArtifactStore) 
     store.files.write(store.path("steps/generate/generate-key/manifest.json.0a1b2c3d"), b"half")
     assert kinds(store) == {
         "artifacts of no run": ["steps/swap/swap-key"],
-        "Prefect's references to them": ["prefect/swap-swap-key"],
+        "Prefect's records of an earlier version": ["prefect/swap-swap-key"],
         "answers that belong to no run": ["answers/another"],
         "unfinished stages": ["steps/generate/crashed"],
         "shards of finished stages": ["steps/generate/generate-key/shards"],

@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import TrainerCallback
 
 from pipeline_lib import schemas
-from pipeline_lib.errors import DataError, Interrupted, ModelError
+from pipeline_lib.errors import DataError, Interrupted, ModelError, StoreError
 from pipeline_lib.recipe import Training
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.train import dpo
@@ -246,6 +246,36 @@ def test_a_torn_newest_checkpoint_costs_steps_and_no_weights(train: Callable[...
     next(Path(store.path(f"{AT}/checkpoints/{newest}")).glob("*/optimizer.pt")).write_bytes(b"torn")
     _, again = train("again", store=store)
     assert files(again) == files(whole)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_holds_code_is_refused_and_not_run(
+    train: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    """Its manifest fits: who may write to the store has made both."""
+    store, trace = ArtifactStore(str(tmp_path / "store")), tmp_path / "trace"
+    train("whole", store=store)
+    at = f"{AT}/checkpoints/{store.children(f'{AT}/checkpoints')[0]}"
+    for newer in store.children(f"{AT}/checkpoints")[1:]:
+        store.retract(f"{AT}/checkpoints/{newer}")
+    with store.attempt() as attempt:
+        store.fetch(at, attempt.folder)
+        torch.save(Touch(str(trace)), attempt.folder / name)
+        store.retract(at)
+        store.publish(at, attempt, {})
+    with pytest.raises(StoreError):
+        train("resumed", store=store)
+    assert not trace.exists()
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(self.path),)
 
 
 @pytest.mark.parametrize("step", [2, 4])

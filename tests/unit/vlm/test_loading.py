@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,68 @@ def test_an_unknown_architecture_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config | {"model_type": "nonsense"}))
     with pytest.raises(ModelError, match="not a vision-language model that transformers knows"):
         load_processor(model_ref(copy))
+
+
+def test_weights_are_safetensors_or_refused(copy: Path) -> None:
+    """A fingerprint does not cover other formats, so good and bad weights would have one key."""
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    load_base(model_ref(copy), CPU)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError):
+        load_base(model_ref(copy), CPU)
+    with pytest.raises(ModelError, match=r"lacks model\.safetensors"):
+        check_model(model_ref(copy), PROMPT)
+
+
+@pytest.mark.parametrize("name", ["part.bin", "sub/part.safetensors", "../part.safetensors", "/part.safetensors", 7])
+def test_an_index_of_weights_names_safetensors_in_its_own_folder(copy: Path, tmp_path: Path, name: object) -> None:
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    (copy / "sub").mkdir()
+    for folder in (copy / "sub", tmp_path):
+        save_file(weights, folder / "part.safetensors", {"format": "pt"})
+    torch.save(weights, copy / "part.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError):
+        resolve_model(Model(id=str(copy)))
+
+
+def test_an_adapter_beside_the_base_is_refused(copy: Path) -> None:
+    (copy / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "/elsewhere", "peft_type": "LORA"})
+    )
+    with pytest.raises(ModelError, match="holds an adapter"):
+        resolve_model(Model(id=str(copy)))
+
+
+def test_whatever_is_read_of_a_model_is_in_its_fingerprint(copy: Path) -> None:
+    """Every file that Python opens while a model is loaded changes the fingerprint when it changes."""
+    torch.save({}, copy / "pytorch_model.bin")
+    for decoy in ("own.py", "adapter_model.bin", "additional_chat_templates/other.jinja", "sub/config.json"):
+        (copy / decoy).parent.mkdir(exist_ok=True)
+        (copy / decoy).write_text("{}")
+    ref, opened = model_ref(copy), set[Path]()
+    _opened_below[copy.resolve()] = opened
+    load_base(ref, CPU)
+    del _opened_below[copy.resolve()]
+    assert {"config.json", "tokenizer.json", "other.jinja"} <= {path.name for path in opened}
+    for path in opened:
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        assert model_ref(copy).fingerprint != ref.fingerprint, path.name
+        path.write_bytes(before)
+
+
+_opened_below: dict[Path, set[Path]] = {}
+
+
+def _note_open(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _opened_below and isinstance(arguments[0], str):
+        path = Path(arguments[0]).resolve()
+        for folder, opened in _opened_below.items():
+            if path.is_relative_to(folder) and path.is_file():
+                opened.add(path)
+
+
+sys.addaudithook(_note_open)  # cannot be removed again; it does nothing while nobody listens
