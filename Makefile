@@ -49,7 +49,7 @@ test-crash: setup
 
 # Says which packages are missing; plain `make test` skips these tests then.
 test-s3: setup
-	$(BIN)/python -m tests.s3.server --check
+	$(BIN)/python -m pipeline_lib.testing.s3_server --check
 	$(BIN)/python -m pytest tests/s3 --demo-size
 
 test-platform: export WHYSCORE_TEST_PLATFORM = 1

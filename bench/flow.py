@@ -11,7 +11,7 @@ import tempfile
 import time
 
 from bench.results import add_rows
-from flows.commands.terminal import prepare_prefect
+from whyscore.commands.terminal import prepare_prefect
 
 STAGES = 100
 HEADER = ["stage", "median, ms", "least to most, ms", "in the first flow run's first, ms"]
@@ -24,10 +24,10 @@ def main() -> None:
         prepare_prefect()
         from prefect import flow
 
-        from flows.ephemeral_server import tie_server_to_this_process
-        from pipeline_lib import schemas
-        from pipeline_lib.recipe import Runtime
+        from pipeline_lib.config.base import Runtime
+        from pipeline_lib.tables import schemas
         from tasks.stage import Work, stage
+        from whyscore.ephemeral_server import tie_server_to_this_process
 
         @stage(version=1)
         def nothing(work: Work, number: int) -> None:

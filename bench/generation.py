@@ -20,13 +20,13 @@ import transformers as t
 from PIL import Image
 
 from bench.results import add_rows
-from pipeline_lib.preference.score_pairs import draw_wrong_score, generate_score_pairs
+from pipeline_lib.methods.self_improve.answer import answer_prefix
+from pipeline_lib.methods.self_improve.score_pairs import draw_wrong_score, generate_score_pairs
 from pipeline_lib.progress import Progress
-from pipeline_lib.vlm.answer import answer_prefix
+from pipeline_lib.testing.tiny import PROMPT, picture
+from pipeline_lib.testing.tiny_families import VICUNA, sentencepiece
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm
-from tests.tiny import PROMPT, picture
-from tests.tiny_families import VICUNA, sentencepiece
 
 ROUNDS = 3
 TILE_PX, PATCH_PX = 168, 14

@@ -33,7 +33,7 @@ HEADER = ["part", "rows", "CPU seconds", "rows a second", "peak memory, MB", "of
 
 def write(folder: Path, rows: int) -> None:
     """Images, their table, score pairs, and the answers of a model that is neither good nor bad."""
-    from pipeline_lib.data.bins import assign_bins, bins_table, fit_bins
+    from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
 
     rng = np.random.default_rng(rows)
     scores = np.clip(rng.normal(5.4, 0.9, rows), 1, 10).round(3)
@@ -85,9 +85,9 @@ def write(folder: Path, rows: int) -> None:
 
 def discretize(folder: Path) -> Callable[[], object]:
     """Read the table, open every image, fit the bins."""
-    from pipeline_lib.data.discretize import discretize_scores
+    from pipeline_lib.config.base import Data
     from pipeline_lib.data.table import read_image_list
-    from pipeline_lib.recipe import Data
+    from pipeline_lib.methods.self_improve.discretize import discretize_scores
 
     data = Data(table=str(folder / "images" / "scores.parquet"))
     return lambda: discretize_scores(read_image_list(data, 0), 0.0, 100.0)
@@ -95,7 +95,7 @@ def discretize(folder: Path) -> Callable[[], object]:
 
 def swap(folder: Path) -> Callable[[], object]:
     """Consistency pairs of 30 % of the score pairs."""
-    from pipeline_lib.preference.swap import make_consistency_pairs
+    from pipeline_lib.methods.self_improve.swap import make_consistency_pairs
 
     pairs = pq.read_table(folder / "score_pairs.parquet")
     return lambda: make_consistency_pairs(pairs, 0.3, 0, 1)
@@ -103,8 +103,8 @@ def swap(folder: Path) -> Callable[[], object]:
 
 def evaluate(folder: Path) -> Callable[[], object]:
     """Reference values, metrics and 1,000 bootstrap resamples of half the rows on validation and half on test."""
-    from pipeline_lib.metrics.evaluation import evaluate_answers
-    from pipeline_lib.recipe import Evaluation
+    from pipeline_lib.methods.self_improve.evaluation import evaluate_answers
+    from pipeline_lib.methods.self_improve.recipe import Evaluation
 
     answers, bins = pq.read_table(folder / "answers.parquet"), pq.read_table(folder / "bins.parquet")
     return lambda: evaluate_answers(answers, ("val", "test"), bins, Evaluation(), 0)
@@ -112,17 +112,17 @@ def evaluate(folder: Path) -> Callable[[], object]:
 
 def report(folder: Path) -> Callable[[], object]:
     """The page of a run of four models, whose predictions and verdicts are read from disk as in the stage."""
-    from pipeline_lib.judge.round_trip import fit_judge, judge_predictions, load_judge
-    from pipeline_lib.judge.summary import judge_metrics
-    from pipeline_lib.metrics.evaluation import evaluate_answers
-    from pipeline_lib.recipe import Evaluation, Recipe
-    from pipeline_lib.report.contents import Judged, ModelResults, RunResults
-    from pipeline_lib.report.html import render_report
-    from pipeline_lib.vlm.prompt import load_prompt
+    from pipeline_lib.methods.self_improve.evaluation import evaluate_answers
+    from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
+    from pipeline_lib.methods.self_improve.prompt import load_prompt
+    from pipeline_lib.methods.self_improve.recipe import Evaluation, SelfImproveRecipe
+    from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
+    from pipeline_lib.methods.self_improve.report.page import render_report
+    from pipeline_lib.methods.self_improve.round_trip import fit_judge, judge_predictions, load_judge
 
     bins = pq.read_table(folder / "bins.parquet")
     fields = {"name": "growth", "iterations": 2, "data": {"table": "scores.csv"}, "model": {"id": "bundled"}}
-    recipe = Recipe.model_validate(fields)
+    recipe = SelfImproveRecipe.model_validate(fields)
     if not (folder / "verdicts.parquet").exists():  # by a process before, whose memory is not counted
         few = Evaluation(bootstrap_samples=100)
         found = evaluate_answers(pq.read_table(folder / "answers.parquet"), ("val", "test"), bins, few, 0)

@@ -7,8 +7,8 @@ import torch
 import transformers as t
 from PIL import Image
 
+from pipeline_lib.testing.tiny_families import INTERNVL_TOKENS, VICUNA, sentencepiece
 from pipeline_lib.vlm.families import InternVLImageProcessor
-from tests.tiny_families import INTERNVL_TOKENS, VICUNA, sentencepiece
 
 
 class Shape(NamedTuple):

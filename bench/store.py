@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.results import add_rows
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.testing.s3_server import USERS, Ceph, how_to_install, missing_packages
 from tests.s3.conftest import RealS3, new_bucket
-from tests.s3.server import USERS, Ceph, how_to_install, missing_packages
 
 REPEATS, LARGE_BYTES = 30, 200_000_000
 

@@ -8,13 +8,15 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ablation import ablation as run_ablation
+from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
 from flows.self_improve import self_improve as run_self_improve
+from pipeline_lib.config.base import Runtime
+from pipeline_lib.config.load import load_recipe_of, of_kind, parse_recipe
 from pipeline_lib.errors import WhyScoreError
-from pipeline_lib.recipe import Recipe, Runtime, load_recipe, parse_recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
-from tasks.gpu_pool import compute_here
+from tasks.stage.gpu_pool import compute_here
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -36,13 +38,13 @@ for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 def _run_name() -> str:
     parameters = flow_run.parameters
     recipe = parameters["recipe"]
-    name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+    name = recipe.name if isinstance(recipe, SelfImproveRecipe) else str(recipe)
     return str((parameters.get("overrides") or {}).get("name", name))
 
 
 @flow(name="self_improve", flow_run_name=_run_name)
 def self_improve(
-    recipe: ShippedRecipe | Recipe,
+    recipe: ShippedRecipe | SelfImproveRecipe,
     overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
     store: str | None = None,
 ) -> ArtifactRef:
@@ -59,7 +61,7 @@ def self_improve(
 
 @flow(name="ablation", flow_run_name=_run_name)
 def ablation(
-    recipe: ShippedRecipe | Recipe,
+    recipe: ShippedRecipe | SelfImproveRecipe,
     overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
     store: str | None = None,
 ) -> ArtifactRef:
@@ -76,7 +78,7 @@ def ablation(
 
 @flow(name="predict", flow_run_name=_run_name)
 def predict(
-    recipe: ShippedRecipe | Recipe,
+    recipe: ShippedRecipe | SelfImproveRecipe,
     images: list[str],
     out: str | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
@@ -101,18 +103,14 @@ def gpu_stage(stage: str, key: str, label: str, runtime: Runtime, arguments: dic
     return compute_here(stage, key, runtime, arguments, label)
 
 
-def chosen_recipe(recipe: "ShippedRecipe | Recipe", overrides: dict[str, Any], store: str | None) -> Recipe:
+def chosen_recipe(
+    recipe: "ShippedRecipe | SelfImproveRecipe", overrides: dict[str, Any], store: str | None
+) -> SelfImproveRecipe:
     """The recipe that the form describes; raises `RecipeError` naming every wrong field."""
     changes = dict(overrides)
     if store:
         changes["runtime.store"] = store
-    if not isinstance(recipe, Recipe):
-        return load_recipe(RECIPES / f"{recipe}.yaml", changes)
+    if not isinstance(recipe, SelfImproveRecipe):
+        return load_recipe_of(SelfImproveRecipe, RECIPES / f"{recipe}.yaml", changes)
     fields = recipe.model_dump(mode="json")
-    for dotted, value in changes.items():
-        *sections, leaf = dotted.split(".")
-        section = fields
-        for name in sections:
-            section = section.setdefault(name, {})
-        section[leaf] = value
-    return parse_recipe(fields, source="recipe of this run")
+    return of_kind(SelfImproveRecipe, parse_recipe(fields, changes, source="recipe of this run"))

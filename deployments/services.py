@@ -79,7 +79,7 @@ def s3_server(settings: dict[str, str]) -> Service:
     """The S3 server of the tests, which keeps everything in memory: for a try and for tests, never to keep anything."""
     return Service(
         "s3",
-        [sys.executable, "-m", "tests.s3.server", "--port", settings["S3_PORT"]],
+        [sys.executable, "-m", "pipeline_lib.testing.s3_server", "--port", settings["S3_PORT"]],
         _inherited(),
         lambda: _bucket_is_there(settings),
         folder=ROOT,

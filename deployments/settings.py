@@ -48,7 +48,7 @@ def read_settings(stack: Path) -> dict[str, str]:
 
 def memory_s3(port: int) -> dict[str, str]:
     """Changes to the settings for a stack with the S3 server of the tests, whose keys are no secrets."""
-    from tests.s3.server import USERS
+    from pipeline_lib.testing.s3_server import USERS
 
     key, secret = USERS["owner"]
     return {

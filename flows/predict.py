@@ -4,21 +4,21 @@ import logging
 
 from prefect import flow
 
-from pipeline_lib.predict.trained import Kind, trained_model
-from pipeline_lib.recipe import Recipe
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.use.trained import Kind, trained_model
 from pipeline_lib.vlm.model_ref import resolve_model
-from pipeline_lib.vlm.prompt import load_prompt
-from tasks.artifacts import show_recipe
-from tasks.predict import predict as predict_stage
-from tasks.shards import check_workers
+from tasks.self_improve.predict import predict as predict_stage
+from tasks.stage.cards import show_recipe
+from tasks.stage.shards import check_workers
 
 log = logging.getLogger("whyscore.predict")
 
 
 @flow(name="predict", flow_run_name="{recipe.name}")
 def predict(
-    recipe: Recipe,
+    recipe: SelfImproveRecipe,
     images: list[str],
     out: str | None = None,
     iteration: int | None = None,
@@ -33,8 +33,8 @@ def predict(
         iteration: Whose model; None: the newest.
         kind: score, consistency or merged; None: merged, or score where there is nothing else.
     """
-    from pipeline_lib.predict.new_images import keep_new_images
-    from pipeline_lib.predict.output import writer
+    from pipeline_lib.use.new_images import keep_new_images
+    from pipeline_lib.use.output import writer
 
     show_recipe(recipe)
     write = writer(out) if out else None

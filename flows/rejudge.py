@@ -6,22 +6,22 @@ import re
 from prefect import flow
 
 from pipeline_lib.errors import RecipeError, StoreError
-from pipeline_lib.judge.rubric import load_rubric
-from pipeline_lib.recipe import Recipe
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
-from pipeline_lib.vlm.prompt import load_prompt
-from tasks.judge_anchors import judge_anchors
+from tasks.self_improve.judge_anchors import judge_anchors
 
 log = logging.getLogger("whyscore.judge")
 
 
 @flow(name="rejudge", flow_run_name="{recipe.name}")
-def rejudge(recipe: Recipe) -> str:
+def rejudge(recipe: SelfImproveRecipe) -> str:
     """Judge the anchors of a finished run with the recipe's judge model; returns the figures beside earlier judges'.
 
     Raises `StoreError` when the run kept no anchors, `RecipeError` when the recipe names no judge model.
     """
-    from pipeline_lib.judge.anchors import AnchorVerdicts, anchor_figures
+    from pipeline_lib.methods.self_improve.anchors import AnchorVerdicts, anchor_figures
 
     config = recipe.judge.openai
     if config.model is None:

@@ -5,18 +5,18 @@ from typing import NamedTuple
 
 from prefect import flow
 
-from flows.prepare import Setting, evaluate_and_judge, prepare
-from pipeline_lib.recipe import Recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
-from tasks.compute_reference import compute_reference
-from tasks.fit_judge import fit_judge
-from tasks.generate import generate
-from tasks.keep_anchors import keep_anchors
-from tasks.report import EvaluatedModel, Settings, report
-from tasks.swap import swap
-from tasks.ties_merge import ties_merge
-from tasks.train_consistency import train_consistency
-from tasks.train_score import train_score
+from tasks.self_improve.compute_reference import compute_reference
+from tasks.self_improve.fit_judge import fit_judge
+from tasks.self_improve.generate import generate
+from tasks.self_improve.keep_anchors import keep_anchors
+from tasks.self_improve.report import EvaluatedModel, Settings, report
+from tasks.self_improve.run import Setting, evaluate_and_judge, prepare
+from tasks.self_improve.swap import swap
+from tasks.self_improve.ties_merge import ties_merge
+from tasks.self_improve.train_consistency import train_consistency
+from tasks.self_improve.train_score import train_score
 
 
 class Improved(NamedTuple):
@@ -27,7 +27,7 @@ class Improved(NamedTuple):
 
 
 @flow(name="self_improve", flow_run_name="{recipe.name}")
-def self_improve(recipe: Recipe) -> ArtifactRef:
+def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
     """Self-train a vision-language model on images and scores (section 3, Fig. 2); returns the report's artifact.
 
     Every stage that the store already holds is taken from there, so running a recipe again after a crash goes on where
@@ -40,7 +40,7 @@ def self_improve(recipe: Recipe) -> ArtifactRef:
         answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
         keep("anchors", keep_anchors(at, recipe.judge.anchors, answered, recipe.seed))
     settings = Settings(recipe=recipe, prompt=setting.prompt)
-    finished = report(at, settings, setting.base, setting.photographs, fitted_judge, models)
+    finished = report(at, settings, setting.base, setting.image_set, fitted_judge, models)
     keep("report", finished)
     setting.store.copy_out(finished.address, f"runs/{recipe.name}/report")
     return finished
@@ -48,21 +48,21 @@ def self_improve(recipe: Recipe) -> ArtifactRef:
 
 def improve(setting: Setting, iterations: int) -> Improved:
     """The loop itself, for so many iterations; what another flow has already computed of it is taken from the store."""
-    recipe, prompt, base, photographs = setting.recipe, setting.prompt, setting.base, setting.photographs
+    recipe, prompt, base, image_set = setting.recipe, setting.prompt, setting.base, setting.image_set
     at, seed, training, keep = recipe.runtime, recipe.seed, recipe.training, setting.keep
     models: list[EvaluatedModel] = []
 
     model = base
     for iteration in range(1, iterations + 1):
         ite, folder = f"ite-{iteration}", f"iteration-{iteration:02d}"
-        score_pairs = generate(at, recipe.generation, prompt, model, photographs, seed, iteration, label=ite)
+        score_pairs = generate(at, recipe.generation, prompt, model, image_set, seed, iteration, label=ite)
         keep(f"{folder}/score_pairs", score_pairs)
         consistency_pairs = None
         if iteration > 1:  # the base scores too badly to learn consistency yet (section 3.2)
             consistency_pairs = swap(at, recipe.swap, score_pairs, seed, iteration, label=ite)
             keep(f"{folder}/consistency_pairs", consistency_pairs)
         reference = compute_reference(
-            at, recipe.training.max_length, prompt, base, photographs, score_pairs, consistency_pairs, label=ite
+            at, recipe.training.max_length, prompt, base, image_set, score_pairs, consistency_pairs, label=ite
         )
         keep(f"{folder}/reference", reference)
         if iteration == 1:  # the judge learns from what the base wrote, and is the same for all models
@@ -70,9 +70,7 @@ def improve(setting: Setting, iterations: int) -> Improved:
             measure = partial(evaluate_and_judge, setting, fitted_judge)
             models.append(measure(0, "zero-shot", base))
 
-        score = train_score(
-            at, training, prompt, model, photographs, score_pairs, reference, seed, iteration, label=ite
-        )
+        score = train_score(at, training, prompt, model, image_set, score_pairs, reference, seed, iteration, label=ite)
         keep(f"{folder}/score/adapter", score)
         models.append(measure(iteration, "score", model.with_adapter(score), score))
         if consistency_pairs is None:
@@ -80,7 +78,7 @@ def improve(setting: Setting, iterations: int) -> Improved:
             continue
 
         consistency = train_consistency(
-            at, training, recipe.consistency, prompt, model, photographs, consistency_pairs, reference, seed, iteration,
+            at, training, recipe.consistency, prompt, model, image_set, consistency_pairs, reference, seed, iteration,
             label=ite,
         )  # fmt: skip
         keep(f"{folder}/consistency/adapter", consistency)

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline_lib.config.base import Runtime
 from pipeline_lib.errors import ModelError
-from pipeline_lib.recipe import Runtime
 
 if TYPE_CHECKING:
     import torch

@@ -28,7 +28,7 @@ def label_files() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved Llava of random weights, small enough to train in a second; do not write to it, copy it."""
-    from tests.tiny import save_tiny_model
+    from pipeline_lib.testing.tiny import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 

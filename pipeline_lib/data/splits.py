@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.config.base import SPLITS, Data
 from pipeline_lib.data import files
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import SPLITS, Data
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 """What others call the splits."""

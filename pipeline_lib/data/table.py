@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.config.base import SPLITS, Data
 from pipeline_lib.data import files, user_table
 from pipeline_lib.data.known import KNOWN_DATASETS, as_on_disk
 from pipeline_lib.data.sources import ImageSource, folder_source, is_safe
 from pipeline_lib.data.splits import LEFT_OUT, draw_splits, split_by_lists, split_name
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import SCORES, SPLITS, Data
+from pipeline_lib.methods.self_improve.recipe import SCORES
 
 log = logging.getLogger("whyscore.data")
 

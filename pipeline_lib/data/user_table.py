@@ -11,13 +11,13 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
+from pipeline_lib.config.base import SPLITS, Data
 from pipeline_lib.data import files
 from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type, parquet_schema
 from pipeline_lib.data.frames import ENDINGS, read_frame
 from pipeline_lib.data.sources import ImageSource, folder_source
 from pipeline_lib.data.splits import split_name
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import SPLITS, Data
 
 log = logging.getLogger("whyscore.data")
 

@@ -14,7 +14,7 @@ from transformers import (
 
 from pipeline_lib.demo.dataset import SIDE_PX
 from pipeline_lib.demo.vision import PATCH_PX, vision_config
-from pipeline_lib.vlm.prompt import load_prompt
+from pipeline_lib.methods.self_improve.prompt import load_prompt
 
 IMAGE_TOKENS = (SIDE_PX // PATCH_PX) ** 2
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"

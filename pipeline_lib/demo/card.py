@@ -42,8 +42,8 @@ moving means at the end of training, `digit` is the cross-entropy of the naive s
 
 ## Format
 
-`<s>USER: <image>\\n{{prompt}} ASSISTANT: #Score: 7\\n\\n#Explain: The picture shows ...</s>`, with the prompt of
-`pipeline_lib/vlm/prompts/aesthetics_short.txt`. The ten digits are single tokens, the blank before them another one.
+`<s>USER: <image>\\n{{prompt}} ASSISTANT: #Score: 7\\n\\n#Explain: The picture shows ...</s>`, with the prompt
+`aesthetics_short` of self_improve. The ten digits are single tokens, the blank before them another one.
 
 ## Licence
 

@@ -9,9 +9,9 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from pipeline_lib.config.base import Split
 from pipeline_lib.metrics.scores import Estimate
-from pipeline_lib.recipe import Split
-from pipeline_lib.report.numerals import Column, bounds_text, estimate_text, value_text
+from pipeline_lib.report.formatting import Column, bounds_text, estimate_text, value_text
 from pipeline_lib.report.style import BASE, GREY, INK, SCORE, draw_svg, shade
 
 _TEMPLATES = Path(__file__).parent / "templates"

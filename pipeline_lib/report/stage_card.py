@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline_lib.config.base import SPLITS
 from pipeline_lib.progress import duration
-from pipeline_lib.recipe import SPLITS
 from pipeline_lib.store import ArtifactStore, Manifest
 
 WIDTH_PX, HEIGHT_PX = 480, 280

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline_lib.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
 from pipeline_lib.report.style import KIND_COLOUR, draw_svg, shade
 
 WIDTH_PX, HEIGHT_PX = 400, 235

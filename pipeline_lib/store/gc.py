@@ -19,8 +19,8 @@ from pipeline_lib.store.manifest import Manifest
 from pipeline_lib.store.store import ArtifactStore
 
 SHARED = {
-    "answers": ("prompt", "model", "photographs"),
-    "other_explanations": ("prompt", "model", "photographs", "config", "seed"),
+    "answers": ("prompt", "model", "image_set"),
+    "other_explanations": ("prompt", "model", "image_set", "config", "seed"),
 }
 """Folders of shards that stages share: which of a stage's arguments name them (see the tasks that write them)."""
 

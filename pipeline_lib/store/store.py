@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline_lib import schemas
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store.description import Description
 from pipeline_lib.store.local_files import LocalFiles
 from pipeline_lib.store.manifest import FileEntry, Manifest, OutsideError, environment, inside, sha256_file
+from pipeline_lib.tables import schemas
 
 log = logging.getLogger("whyscore.store")
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from trl import DPOConfig
 
+from pipeline_lib.config.base import PreferenceTraining
 from pipeline_lib.train.pairs import lazy_rows, render_answer, usable_pairs
 from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.reference import with_reference
@@ -41,6 +42,7 @@ def train_dpo(
     long), `with_reference` for those without a reference.
     """
     config = job["config"]
+    assert isinstance(config, PreferenceTraining)
     reason = why_not_shared(vlm.model, config.max_length)
     if reason is not None:
         log.warning("%s: trained by TRL's own trainer, two to four times slower: %s", job["what"], reason)

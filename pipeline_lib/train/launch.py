@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline_lib import errors
+from pipeline_lib.config.base import Runtime
 from pipeline_lib.device import pick_device
 from pipeline_lib.errors import ModelError, WhyScoreError
 from pipeline_lib.progress import Progress
-from pipeline_lib.recipe import Runtime
 from pipeline_lib.train.learn import Learning
 from pipeline_lib.train.process import EVENT, LOG, SPEC, Spec
 from pipeline_lib.train.stop import on_sigterm

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.recipe import Training
+from pipeline_lib.config.base import Training
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import ModelRef
-from pipeline_lib.vlm.prompt import Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class Learning(BaseModel):
     learning_rate: float
     prompt: Prompt
     model: ModelRef
-    photographs: Photographs
+    image_set: ImageSet
     start: ArtifactRef | None
     seed: int
     store: str
@@ -72,7 +72,7 @@ def learn(
         log: pa.Table = method(
             vlm,
             render_chat(vlm.processor, learning.prompt.text),
-            open_image=learning.photographs.opener(model.resize_px),
+            open_image=learning.image_set.opener(model.resize_px),
             **tables,
             **learning.options,
             config=learning.config,

@@ -17,9 +17,9 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer import FSDP_MODEL_NAME
 
+from pipeline_lib.config.base import Training
 from pipeline_lib.errors import Interrupted, ModelError, StoreError
 from pipeline_lib.progress import Progress
-from pipeline_lib.recipe import Training
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
 from pipeline_lib.train.deal import sharing_steps

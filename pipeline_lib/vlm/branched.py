@@ -15,6 +15,7 @@ import torch
 from PIL.Image import Image
 
 from pipeline_lib.errors import ModelError
+from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens
 from pipeline_lib.vlm.chat import Chat, tokens
 from pipeline_lib.vlm.inference import (
     Generated,
@@ -27,7 +28,6 @@ from pipeline_lib.vlm.inference import (
     read_scores,
 )
 from pipeline_lib.vlm.load import Vlm
-from pipeline_lib.vlm.score_tokens import ScoreTokens
 from pipeline_lib.vlm.sharing import why_not_shared
 from pipeline_lib.vlm.side_by_side import Prefix, decode
 

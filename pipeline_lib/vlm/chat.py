@@ -8,7 +8,7 @@ checked that tokenising the two parts gives the tokens of the whole.
 from typing import Any, NamedTuple
 
 from pipeline_lib.errors import ModelError
-from pipeline_lib.vlm.answer import answer_prefix
+from pipeline_lib.methods.self_improve.answer import answer_prefix
 
 
 class Chat(NamedTuple):

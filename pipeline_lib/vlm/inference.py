@@ -7,10 +7,10 @@ import torch
 from PIL.Image import Image
 from transformers import GenerationConfig
 
+from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens
 from pipeline_lib.vlm.chat import Chat, tokens
 from pipeline_lib.vlm.families import check_image
 from pipeline_lib.vlm.load import Vlm
-from pipeline_lib.vlm.score_tokens import ScoreTokens
 
 
 class Generated(NamedTuple):

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline_lib.config.base import Model
 from pipeline_lib.errors import ModelError
-from pipeline_lib.recipe import Model
 from pipeline_lib.store.key import ArtifactRef
 from pipeline_lib.vlm.weights import folder_fingerprint, is_remote, model_folder
 

@@ -11,9 +11,10 @@ from distributed import Client
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterName
 
-from pipeline_lib.cluster import check_cluster
+from pipeline_lib.checks.cluster import check_cluster
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.errors import WhyScoreError
-from pipeline_lib.recipe import Recipe, load_recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactStore, Manifest
 from tests.cluster.conftest import Cluster, processes, until
 from tests.cluster.first_rows import first_rows, generate_only
@@ -22,7 +23,7 @@ from tests.small_run import write_small_recipe
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def digests(recipe: Recipe) -> dict[str, str]:
+def digests(recipe: SelfImproveRecipe) -> dict[str, str]:
     """Every artifact of a store with its digest, shards among them."""
     store = ArtifactStore(recipe.runtime.store)
     found = {address: store.lookup(address) for address in store.addresses()}
@@ -146,7 +147,7 @@ def test_without_a_worker_a_run_says_so_and_waits_for_one(
     alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("tasks.shards.PATIENCE_S", 1.0)
+    monkeypatch.setattr("tasks.stage.shards.PATIENCE_S", 1.0)
     said = "no worker is left at"
 
     def start_when_said() -> None:

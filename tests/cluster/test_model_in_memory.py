@@ -3,7 +3,7 @@
 import weakref
 from pathlib import Path
 
-from pipeline_lib.recipe import Model, Runtime
+from pipeline_lib.config.base import Model, Runtime
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.stage import Work

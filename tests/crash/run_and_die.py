@@ -24,11 +24,11 @@ def die() -> None:
 
 
 def main(recipe_path: str, moment: str, journal: str) -> None:
-    from flows.commands.terminal import errors_for_people, prepare_prefect
+    from whyscore.commands.terminal import errors_for_people, prepare_prefect
 
     prepare_prefect()
     from flows.self_improve import self_improve
-    from pipeline_lib.recipe import load_recipe
+    from pipeline_lib.config.load import load_recipe
     from pipeline_lib.store import ArtifactStore, Manifest
     from pipeline_lib.store.store import Attempt
 
@@ -67,7 +67,7 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
 
         trainer._ProgressCallback.on_step_end = count_steps  # type: ignore[method-assign,assignment]
     elif word == "batch":
-        from pipeline_lib.preference import score_pairs
+        from pipeline_lib.methods.self_improve import score_pairs
 
         batches, generate = [0], score_pairs.generate_branches
 

@@ -116,7 +116,7 @@ def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(tmp_path, e
     (tmp_path / "log").touch()
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", str(recipe)],
+            [sys.executable, "-m", "whyscore.cli", "run", str(recipe)],
             env={k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_HOME": str(tmp_path)},
             stderr=log,
             start_new_session=True,

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens, resolve_score_tokens
+from pipeline_lib.testing.tiny import PROMPT, model_ref
+from pipeline_lib.testing.tiny_families import FAMILIES, Family, save
 from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.load import Vlm, load_base
-from pipeline_lib.vlm.score_tokens import ScoreTokens, resolve_score_tokens
-from tests.tiny import PROMPT, model_ref
-from tests.tiny_families import FAMILIES, Family, save
 
 
 class Loaded(NamedTuple):

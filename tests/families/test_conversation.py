@@ -11,17 +11,17 @@ from PIL import Image
 from torch import nn
 
 from pipeline_lib.errors import ModelError
+from pipeline_lib.methods.self_improve.answer import answer_prefix
+from pipeline_lib.methods.self_improve.check_model import check_model
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
+from pipeline_lib.testing.tiny import PROMPT, model_ref, picture
+from pipeline_lib.testing.tiny_families import LAYERS, TILE_PX, sentencepiece
 from pipeline_lib.train.lora import check_lora, language_linears, lora_config
-from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.chat import render_chat, tokens
-from pipeline_lib.vlm.check import check_model
 from pipeline_lib.vlm.inference import generate_greedy, read_scores
 from pipeline_lib.vlm.load import load_base, load_processor
-from pipeline_lib.vlm.prompt import load_prompt
-from pipeline_lib.vlm.score_tokens import resolve_score_tokens
 from tests.families.conftest import Loaded
-from tests.tiny import PROMPT, model_ref, picture
-from tests.tiny_families import LAYERS, TILE_PX, sentencepiece
 
 SIZES = [(28, 28), (60, 30), (30, 90), (112, 84), (1, 1)]
 """Several aspect ratios and counts of tiles."""
@@ -87,7 +87,7 @@ def test_a_tokenizer_that_knows_no_digits_is_refused(loaded: Loaded) -> None:
 @pytest.mark.parametrize("loaded", ["internvl-internlm2"], indirect=True)
 def test_a_sentencepiece_tokenizer_that_puts_a_blank_before_each_answer_is_refused(loaded: Loaded) -> None:
     """InternLM2's vocabulary read as Llama's: prompt and answer would be other tokens apart than together."""
-    from tests.tiny_families import INTERNVL_TOKENS
+    from pipeline_lib.testing.tiny_families import INTERNVL_TOKENS
 
     processor = load_processor(model_ref(loaded.folder))
     processor.tokenizer = sentencepiece(

@@ -13,10 +13,10 @@ from PIL import Image
 
 from pipeline_lib.data.images import decode
 from pipeline_lib.errors import DataError, ModelError
+from pipeline_lib.testing.tiny import model_ref, picture
 from pipeline_lib.vlm.inference import generate_greedy, read_scores
 from pipeline_lib.vlm.load import load_base, load_processor
 from tests.families.conftest import Loaded
-from tests.tiny import model_ref, picture
 
 _CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],

@@ -7,25 +7,25 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 
-from pipeline_lib import schemas
-from pipeline_lib.merge.adapters import merge_adapters
-from pipeline_lib.metrics.evaluation import ANSWERS, answer_images, evaluate_answers
-from pipeline_lib.preference.score_pairs import generate_score_pairs
-from pipeline_lib.preference.swap import swap_scores
+from pipeline_lib.methods.self_improve.evaluation import ANSWERS, answer_images, evaluate_answers
+from pipeline_lib.methods.self_improve.merge import merge_adapters
+from pipeline_lib.methods.self_improve.recipe import Evaluation, IterativeTraining, Merge
+from pipeline_lib.methods.self_improve.score_pairs import generate_score_pairs
+from pipeline_lib.methods.self_improve.swap import swap_scores
 from pipeline_lib.progress import Progress
-from pipeline_lib.recipe import Evaluation, Merge, Training
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.key import ArtifactRef
+from pipeline_lib.tables import schemas
+from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture, reference_of
+from pipeline_lib.testing.tiny_families import LAYERS
 from pipeline_lib.train.dpo import train_dpo
 from pipeline_lib.train.pairs import usable_pairs
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base, load_vlm
 from tests.families.conftest import Loaded
-from tests.tiny import PROMPT, image_table, model_ref, picture, reference_of
-from tests.tiny_families import LAYERS
 
 CPU = torch.device("cpu")
-CONFIG = Training(learning_rate=1e-2, lora_rank=2, batch_size=4, micro_batch_size=2, max_length=400)
+CONFIG = IterativeTraining(learning_rate=1e-2, lora_rank=2, batch_size=4, micro_batch_size=2, max_length=400)
 
 
 def open_image(image: str, sha256: str):  # type: ignore[no-untyped-def]

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from pipeline_lib.recipe import Recipe, load_recipe
+from pipeline_lib.config.load import load_recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from tests.small_run import write_small_recipe
 
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A real Prefect server with a database of its own."""
-    from tasks.artifacts import flush
+    from tasks.stage.cards import flush
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
@@ -46,10 +47,10 @@ def listen(name: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def run_flow(prefect_server: None) -> Callable[[Recipe], Watched]:
+def run_flow(prefect_server: None) -> Callable[[SelfImproveRecipe], Watched]:
     """Run the flow in this process and tell which stages were computed and which were cached."""
 
-    def call(recipe: Recipe) -> Watched:
+    def call(recipe: SelfImproveRecipe) -> Watched:
         from flows.self_improve import self_improve
 
         with listen("whyscore") as messages, listen("prefect.task_runs") as prefect_messages:
@@ -60,7 +61,9 @@ def run_flow(prefect_server: None) -> Callable[[Recipe], Watched]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, run_flow: Callable[[Recipe], Watched]) -> tuple[Path, Watched]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, run_flow: Callable[[SelfImproveRecipe], Watched]
+) -> tuple[Path, Watched]:
     """A folder with recipe, data and the store of one finished run, and what that run computed."""
     folder = tmp_path_factory.mktemp("finished")
     watched = run_flow(load_recipe(write_small_recipe(folder, folder / "store")))
@@ -68,7 +71,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, run_flow: Callable[[Recip
 
 
 @pytest.fixture
-def again(finished: tuple[Path, Watched], tmp_path: Path) -> Recipe:
+def again(finished: tuple[Path, Watched], tmp_path: Path) -> SelfImproveRecipe:
     """The recipe of the finished run over a copy of its store, to damage."""
     shutil.copytree(finished[0] / "store", tmp_path / "store")
     return load_recipe(finished[0] / "small.yaml", {"runtime.store": str(tmp_path / "store")})

@@ -6,19 +6,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline_lib.recipe import Recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from tests.flows.conftest import Watched, listen
 
 
-def watch(flow: Callable[[Recipe], ArtifactRef], recipe: Recipe) -> Watched:
+def watch(flow: Callable[[SelfImproveRecipe], ArtifactRef], recipe: SelfImproveRecipe) -> Watched:
     """Run a flow in this process and tell which stages were computed and which were cached."""
     with listen("whyscore") as messages:
         flow(recipe)
     return Watched(messages, [])
 
 
-def text_of(recipe: Recipe, experiment: str) -> str:
+def text_of(recipe: SelfImproveRecipe, experiment: str) -> str:
     """The table that an experiment ended in."""
     folder = Path(ArtifactStore(recipe.runtime.store).path(f"runs/{recipe.name}/{experiment}"))
     assert "<html" in (folder / "comparison.html").read_text()

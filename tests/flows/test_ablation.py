@@ -1,6 +1,6 @@
 """Table 3: what is trained on what, and that the run itself is one of its rows."""
 
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore
 from tests.flows.experiment import tables, text_of, watch
 
@@ -27,7 +27,7 @@ COMPUTED = [
 
 
 def test_all_rows_see_the_same_photographs_and_take_as_many_steps(again, finished):
-    from flows.ablation import ablation
+    from flows.experiments.ablation import ablation
 
     store = ArtifactStore(again.runtime.store)
     own = {name: store.children(f"steps/{name}") for name in ("generate", "train_score", "train_consistency")}
@@ -68,7 +68,7 @@ def test_all_rows_see_the_same_photographs_and_take_as_many_steps(again, finishe
 
 
 def test_without_the_iterative_row_the_loop_is_not_run(again, finished):
-    from flows.ablation import ablation
+    from flows.experiments.ablation import ablation
 
     changes = {"runtime.store": again.runtime.store, "iterations": 1, "ablation.rows": ["dpo"]}
     watched = watch(ablation, load_recipe(finished[0] / "small.yaml", changes))

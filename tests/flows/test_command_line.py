@@ -8,8 +8,8 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
 from tests.small_run import write_small_recipe
+from whyscore.cli import app
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def cpu_seconds():
 
 def test_help_is_quick_and_light():
     code = (
-        "import sys, flows.cli, pipeline_lib, pipeline_lib.recipe, pipeline_lib.demo;"
+        "import sys, whyscore.cli, pipeline_lib, pipeline_lib.config.load, pipeline_lib.demo;"
         "heavy = {'torch', 'prefect', 'transformers', 'pandas', 'sklearn'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -41,7 +41,7 @@ def test_help_is_quick_and_light():
     for _ in range(3):
         start = cpu_seconds()
         answer = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "whyscore.cli", "--help"], capture_output=True, text=True, check=True
         )
         times.append(cpu_seconds() - start)
     assert "doctor" in answer.stdout
@@ -96,7 +96,7 @@ def test_a_run_on_bad_input_ends_with_a_sentence_and_no_traceback(recipe, tmp_pa
     lines[3] = lines[3].replace(lines[3].split(",")[1], "nan?", 1)
     table.write_text("\n".join(lines))
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", str(recipe)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "whyscore.cli", "run", str(recipe)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
     assert "1 score(s) are no finite number" in done.stderr and "train-00002.jpg" in done.stderr

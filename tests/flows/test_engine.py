@@ -15,15 +15,16 @@ import pyarrow as pa
 import pytest
 from prefect import flow
 
-from flows.prepare import prepare
-from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.recipe import Recipe, load_recipe
+from pipeline_lib.config.load import load_recipe
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.testing.engine_server import EngineServer, running
 from pipeline_lib.vlm.model_ref import BUNDLED, resolve_model
-from pipeline_lib.vlm.prompt import load_prompt
-from tasks.generate import generate
+from tasks.self_improve.generate import generate
+from tasks.self_improve.run import prepare
 from tasks.stage import Work
-from tests.engine_server import EngineServer, running
 from tests.flows.conftest import listen
 from tests.small_run import write_small_recipe
 
@@ -33,8 +34,8 @@ class Generated(NamedTuple):
 
     folder: Path
     server: EngineServer
-    recipe: Recipe
-    photographs: Photographs
+    recipe: SelfImproveRecipe
+    image_set: ImageSet
     by_transformers: ArtifactRef
     by_engine: ArtifactRef
 
@@ -43,12 +44,12 @@ class Generated(NamedTuple):
 
 
 @flow(name="pairs_alone")
-def pairs(recipe: Recipe) -> tuple[Photographs, ArtifactRef]:
+def pairs(recipe: SelfImproveRecipe) -> tuple[ImageSet, ArtifactRef]:
     setting = prepare(recipe)
     made = generate(
-        recipe.runtime, recipe.generation, setting.prompt, setting.base, setting.photographs, recipe.seed, 1, label="g"
+        recipe.runtime, recipe.generation, setting.prompt, setting.base, setting.image_set, recipe.seed, 1, label="g"
     )
-    return setting.photographs, made
+    return setting.image_set, made
 
 
 SMALL = {"generation.fraction": 0.15, "model.max_new_tokens": 16}
@@ -70,14 +71,14 @@ def generated(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("engine")
     path = write_small_recipe(folder, folder / "store")
     with running(EngineServer(BUNDLED)) as server, pytest.MonkeyPatch.context() as patch:
-        photographs, by_transformers = pairs(load_recipe(path, SMALL))
+        image_set, by_transformers = pairs(load_recipe(path, SMALL))
 
         def refuse(*_: object) -> None:
             raise AssertionError("weights were loaded")
 
         patch.setattr("pipeline_lib.vlm.load.load_vlm", refuse)
         recipe = load_recipe(path, settings(server, folder))
-        yield Generated(folder, server, recipe, photographs, by_transformers, pairs(recipe)[1])
+        yield Generated(folder, server, recipe, image_set, by_transformers, pairs(recipe)[1])
 
 
 def test_the_pairs_are_those_of_transformers_under_a_key_of_their_own(generated: Generated) -> None:
@@ -101,12 +102,12 @@ def test_where_the_server_is_changes_nothing_and_a_finished_stage_asks_it_nothin
 
 CHILD = """
 import json, sys
-from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.vlm.model_ref import resolve_model
-from pipeline_lib.vlm.prompt import load_prompt
-from tasks.generate import generate
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from tasks.self_improve.generate import generate
 from tasks.stage import Work
 
 path, overrides, photographs, address = sys.argv[1:]
@@ -115,7 +116,7 @@ store = ArtifactStore(recipe.runtime.store)
 with store.attempt() as attempt:
     generate.__wrapped__(
         Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, load_prompt(recipe.prompt),
-        resolve_model(recipe.model), Photographs.model_validate_json(photographs), recipe.seed, 1,
+        resolve_model(recipe.model), ImageSet.model_validate_json(photographs), recipe.seed, 1,
     )
 """
 
@@ -126,7 +127,7 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
     address = "steps/generate/" + "0" * 64
     command = [
         sys.executable, "-c", CHILD, str(generated.folder / "small.yaml"), overrides,
-        generated.photographs.model_dump_json(), address,
+        generated.image_set.model_dump_json(), address,
     ]  # fmt: skip
     server.delay_s = 0.1
     child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
@@ -149,7 +150,7 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
         recipe = generated.recipe
         generate.__wrapped__(  # type: ignore[attr-defined]
             Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, load_prompt(recipe.prompt),
-            resolve_model(recipe.model), generated.photographs, recipe.seed, 1,
+            resolve_model(recipe.model), generated.image_set, recipe.seed, 1,
         )  # fmt: skip
         store.publish(address, attempt, {})
     table = store.read_table(address, "score_pairs")
@@ -159,7 +160,7 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
         for shard in finished
         for row in store.read_table(f"{address}/shards/{shard}", "shard").to_pylist()
     }
-    open_image = generated.photographs.opener(generated.recipe.model.resize_px)
+    open_image = generated.image_set.opener(generated.recipe.model.resize_px)
     done = {np.asarray(open_image(image, sha256)).tobytes() for image, sha256 in kept.items()}
     asked = {np.asarray(image).tobytes() for image in server.images}
     assert len(done) == len(kept) == 2 * len(finished)

@@ -4,17 +4,17 @@ import shutil
 
 from typer.testing import CliRunner
 
-from flows.cli import app
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.gc import garbage
 from tests.flows.experiment import tables, text_of, watch
+from whyscore.cli import app
 
 CELL, OTHER = "lr 0.002 · beta 0.5 · rank 16", "lr 0.002 · beta 0.5 · rank 4"
 
 
 def test_a_grid_is_searched_without_opening_the_test_split(again, finished, tmp_path):
-    from flows.grid_search import grid_search
+    from flows.experiments.grid_search import grid_search
 
     shutil.copytree(finished[0] / "data", tmp_path / "data")
     for path in (tmp_path / "data" / "images").glob("test-*"):

@@ -1,6 +1,6 @@
 """Merges beside the paper's: of the run's own adapters, on validation alone."""
 
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore
 from tests.flows.experiment import tables, text_of, watch
 
@@ -10,7 +10,7 @@ DELTA = "ties · delta · (1, 1) · density 0.5 · total"
 
 
 def test_merges_of_the_runs_adapters_are_compared_on_validation(again, finished):
-    from flows.merge_ablation import merge_ablation
+    from flows.experiments.merge_ablation import merge_ablation
 
     merges = [
         {},

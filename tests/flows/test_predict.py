@@ -12,19 +12,20 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import app
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.errors import DataError, RecipeError, StoreError
-from pipeline_lib.recipe import Recipe, load_recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactStore
 from tests.flows.conftest import listen
+from whyscore.cli import app
 
 TEST_IMAGES = [f"test-{n:05d}.jpg" for n in range(6)]
 
 
 @pytest.fixture
-def photographs(finished, tmp_path: Path) -> Path:
+def image_set(finished, tmp_path: Path) -> Path:
     """A folder with test images of the run, and what is no image."""
-    folder = tmp_path / "photographs"
+    folder = tmp_path / "image_set"
     folder.mkdir()
     for name in TEST_IMAGES:
         shutil.copy(finished[0] / "data" / "images" / name, folder / name)
@@ -33,23 +34,23 @@ def photographs(finished, tmp_path: Path) -> Path:
     return folder
 
 
-def predict(recipe: Recipe, *images: object, **more: object) -> pa.Table:
+def predict(recipe: SelfImproveRecipe, *images: object, **more: object) -> pa.Table:
     from flows.predict import predict as flow
 
     ref = flow(recipe, [str(image) for image in images], **more)
     return ArtifactStore(recipe.runtime.store).read_table(ref.address, "new_predictions")
 
 
-def evaluated(recipe: Recipe, kind: str = "iteration-02/merged") -> dict[str, dict[str, object]]:
+def evaluated(recipe: SelfImproveRecipe, kind: str = "iteration-02/merged") -> dict[str, dict[str, object]]:
     store = ArtifactStore(recipe.runtime.store)
     pointer = store.read_pointer(f"runs/small/{kind}/predictions.json")
     rows = store.read_table(pointer["address"], "predictions").to_pylist()
     return {row["image_sha256"]: row for row in rows}
 
 
-def test_images_of_the_test_split_get_the_predictions_of_the_evaluation(again, photographs, tmp_path):
+def test_images_of_the_test_split_get_the_predictions_of_the_evaluation(again, image_set, tmp_path):
     out = tmp_path / "out" / "predictions.parquet"
-    rows = predict(again, photographs, out=str(out)).to_pylist()
+    rows = predict(again, image_set, out=str(out)).to_pylist()
     assert [row["image"] for row in rows] == ["broken.jpg", *TEST_IMAGES]
     assert "not an image file" in rows[0]["problem"] and rows[0]["predicted"] is None
     known = evaluated(again)
@@ -63,8 +64,8 @@ def test_images_of_the_test_split_get_the_predictions_of_the_evaluation(again, p
     assert pq.read_table(out).to_pylist() == rows
 
 
-def test_a_table_of_paths_with_another_model_as_csv(again, photographs, tmp_path):
-    table = photographs / "mine.csv"
+def test_a_table_of_paths_with_another_model_as_csv(again, image_set, tmp_path):
+    table = image_set / "mine.csv"
     table.write_text("image\n" + "\n".join([*TEST_IMAGES[:2], TEST_IMAGES[0]]))
     out = tmp_path / "p.csv"
     rows = predict(again, table, out=str(out), iteration=1, kind="score").to_pylist()
@@ -76,40 +77,40 @@ def test_a_table_of_paths_with_another_model_as_csv(again, photographs, tmp_path
     assert written["p_9"].to_pylist() == pytest.approx([row["score_distribution"][9] for row in rows])
 
 
-def test_it_goes_on_where_it_was(again, photographs):
+def test_it_goes_on_where_it_was(again, image_set):
     recipe = again.model_copy(update={"runtime": again.runtime.model_copy(update={"shard_rows": 2})})
-    first = predict(recipe, photographs)
+    first = predict(recipe, image_set)
     store = ArtifactStore(again.runtime.store)
     (key,) = store.children("steps/predict")
     shards = f"steps/predict/{key}/shards"
     before = {name: store.lookup(f"{shards}/{name}") for name in store.children(shards)}
     store.files.remove(store.path(f"steps/predict/{key}/manifest.json"))
     store.retract(f"{shards}/00000002-00000004")
-    assert predict(recipe, photographs) == first
+    assert predict(recipe, image_set) == first
     after = {name: store.lookup(f"{shards}/{name}") for name in store.children(shards)}
     assert [name for name in before if after[name] != before[name]] == ["00000002-00000004"]
     with listen("whyscore.stage") as lines:
-        predict(recipe, photographs)
+        predict(recipe, image_set)
     assert any("predict: cached" in line for line in lines)
 
 
-def test_what_cannot_be_predicted_is_said_at_once(again, finished, photographs, tmp_path):
+def test_what_cannot_be_predicted_is_said_at_once(again, finished, image_set, tmp_path):
     with pytest.raises(DataError, match=r"p\.txt.*\.parquet or \.csv"):
-        predict(again, photographs, out="p.txt")
+        predict(again, image_set, out="p.txt")
     with pytest.raises(DataError, match=r"no image in"):
         (tmp_path / "empty").mkdir()
         predict(again, tmp_path / "empty")
-    outside = photographs / "outside.csv"
+    outside = image_set / "outside.csv"
     outside.write_text("image\n../secret.jpg\n")
     with pytest.raises(DataError, match=r"not below the table's own folder, e\.g\. \.\./secret\.jpg"):
         predict(again, outside)
     with pytest.raises(StoreError, match="no evaluated model of iteration 7; it has ite-1 score, ite-2 consistency"):
-        predict(again, photographs, iteration=7)
+        predict(again, image_set, iteration=7)
     other = load_recipe(
         finished[0] / "small.yaml", {"runtime.store": again.runtime.store, "prompt": "technical_quality"}
     )
     with pytest.raises(RecipeError, match="prompt: the recipe is not the one"):
-        predict(other, photographs)
+        predict(other, image_set)
 
 
 @pytest.mark.parametrize("adapter_only", [False, True])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.references import ArtifactReferences
+from tasks.stage.references import ArtifactReferences
 
 KEY = "0123456789abcdef" * 4
 

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline_lib import schemas
 from pipeline_lib.errors import JudgeError, RecipeError, StoreError
-from pipeline_lib.recipe import Recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from tests.judge_server import JudgeServer, fail, judge_server
+from pipeline_lib.tables import schemas
+from pipeline_lib.testing.judge_server import JudgeServer, fail, judge_server
 
 KEY = "sk-marked-key-0123456789"
 
@@ -24,9 +24,9 @@ def server() -> Iterator[JudgeServer]:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+def recipe(tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> SelfImproveRecipe:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    return Recipe.model_validate(
+    return SelfImproveRecipe.model_validate(
         {
             "name": "finished",
             "data": {"table": "t.csv"},
@@ -64,9 +64,9 @@ def published(store: ArtifactStore, words: str) -> ArtifactRef:
     return ref
 
 
-def keep(recipe: Recipe, rows: int = 10) -> None:
+def keep(recipe: SelfImproveRecipe, rows: int = 10) -> None:
     """The anchors of two models, kept as the main flow keeps them."""
-    from tasks.keep_anchors import keep_anchors
+    from tasks.self_improve.keep_anchors import keep_anchors
 
     store = ArtifactStore(recipe.runtime.store)
     models = [(iteration, kind, published(store, kind)) for iteration, kind in ((0, "zero-shot"), (1, "score"))]
@@ -74,13 +74,13 @@ def keep(recipe: Recipe, rows: int = 10) -> None:
     store.write_pointer("runs/finished/anchors.json", {"address": anchors.address, **anchors.model_dump()})
 
 
-def with_judge(recipe: Recipe, model: str | None) -> Recipe:
+def with_judge(recipe: SelfImproveRecipe, model: str | None) -> SelfImproveRecipe:
     openai = recipe.judge.openai.model_copy(update={"model": model})
     return recipe.model_copy(update={"judge": recipe.judge.model_copy(update={"openai": openai})})
 
 
 def test_a_later_judge_is_shown_beside_the_earlier_ones(
-    prefect_server: None, recipe: Recipe, server: JudgeServer
+    prefect_server: None, recipe: SelfImproveRecipe, server: JudgeServer
 ) -> None:
     from flows.rejudge import rejudge
 
@@ -107,7 +107,7 @@ def test_a_later_judge_is_shown_beside_the_earlier_ones(
 
 
 def test_the_key_reaches_neither_prefect_nor_its_logs(
-    prefect_server: None, recipe: Recipe, server: JudgeServer, caplog: pytest.LogCaptureFixture
+    prefect_server: None, recipe: SelfImproveRecipe, server: JudgeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
@@ -128,11 +128,11 @@ def test_the_key_reaches_neither_prefect_nor_its_logs(
 
 
 def test_the_stage_rates_what_the_rubric_says_and_a_new_rubric_is_a_new_key(
-    prefect_server: None, recipe: Recipe, server: JudgeServer
+    prefect_server: None, recipe: SelfImproveRecipe, server: JudgeServer
 ) -> None:
-    from pipeline_lib.judge.rubric import Rubric, load_rubric
-    from pipeline_lib.vlm.prompt import load_prompt
-    from tasks.judge_openai import judge_openai
+    from pipeline_lib.methods.self_improve.prompt import load_prompt
+    from pipeline_lib.methods.self_improve.rubric import Rubric, load_rubric
+    from tasks.self_improve.judge_openai import judge_openai
 
     store, at = ArtifactStore(recipe.runtime.store), recipe.runtime
     predictions, criterion = published(store, "text"), load_prompt("product_defects").criterion

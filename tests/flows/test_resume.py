@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore, Manifest
 
 STAGES = [

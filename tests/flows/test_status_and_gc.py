@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore
 from tests.flows.test_resume import STAGES
+from whyscore.cli import app
 
 
 def whyscore(*arguments: object) -> str:
@@ -114,4 +114,4 @@ def test_report_prints_the_results_again(finished, again, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.commands.stores.show_log", lambda: None)  # CliRunner's streams end with it
+    monkeypatch.setattr("whyscore.commands.stores.show_log", lambda: None)  # CliRunner's streams end with it

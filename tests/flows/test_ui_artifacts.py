@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
-from tasks import artifacts
+from tasks.stage import cards as artifacts
 from tests.flows.conftest import listen
 from tests.flows.test_resume import STAGES
 

@@ -7,11 +7,11 @@ from datasets import Dataset
 from peft import get_peft_model
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
+from pipeline_lib.testing.tiny import PROMPT, picture
+from pipeline_lib.testing.tiny_families import FAMILIES, Family
 from pipeline_lib.train.lora import lora_config
 from pipeline_lib.train.prefix_rows import PAIR, collate_pairs
 from pipeline_lib.vlm.chat import Chat, render_chat
-from tests.tiny import PROMPT, picture
-from tests.tiny_families import FAMILIES, Family
 
 SHAPES = [(28, 28), (60, 30), (30, 90), (56, 42), (42, 84), (28, 56)]
 GOOD = ["sharp.", "calm, the light is good and the colours are bright.", "bright, the light is good."]

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline_lib.methods.self_improve.answer import answer_prefix
+from pipeline_lib.testing.tiny import picture
+from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.vlm import branched, side_by_side
-from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.inference import Generated, ScoreReadout, generate_greedy, model_inputs, read_scores
@@ -18,8 +20,6 @@ from pipeline_lib.vlm.sharing import SHARED
 from pipeline_lib.vlm.side_by_side import Prefix
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
 from tests.parity.pairs import adapted
-from tests.tiny import picture
-from tests.tiny_families import FAMILIES
 
 SIZES = [(28, 28), (60, 30), (30, 90), (112, 84), (3, 2)]
 """Several aspect ratios and counts of tiles, so that every row is padded differently and M-RoPE's offsets differ."""

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.prefix_shared import sharing_prefix
 from pipeline_lib.train.reference import ANSWERS
 from pipeline_lib.vlm.sharing import why_not_shared
 from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch, triples
-from tests.tiny_families import FAMILIES
 
 NAMES = [family.name for family in FAMILIES]
 

@@ -22,24 +22,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.config.base import Runtime
+from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.errors import DataError, Interrupted, StoreError, WhyScoreError
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.progress import Progress, listening
-from pipeline_lib.recipe import Runtime, Training
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.testing.tiny import model_ref, picture, preference_pairs, reference_of
 from pipeline_lib.train import launch
 from pipeline_lib.train.learn import Learning, learn
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
-from pipeline_lib.vlm.prompt import load_prompt
-from tests.tiny import model_ref, picture, preference_pairs, reference_of
 
 CPU = torch.device("cpu")
 AT = "steps/train_score/k"
 PROMPT = load_prompt("aesthetics_short")
 PAIRS = 9
 STEPS = 12  # of 4, 4 and 1 pairs in each epoch: in every third a process of two has nothing, and a micro-batch is short
-CONFIG = Training(
+CONFIG = IterativeTraining(
     learning_rate=1e-3, lora_rank=4, batch_size=4, micro_batch_size=2, epochs=4, max_length=400, sft_weight=0.5
 )
 long = pytest.mark.skipif(not os.environ.get("WHYSCORE_TEST_PLATFORM"), reason="long: make test-platform runs it")
@@ -71,7 +72,7 @@ def data(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
         learning_rate=CONFIG.learning_rate,
         prompt=PROMPT,
         model=model_ref(tiny_model),
-        photographs=Photographs(table=ArtifactRef(stage="discretize", key="k"), folder=str(images), max_megapixels=1.0),
+        image_set=ImageSet(table=ArtifactRef(stage="discretize", key="k"), folder=str(images), max_megapixels=1.0),
         start=None,
         seed=3,
         store="",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from trl import DPOConfig, DPOTrainer
 
+from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.lora import lora_config
 from pipeline_lib.train.reference import ANSWERS, plain_logps, shared_logps
@@ -15,7 +16,6 @@ from pipeline_lib.vlm.load import Vlm
 from tests.parity.pairs import Tiny, bare, data, pairs, plain_batch, triples
 from tests.parity.test_generation import Work
 from tests.parity.test_log_probabilities import BREAKS, _other_order
-from tests.tiny_families import FAMILIES
 
 NAMES = [family.name for family in FAMILIES]
 ROUNDING = float(torch.finfo(torch.float32).eps)

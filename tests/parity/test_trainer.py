@@ -9,6 +9,7 @@ import torch
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.lora import lora_config
 from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer
@@ -17,7 +18,6 @@ from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer, Store
 from pipeline_lib.vlm.load import Vlm
 from tests.parity.pairs import Tiny, bare, data, triples
 from tests.parity.test_log_probabilities import BREAKS
-from tests.tiny_families import FAMILIES
 
 STEPS = 20
 LOGGED = ["loss", "grad_norm", "entropy", "mean_token_accuracy", "rewards/margins", "rewards/accuracies"]

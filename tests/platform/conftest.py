@@ -79,7 +79,7 @@ def stack(started_stack: Stack) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def deployed(started_stack: Stack) -> list[str]:
     """What `whyscore deploy` said."""
-    done = started_stack.python("-m", "flows.cli", "deploy")
+    done = started_stack.python("-m", "whyscore.cli", "deploy")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 

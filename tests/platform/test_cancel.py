@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deployments.processes import marked
-from pipeline_lib.recipe import load_recipe
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.store import ArtifactStore
 from tests.platform.conftest import Stack, read_run, slow, wait_for
 from tests.small_run import write_small_recipe

@@ -8,13 +8,13 @@ import httpx
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.config.base import Model, Runtime
+from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.errors import ModelError, WhyScoreError
-from pipeline_lib.recipe import Model, Runtime
+from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import resolve_model
-from pipeline_lib.vlm.prompt import load_prompt
-from tasks.gpu_pool import _patiently, compute_here
+from tasks.stage.gpu_pool import _patiently, compute_here
 
 GPU_STAGES = (
     "generate", "evaluate", "compute_reference", "train_score", "train_consistency", "train_sft", "ties_merge",
@@ -29,7 +29,7 @@ def example(name: str, hint: Any) -> Any:
         "model": resolve_model(Model(id="bundled", max_tiles=3)).with_adapter(ArtifactRef(stage="merge", key="1" * 64)),
         "base": resolve_model(Model(id="bundled")),
         "prompt": load_prompt("aesthetics"),
-        "photographs": Photographs(table=table, folder="s3://photographs", max_megapixels=50.0),
+        "image_set": ImageSet(table=table, folder="s3://photographs", max_megapixels=50.0),
         "splits": ("val", "test"),
     }
     if name in known:
@@ -78,7 +78,7 @@ def test_who_waits_outlives_a_server_that_is_away(monkeypatch: pytest.MonkeyPatc
             raise coming.pop(0)
         return "there"
 
-    monkeypatch.setattr("tasks.gpu_pool.POLL_S", 0)
+    monkeypatch.setattr("tasks.stage.gpu_pool.POLL_S", 0)
     assert _patiently(ask) == "there"
     coming = [answer(401)]
     with pytest.raises(httpx.HTTPStatusError):

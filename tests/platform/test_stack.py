@@ -68,7 +68,7 @@ def test_down_leaves_no_process_and_up_finds_everything_again(stack: Stack, depl
 
 @slow
 def test_deploying_twice_registers_everything_once(stack: Stack, deployed: list[str]) -> None:
-    again = stack.python("-m", "flows.cli", "deploy")
+    again = stack.python("-m", "whyscore.cli", "deploy")
     assert again.returncode == 0, again.stderr
     ours = {"self_improve", "ablation", "gpu_stage", "watch_base_model"}
     assert sorted(item["name"] for item in _all(stack, "deployments") if item["name"] in ours) == sorted(ours)
@@ -90,7 +90,7 @@ def test_the_schedule_makes_runs(stack: Stack, deployed: list[str]) -> None:
 def test_the_form_has_shipped_recipes_limits_and_descriptions(stack: Stack, deployed: list[str]) -> None:
     found = next(item for item in _all(stack, "deployments") if item["name"] == "self_improve")
     schema = found["parameter_openapi_schema"]
-    choices, form = (schema["definitions"][name] for name in ("ShippedRecipe", "Recipe"))
+    choices, form = (schema["definitions"][name] for name in ("ShippedRecipe", "SelfImproveRecipe"))
     assert {"demo", "paper/ava_llava-1.5-7b"} <= set(choices["enum"])
     assert form["properties"]["iterations"]["minimum"] == 1
     assert "wrong score" in schema["definitions"]["Generation"]["properties"]["min_distance"]["description"]

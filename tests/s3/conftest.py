@@ -12,8 +12,8 @@ import pytest
 import s3fs
 
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.testing.s3_server import how_to_install, missing_packages
 from tests.s3.fault_proxy import Proxy, between
-from tests.s3.server import how_to_install, missing_packages
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,11 @@ def real_server() -> Iterator[RealS3]:
     if missing := missing_packages():
         pytest.skip(how_to_install(missing))
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.s3.server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pipeline_lib.testing.s3_server"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert server.stdin and server.stdout
     started = server.stdout.readline()

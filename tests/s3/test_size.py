@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline_lib.store import ArtifactStore
-from tests.s3 import server
+from pipeline_lib.testing import s3_server as server
 from tests.s3.conftest import ROOT
 from tests.unit.store.test_artifact_store import AT
 
@@ -64,7 +64,10 @@ def test_nothing_of_a_server_outlives_it(request: pytest.FixtureRequest, real_se
         pytest.skip("starts two more servers; with --demo-size")
     for end in ("stdin", signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.s3.server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "pipeline_lib.testing.s3_server"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert process.stdin and process.stdout and b"folder" in process.stdout.readline()
         folders = list(Path("/tmp").glob(f"{server.FOLDER}{process.pid}-*"))

@@ -46,7 +46,7 @@ def start(recipe: Path, store: str, home: Path, log: Path) -> subprocess.Popen[b
     env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", str(recipe), "--set", f"runtime.store={store}"],
+            [sys.executable, "-m", "whyscore.cli", "run", str(recipe), "--set", f"runtime.store={store}"],
             cwd=ROOT,
             env=env | {"PREFECT_HOME": str(home)},
             stdout=out,
@@ -105,7 +105,7 @@ def test_the_run_leaves_the_digests_of_a_folder_and_says_where_its_report_is(
     assert report.startswith(store) and report.endswith("/report/report.html")
     assert b"<html" in ArtifactStore(store).files.read(report)
     assert "zero-shot" in said.split("Report: ")[0][-3000:]  # the table of results
-    verify = [sys.executable, "-m", "flows.cli", "verify", store]
+    verify = [sys.executable, "-m", "whyscore.cli", "verify", store]
     checked = subprocess.run(verify, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert checked.returncode == 0 and " 0 problem(s)" in checked.stdout, checked.stdout + checked.stderr
 

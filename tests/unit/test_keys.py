@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pipeline_lib.data.photographs import Photographs
-from pipeline_lib.recipe import Merge, Recipe
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.methods.self_improve.prompt import Criterion, Prompt
+from pipeline_lib.methods.self_improve.recipe import Merge, SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, artifact_key, canonical_json
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.vlm.model_ref import ModelRef
-from pipeline_lib.vlm.prompt import Criterion, Prompt
 
 # The sections that each stage is handed, beside the artifacts of the stages before it (see flows/self_improve.py).
 HANDED = {
@@ -157,22 +157,22 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def model_ref(recipe: Recipe, adapter: ArtifactRef | None = None) -> ModelRef:
+def model_ref(recipe: SelfImproveRecipe, adapter: ArtifactRef | None = None) -> ModelRef:
     from pipeline_lib.vlm.model_ref import resolve_model
 
     ref = resolve_model(recipe.model)
     return ref.with_adapter(adapter) if adapter else ref
 
 
-def keys(recipe: Recipe) -> dict[str, str]:
+def keys(recipe: SelfImproveRecipe) -> dict[str, str]:
     """The key of each stage; the artifacts of earlier stages are held fixed, so that each field shows alone."""
-    from pipeline_lib.vlm.prompt import load_prompt
+    from pipeline_lib.methods.self_improve.prompt import load_prompt
 
     earlier = ArtifactRef(stage="generate", key="0" * 64)
-    photographs = Photographs.of(recipe.data, ArtifactRef(stage="discretize", key="1" * 64), recipe.runtime)
+    image_set = ImageSet.of(recipe.data, ArtifactRef(stage="discretize", key="1" * 64), recipe.runtime)
     arguments: dict[str, dict[str, Any]] = {}
     for stage, sections in HANDED.items():
-        arguments[stage] = {"earlier": earlier, "photographs": photographs, "iteration": 1}
+        arguments[stage] = {"earlier": earlier, "image_set": image_set, "iteration": 1}
         for section in sections:
             value: Any = operator.attrgetter(section)(recipe)
             if section == "prompt":
@@ -183,25 +183,25 @@ def keys(recipe: Recipe) -> dict[str, str]:
     return {stage: artifact_key(stage, 1, given) for stage, given in arguments.items()}
 
 
-def changed(field: str, value: Any) -> Recipe:
-    fields = Recipe.model_validate(BASE).model_dump()
+def changed(field: str, value: Any) -> SelfImproveRecipe:
+    fields = SelfImproveRecipe.model_validate(BASE).model_dump()
     *parents, leaf = field.split(".")
     section = fields
     for parent in parents:
         section = section[parent]
     assert value is None or section[leaf] != value, f"{field}: give a value that differs from the default"
     section[leaf] = value
-    return Recipe.model_validate(fields)
+    return SelfImproveRecipe.model_validate(fields)
 
 
 def test_the_table_knows_every_field_of_the_recipe_and_no_other() -> None:
-    assert set(leaves(Recipe)) == set(FIELDS)
+    assert set(leaves(SelfImproveRecipe)) == set(FIELDS)
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_changes_the_keys_of_its_stages_and_no_others(field: str) -> None:
     value, stages = FIELDS[field]
-    before, after = keys(Recipe.model_validate(BASE)), keys(changed(field, value))
+    before, after = keys(SelfImproveRecipe.model_validate(BASE)), keys(changed(field, value))
     assert {stage for stage in HANDED if before[stage] != after[stage]} == stages
 
 
@@ -251,8 +251,8 @@ def test_where_a_model_lies_and_what_it_is_called_is_not_in_the_key_but_what_it_
 def test_the_folder_of_the_photographs_is_not_in_the_key_but_their_table_is() -> None:
     def key(folder: str, table: str) -> str:
         ref = ArtifactRef(stage="discretize", key=table)
-        photographs = Photographs(table=ref, folder=folder, max_megapixels=1.0)
-        return artifact_key("s", 1, {"photographs": photographs})
+        image_set = ImageSet(table=ref, folder=folder, max_megapixels=1.0)
+        return artifact_key("s", 1, {"image_set": image_set})
 
     assert key("/a", "k") == key("/b", "k") != key("/a", "l")
 
@@ -289,7 +289,7 @@ def test_canonical_json_is_one_text_for_equal_values_and_refuses_what_is_none() 
 
 
 CHILD = """
-from pipeline_lib.recipe import Merge, Recipe
+from pipeline_lib.methods.self_improve.recipe import Merge, Recipe
 from pipeline_lib.store import ArtifactRef, artifact_key
 recipe = Recipe.model_validate({"name": "r", "data": {"table": "t.csv"}, "model": {"id": "bundled"}})
 print(artifact_key("s", 1, {"recipe": recipe, "ref": ArtifactRef(stage="x", key="k"), "fields": {"b": 1, "a": 2}}))

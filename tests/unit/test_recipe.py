@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from pipeline_lib.config.load import load_recipe, parse_recipe
 from pipeline_lib.errors import RecipeError
-from pipeline_lib.recipe import Recipe, load_recipe, parse_recipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 
 MINIMAL: dict[str, Any] = {"name": "r", "data": {"table": "t.csv"}, "model": {"id": "bundled"}}
 
@@ -106,7 +107,7 @@ def test_a_recipe_is_frozen_and_survives_json() -> None:
     recipe = parse_recipe(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3  # type: ignore[misc]
-    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    assert SelfImproveRecipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipeline_lib.recipe import Recipe, load_recipe
-from pipeline_lib.vlm.prompt import load_prompt
+from pipeline_lib.config.load import load_recipe
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -87,7 +88,7 @@ def written(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def values(recipe: Recipe) -> dict[str, Any]:
+def values(recipe: SelfImproveRecipe) -> dict[str, Any]:
     return {name: value for name, value, _ in leaves(recipe)}
 
 
@@ -160,7 +161,7 @@ def test_the_commented_lines_of_the_template_are_a_recipe_too() -> None:
     endpoint = yaml.safe_load(hosted)
     fields["judge"] = endpoint["judge"]
     fields["runtime"] |= endpoint["runtime"]
-    recipe = Recipe.model_validate(fields)
+    recipe = SelfImproveRecipe.model_validate(fields)
     assert recipe.model.revision and recipe.runtime.openai.budget_usd == 10 and recipe.runtime.min_memory_gb == 40
     fields["runtime"] |= yaml.safe_load(own.partition("\n")[2])
-    assert Recipe.model_validate(fields).runtime.openai.base_url == "http://localhost:8000/v1"
+    assert SelfImproveRecipe.model_validate(fields).runtime.openai.base_url == "http://localhost:8000/v1"

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_lib import schemas
+from pipeline_lib.config.base import Data
 from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.data.splits import draw_splits
 from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Data
+from pipeline_lib.tables import schemas
 
 SPLIT = ["train"] * 10 + ["val"] * 10 + ["test"] * 2
 

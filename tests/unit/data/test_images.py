@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline_lib import schemas
-from pipeline_lib.data.discretize import discretize_scores
 from pipeline_lib.data.images import decode, open_image, scan_images
 from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.data.table import ImageList
 from pipeline_lib.errors import DataError
+from pipeline_lib.methods.self_improve.discretize import discretize_scores
+from pipeline_lib.tables import schemas
 
 RED, HALF_RED_ON_WHITE = (255, 0, 0), (255, 127, 127)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.data.bins import fit_bins
+from pipeline_lib.config.base import Data
 from pipeline_lib.data.table import check_table, read_image_list
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Data
+from pipeline_lib.methods.self_improve.bins import fit_bins
 
 
 def checked(dataset: str, table: Path, **data: Any) -> pd.DataFrame:

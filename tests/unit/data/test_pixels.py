@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline_lib.config.base import Data, Runtime
 from pipeline_lib.data import images, pixels
+from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.images import open_image
-from pipeline_lib.data.photographs import Photographs
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Data, Runtime
-from pipeline_lib.report.gallery import data_uri
+from pipeline_lib.methods.self_improve.report.gallery import data_uri
 from pipeline_lib.store import ArtifactRef
 
 SIZE = 70 * 50 * 3  # bytes of pixels of an entry
@@ -33,10 +33,10 @@ def warnings_anew() -> None:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> dict[str, str]:
+def image_set(tmp_path: Path) -> dict[str, str]:
     """Digests of twelve photographs of 140x100 px in three formats, by name."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "photographs"
+    folder = tmp_path / "image_set"
     folder.mkdir()
     for n in range(12):
         name = f"{n}.{('jpg', 'png', 'webp')[n % 3]}"
@@ -50,7 +50,7 @@ def cache(tmp_path: Path) -> PixelCache:
 
 
 def open_one(tmp_path: Path, name: str, sha256: str, cache: PixelCache | None, resize_px: int = 70) -> Image.Image:
-    return open_image(LocalFolder(str(tmp_path / "photographs")), name, sha256, resize_px, 1, cache)
+    return open_image(LocalFolder(str(tmp_path / "image_set")), name, sha256, resize_px, 1, cache)
 
 
 def entries(cache: PixelCache) -> list[Path]:
@@ -72,10 +72,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_kept_picture_is_the_decoded_one_byte_by_byte(
-    tmp_path: Path, photographs: dict[str, str], cache: PixelCache, decoded: list[int]
+    tmp_path: Path, image_set: dict[str, str], cache: PixelCache, decoded: list[int]
 ) -> None:
     for resize_px in (70, 33):
-        for name, sha256 in photographs.items():
+        for name, sha256 in image_set.items():
             plain, first, kept = (open_one(tmp_path, name, sha256, at, resize_px) for at in (None, cache, cache))
             assert plain.tobytes() == first.tobytes() == kept.tobytes()
             assert plain.size == kept.size == (resize_px, round(resize_px * 100 / 140))
@@ -85,18 +85,16 @@ def test_a_kept_picture_is_the_decoded_one_byte_by_byte(
         assert shown.format == "PPM" and shown.size in {(70, 50), (33, 24)}
 
 
-def test_an_image_that_is_not_resized_is_not_kept(
-    tmp_path: Path, photographs: dict[str, str], cache: PixelCache
-) -> None:
-    name, sha256 = next(iter(photographs.items()))
+def test_an_image_that_is_not_resized_is_not_kept(tmp_path: Path, image_set: dict[str, str], cache: PixelCache) -> None:
+    name, sha256 = next(iter(image_set.items()))
     assert open_one(tmp_path, name, sha256, cache, 140).size == (140, 100)
     assert not Path(cache.folder).exists()
 
 
-def test_the_cache_stands_for_no_photograph(tmp_path: Path, photographs: dict[str, str], cache: PixelCache) -> None:
-    name, sha256 = next(iter(photographs.items()))
+def test_the_cache_stands_for_no_photograph(tmp_path: Path, image_set: dict[str, str], cache: PixelCache) -> None:
+    name, sha256 = next(iter(image_set.items()))
     open_one(tmp_path, name, sha256, cache)
-    path = tmp_path / "photographs" / name
+    path = tmp_path / "image_set" / name
     content = path.read_bytes()
     path.write_bytes(content + b" ")
     with pytest.raises(DataError, match="has changed since the table was discretised"):
@@ -107,9 +105,9 @@ def test_the_cache_stands_for_no_photograph(tmp_path: Path, photographs: dict[st
 
 
 def test_a_damaged_entry_is_noticed_and_made_anew(
-    tmp_path: Path, photographs: dict[str, str], cache: PixelCache, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, image_set: dict[str, str], cache: PixelCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (name, sha256), (other, other_sha256) = list(photographs.items())[:2]
+    (name, sha256), (other, other_sha256) = list(image_set.items())[:2]
     right = open_one(tmp_path, name, sha256, cache).tobytes()
     [path] = entries(cache)
     good = path.read_bytes()
@@ -127,7 +125,7 @@ def test_a_damaged_entry_is_noticed_and_made_anew(
     assert f"{cache.folder} has damaged entries, e.g. {path.name}" in caplog.text
 
 
-def test_processes_and_threads_share_a_cache(tmp_path: Path, photographs: dict[str, str], cache: PixelCache) -> None:
+def test_processes_and_threads_share_a_cache(tmp_path: Path, image_set: dict[str, str], cache: PixelCache) -> None:
     code = (
         "import sys; from pipeline_lib.data.pixels import PixelCache; from PIL import Image\n"
         "cache = PixelCache(folder=sys.argv[1], limit_gb=1)\n"
@@ -142,13 +140,13 @@ def test_processes_and_threads_share_a_cache(tmp_path: Path, photographs: dict[s
         assert process.returncode == 0 and not errors, errors.decode()
     assert len(entries(cache)) == 1  # and nothing half written
     with ThreadPoolExecutor(8) as pool:
-        both = [*photographs.items()] * 4
+        both = [*image_set.items()] * 4
         found = list(pool.map(lambda row: open_one(tmp_path, *row, cache).tobytes(), both))
     assert found == [open_one(tmp_path, *row, None).tobytes() for row in both]
 
 
 def test_it_stops_at_its_limit_and_says_so_once(
-    tmp_path: Path, photographs: dict[str, str], caplog: pytest.LogCaptureFixture, decoded: list[int]
+    tmp_path: Path, image_set: dict[str, str], caplog: pytest.LogCaptureFixture, decoded: list[int]
 ) -> None:
     limit = 256 * (2.5 * SIZE) / 1e9  # of every one of the 256 folders: two entries and a half
     cache = PixelCache(folder=str(tmp_path / "cache"), limit_gb=limit)
@@ -206,11 +204,11 @@ def test_a_disk_that_takes_no_more_costs_time_alone(cache: PixelCache) -> None:
 
 
 def test_a_folder_that_cannot_be_made_costs_time_alone(
-    tmp_path: Path, photographs: dict[str, str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, image_set: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     cache = PixelCache(folder=str(tmp_path / "file"), limit_gb=1)
-    for name, sha256 in photographs.items():
+    for name, sha256 in image_set.items():
         assert open_one(tmp_path, name, sha256, cache).size == (70, 50)
     assert [text for text in caplog.messages if "cannot be read (Not a directory)" in text] == caplog.messages[:1]
     assert [text for text in caplog.messages if "cannot be written (" in text] == caplog.messages[1:]
@@ -225,18 +223,18 @@ def test_another_release_of_the_decoder_has_entries_of_its_own(
     assert cache.get("ab" * 32, 70) is None
 
 
-def test_a_recipe_says_where_it_is(tmp_path: Path, photographs: dict[str, str]) -> None:
-    data = Data(table=str(tmp_path / "t.csv"), images=str(tmp_path / "photographs"), dataset="koniq10k")
+def test_a_recipe_says_where_it_is(tmp_path: Path, image_set: dict[str, str]) -> None:
+    data = Data(table=str(tmp_path / "t.csv"), images=str(tmp_path / "image_set"), dataset="koniq10k")
     runtime = Runtime(pixel_cache=str(tmp_path / "cache"), pixel_cache_gb=3)
-    made = Photographs.of(data, ArtifactRef(stage="discretize", key="0" * 64), runtime)
+    made = ImageSet.of(data, ArtifactRef(stage="discretize", key="0" * 64), runtime)
     assert made.pixels == PixelCache(folder=str(tmp_path / "cache"), limit_gb=3)
-    name, sha256 = next(iter(photographs.items()))
+    name, sha256 = next(iter(image_set.items()))
     assert made.opener(70)(name, sha256).size == (70, 50) and len(entries(made.pixels)) == 1
-    assert Photographs.of(data, made.table).pixels is None
+    assert ImageSet.of(data, made.table).pixels is None
 
 
 def test_a_picture_carries_nothing_of_its_file_but_the_pixels(tmp_path: Path, cache: PixelCache) -> None:
-    folder = tmp_path / "photographs"
+    folder = tmp_path / "image_set"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "a.jpg", comment="shot by Jane Doe", dpi=(300, 300))

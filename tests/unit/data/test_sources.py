@@ -9,13 +9,13 @@ import fsspec
 import pandas as pd
 import pytest
 
-from pipeline_lib.data.discretize import discretize_scores
+from pipeline_lib.config.base import Data
+from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.images import scan_images
-from pipeline_lib.data.photographs import Photographs
 from pipeline_lib.data.sources import Bucket, LocalFolder, MissingImage, folder_source
 from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Data
+from pipeline_lib.methods.self_improve.discretize import discretize_scores
 from pipeline_lib.store.key import ArtifactRef
 from tests.unit.data.test_user_tables import png, shard
 
@@ -26,7 +26,7 @@ SPLIT = ["train"] * 12 + ["val"] * 10 + ["test"] * 3
 def bucket(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A data set of 25 photographs and its table."""
     storage = fsspec.filesystem("s3")
-    storage.mkdir("photographs")
+    storage.mkdir("image_set")
     for n in range(25):
         storage.pipe_file(f"photographs/set/images/{n} #ä.png", png(n))
     table = pd.DataFrame({"image": [f"{n} #ä.png" for n in range(25)], "score": range(25), "split": SPLIT})
@@ -49,7 +49,7 @@ def test_a_table_and_images_on_s3_are_as_local_ones(bucket: str, tmp_path: Path)
     for n in range(25):
         (tmp_path / f"{n} #ä.png").write_bytes(png(n))
     assert fingerprint(images) == fingerprint(ImageList(images.rows, LocalFolder(str(tmp_path))))
-    opener = Photographs.of(s3(bucket), ArtifactRef(stage="discretize", key="0" * 64)).opener(99)
+    opener = ImageSet.of(s3(bucket), ArtifactRef(stage="discretize", key="0" * 64)).opener(99)
     assert opener("3 #ä.png", tables.images["image_sha256"][3].as_py()).width == 13
 
 

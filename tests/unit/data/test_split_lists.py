@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipeline_lib.config.base import Data
 from pipeline_lib.data.table import CheckedTable, check_table
-from pipeline_lib.recipe import Data
 
 COUNT = 60
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline_lib.data.discretize import discretize_scores
-from pipeline_lib.data.photographs import Photographs
+from pipeline_lib.config.base import Data
+from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import check_table, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Data
+from pipeline_lib.methods.self_improve.discretize import discretize_scores
 from pipeline_lib.store.key import ArtifactRef
 
 PARTS = {"train": range(12), "validation": range(12, 22), "test": range(22, 25)}
@@ -70,7 +70,7 @@ def test_an_image_folder_with_metadata(tmp_path: Path, ending: str, nested: bool
     assert images.rows["split"].value_counts().to_dict() == {"train": 12, "val": 10, "test": 3}
     assert set(images.rows["mood"]) == {"calm"}
     assert discretize_scores(images, 0.0, 1.0).images.num_rows == 25
-    assert Photographs.of(data, REF).folder == str(root)
+    assert ImageSet.of(data, REF).folder == str(root)
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
@@ -126,17 +126,17 @@ def test_shards_with_the_images_in_them(tmp_path: Path, kind: str, folder: str) 
     for row in tables.images.to_pylist():
         assert row["width_px"] == 10 + row["score"]
         assert row["image_sha256"] == hashlib.sha256(png(int(row["score"]))).hexdigest()
-    photographs = Photographs.model_validate_json(Photographs.of(data, REF).model_dump_json())
-    open_image = photographs.opener(500)
+    image_set = ImageSet.model_validate_json(ImageSet.of(data, REF).model_dump_json())
+    open_image = image_set.opener(500)
     keys = [(row["image"], row["image_sha256"], row["width_px"]) for row in tables.images.to_pylist()]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda key: open_image(*key[:2]).width, keys)) == [key[2] for key in keys]
     with multiprocessing.get_context("fork").Pool(1) as processes:  # as a data loader's worker has it
-        assert processes.starmap(_width, [(photographs, *key[:2]) for key in keys[:3]]) == [key[2] for key in keys[:3]]
+        assert processes.starmap(_width, [(image_set, *key[:2]) for key in keys[:3]]) == [key[2] for key in keys[:3]]
 
 
-def _width(photographs: Photographs, image: str, sha256: str) -> int:
-    return photographs.opener(500)(image, sha256).width
+def _width(image_set: ImageSet, image: str, sha256: str) -> int:
+    return image_set.opener(500)(image, sha256).width
 
 
 def test_changed_shards_are_noticed(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_changed_shards_are_noticed(tmp_path: Path) -> None:
     shard(path, range(25), "struct", split=splits)
     images = read_image_list(Data(table=str(path)), 0)
     before, sha256 = fingerprint(images), hashlib.sha256(png(3)).hexdigest()
-    assert Photographs.of(Data(table=str(path)), REF).opener(99)("003.png", sha256).width == 13
+    assert ImageSet.of(Data(table=str(path)), REF).opener(99)("003.png", sha256).width == 13
     shard(path, range(1, 26), "struct", split=splits)
     from pipeline_lib.data import embedded
 
@@ -154,7 +154,7 @@ def test_changed_shards_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"000\.png was there when the table was discretised, now: no row has this name"
     ):
-        Photographs.of(Data(table=str(path)), REF).opener(99)("000.png", sha256)
+        ImageSet.of(Data(table=str(path)), REF).opener(99)("000.png", sha256)
 
 
 def test_rows_without_bytes_are_missing_images_and_equal_paths_no_names(tmp_path: Path) -> None:

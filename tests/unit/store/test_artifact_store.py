@@ -17,10 +17,10 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from pipeline_lib import schemas
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store import ArtifactStore, Manifest, Miss
 from pipeline_lib.store.key import read_reference
+from pipeline_lib.tables import schemas
 
 SCHEMA = pa.schema([pa.field("image", pa.string(), nullable=False), pa.field("score", pa.float64())])
 TABLE = pa.table({"image": ["a.jpg", "b.jpg"], "score": [1.5, None]})

@@ -49,7 +49,7 @@ def a_run(store: ArtifactStore) -> None:
     pairs = stage(store, "generate", seed=1)
     adapter = stage(store, "train_score", score_pairs=pairs)
     model = {"fingerprint": "f", "adapter": adapter}
-    asked = {"prompt": {"text": "?"}, "model": model, "photographs": {"table": pairs}}
+    asked = {"prompt": {"text": "?"}, "model": model, "image_set": {"table": pairs}}
     stage(store, "evaluate", models=[[0, "score", adapter]], **asked)
     publish(store, f"answers/{artifact_key('answers', 1, asked)}/test/shards/0-1")
     store.write_pointer("runs/kept/iteration-01/predictions.json", {"stage": "evaluate", "key": "evaluate-key"})

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
+from pipeline_lib.config.base import Runtime
 from pipeline_lib.errors import DataError, ModelError
 from pipeline_lib.progress import Progress, listening
-from pipeline_lib.recipe import Runtime
 from pipeline_lib.train import launch
 from pipeline_lib.train.process import EVENT
 

@@ -16,22 +16,22 @@ from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import TrainerCallback
 
-from pipeline_lib import schemas
 from pipeline_lib.errors import DataError, Interrupted, ModelError, StoreError
-from pipeline_lib.recipe import Training
+from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.tables import schemas
+from pipeline_lib.testing.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs, reference_of
 from pipeline_lib.train import dpo
 from pipeline_lib.train.dpo import train_dpo
 from pipeline_lib.train.lora import language_linears
 from pipeline_lib.train.pairs import usable_pairs
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm, load_base
-from tests.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs, reference_of
 
 CPU = torch.device("cpu")
 PAIRS = 8
 AT = "steps/train_score/k"
-CONFIG = Training(
+CONFIG = IterativeTraining(
     learning_rate=5e-3, lora_rank=4, batch_size=2, micro_batch_size=1, max_length=400, schedule="linear", beta=0.1
 )
 

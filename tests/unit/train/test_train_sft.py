@@ -10,19 +10,19 @@ from peft import PeftModel
 from PIL import Image
 from transformers import TrainerCallback
 
-from pipeline_lib import schemas
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Training
+from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.tables import schemas
+from pipeline_lib.testing.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
 from pipeline_lib.train import sft
 from pipeline_lib.train.sft import Target, train_sft
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm, load_base
-from tests.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
 
 PAIRS = 8
 AT = "steps/train_sft/k"
-CONFIG = Training(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=2, max_length=400)
+CONFIG = IterativeTraining(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=2, max_length=400)
 TARGETS: tuple[Target, ...] = ("score", "score_text")
 
 

@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 
 from pipeline_lib.errors import DataError
-from pipeline_lib.recipe import Training
+from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.testing.tiny import PROMPT, model_ref, open_picture, picture, preference_pairs
 from pipeline_lib.train.sft import train_sft
 from pipeline_lib.train.workers import loader_arguments
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
-from tests.tiny import PROMPT, model_ref, open_picture, picture, preference_pairs
 
-CONFIG = Training(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=1, max_length=400)
+CONFIG = IterativeTraining(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=1, max_length=400)
 AT = "steps/train_score/k"
 SLOW_S = 0.2
 

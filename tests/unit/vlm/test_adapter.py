@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.testing.tiny import model_ref
 from pipeline_lib.train.lora import lora_config, save_adapter
 from pipeline_lib.vlm.load import load_base, load_vlm
-from tests.tiny import model_ref
 
 CPU = torch.device("cpu")
 REF = ArtifactRef(stage="train_score", key="k")

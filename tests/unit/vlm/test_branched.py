@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from pipeline_lib.errors import ModelError
+from pipeline_lib.methods.self_improve.answer import answer_prefix
+from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
+from pipeline_lib.testing.tiny import PROMPT, build_model, build_processor, byte_level_tokenizer, model_ref, picture
 from pipeline_lib.vlm import branched, sharing
-from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.inference import generate_greedy, model_inputs, read_scores
 from pipeline_lib.vlm.load import Vlm, load_base
-from pipeline_lib.vlm.score_tokens import resolve_score_tokens
-from tests.tiny import PROMPT, build_model, build_processor, byte_level_tokenizer, model_ref, picture
 
 CPU = torch.device("cpu")
 PICTURES = [picture(f"{n}") for n in range(3)]

@@ -11,8 +11,8 @@ import pytest
 import s3fs
 import torch
 
+from pipeline_lib.config.base import Model
 from pipeline_lib.errors import ModelError
-from pipeline_lib.recipe import Model
 from pipeline_lib.vlm import bucket
 from pipeline_lib.vlm.bucket import cache_folder, fetch_folder
 from pipeline_lib.vlm.load import load_base, load_processor

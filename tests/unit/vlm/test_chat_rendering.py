@@ -3,9 +3,9 @@
 import pytest
 
 from pipeline_lib.errors import ModelError
-from pipeline_lib.vlm.answer import answer_prefix, parse_answer
+from pipeline_lib.methods.self_improve.answer import answer_prefix, parse_answer
+from pipeline_lib.testing.tiny import BOS, EOS, TEMPLATE, build_processor, byte_level_tokenizer, sentencepiece_tokenizer
 from pipeline_lib.vlm.chat import render_chat, tokens
-from tests.tiny import BOS, EOS, TEMPLATE, build_processor, byte_level_tokenizer, sentencepiece_tokenizer
 
 WITHOUT_BOS = TEMPLATE.removeprefix("{{ bos_token }}")
 

@@ -11,19 +11,20 @@ import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 
-from pipeline_lib import openai_server, schemas
+from pipeline_lib import openai_server
+from pipeline_lib.config.base import GenerationServer
 from pipeline_lib.errors import DataError, EngineError, RecipeError
-from pipeline_lib.preference.score_pairs import generate_score_pairs, generate_score_pairs_by_engine
+from pipeline_lib.methods.self_improve.score_pairs import generate_score_pairs, generate_score_pairs_by_engine
 from pipeline_lib.progress import Progress
-from pipeline_lib.recipe import GenerationServer
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.tables import schemas
+from pipeline_lib.testing.engine_server import EngineServer, running
+from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture
+from pipeline_lib.testing.tiny_families import FAMILIES, VICUNA, save
 from pipeline_lib.vlm.chat import render_chat
-from pipeline_lib.vlm.engine import Engine, own_generation_config
-from pipeline_lib.vlm.engine_adapter import adapter_name
+from pipeline_lib.vlm.engine.adapter import adapter_name
+from pipeline_lib.vlm.engine.engine import Engine, own_generation_config
 from pipeline_lib.vlm.load import load_base, load_vlm
-from tests.engine_server import EngineServer, running
-from tests.tiny import PROMPT, image_table, model_ref, picture
-from tests.tiny_families import FAMILIES, VICUNA, save
 
 IMAGES, LENGTH = 4, 6
 MOST = "internvl-internlm2"
@@ -281,7 +282,7 @@ def test_a_folder_that_the_server_does_not_see_is_named(
     server: EngineServer, generate: Generate, store: ArtifactStore, folders: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from pipeline_lib.vlm import engine_adapter
+    from pipeline_lib.vlm.engine import adapter as engine_adapter
 
     monkeypatch.setattr(engine_adapter, "_put", lambda ref, store, folder: Path("/nowhere") / folder.name)
     with pytest.raises(EngineError, match=r"failed: HTTP 404: .*/nowhere/whyscore-e+ cannot be found.*the same path"):
@@ -367,8 +368,8 @@ def test_an_image_of_a_shape_that_the_family_refuses_is_named(
 
 
 def test_doctor_looks_at_the_server_of_a_recipe_that_has_one(server: EngineServer) -> None:
-    from pipeline_lib.doctor import _CHECKS
-    from pipeline_lib.recipe import parse_recipe
+    from pipeline_lib.checks.doctor import _CHECKS
+    from pipeline_lib.config.load import parse_recipe
 
     def look(engine: str = "openai", iterations: int = 2, **fields: Any) -> list[tuple[str, str]]:
         recipe = {

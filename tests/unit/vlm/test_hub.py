@@ -24,7 +24,7 @@ COMMIT, OTHER = "ab" * 20, "cd" * 20
 ASK = """
 import json, sys, time
 from pipeline_lib.errors import ModelError
-from pipeline_lib.recipe import Model
+from pipeline_lib.config.base import Model
 from pipeline_lib.vlm import hub
 from pipeline_lib.vlm.model_ref import resolve_model
 

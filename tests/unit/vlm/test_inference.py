@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline_lib.vlm.answer import answer_prefix
+from pipeline_lib.methods.self_improve.answer import answer_prefix
+from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
+from pipeline_lib.testing.tiny import PROMPT, build_model, build_processor, model_ref, picture, sentencepiece_tokenizer
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.inference import answer_tokens, generate_greedy, read_scores
 from pipeline_lib.vlm.load import Vlm, load_base
-from pipeline_lib.vlm.score_tokens import resolve_score_tokens
-from tests.tiny import PROMPT, build_model, build_processor, model_ref, picture, sentencepiece_tokenizer
 
 CPU = torch.device("cpu")
 BEGINNINGS = ["", " " + answer_prefix(3), "", " " + answer_prefix(8) + " The picture", " #Score: "]

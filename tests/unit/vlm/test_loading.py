@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline_lib.config.base import Model
 from pipeline_lib.device import pick_device
 from pipeline_lib.errors import ModelError, RecipeError
-from pipeline_lib.recipe import Model
-from pipeline_lib.vlm.check import check_model
+from pipeline_lib.methods.self_improve.check_model import check_model
+from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.testing.tiny import model_ref
 from pipeline_lib.vlm.load import load_base, load_processor
 from pipeline_lib.vlm.model_ref import resolve_model
-from pipeline_lib.vlm.prompt import load_prompt
-from tests.tiny import model_ref
 
 CPU = torch.device("cpu")
 PROMPT = load_prompt("aesthetics_short")

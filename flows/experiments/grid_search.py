@@ -1,0 +1,51 @@
+"""The grid search of appendix A.1: learning rate, beta and LoRA rank, chosen on validation and never on test."""
+
+from itertools import product
+
+from prefect import flow
+
+from pipeline_lib.methods.self_improve.recipe import IterativeTraining, SelfImproveRecipe
+from pipeline_lib.methods.self_improve.report.names import cell_name
+from pipeline_lib.store import ArtifactRef
+from tasks.self_improve.compare import ComparedModel
+from tasks.self_improve.compute_reference import compute_reference
+from tasks.self_improve.evaluate import evaluate
+from tasks.self_improve.generate import generate
+from tasks.self_improve.measure import finish, keep_row
+from tasks.self_improve.run import prepare
+from tasks.self_improve.train_score import train_score
+
+
+@flow(name="grid_search", flow_run_name="{recipe.name}")
+def grid_search(recipe: SelfImproveRecipe) -> ArtifactRef:
+    """Train the score adapter of iteration 1 in every cell of the grid and compare them; returns the comparison.
+
+    The base writes the pairs once, and is their reference once. A finished cell is a cache hit, so a grid can be
+    interrupted and widened.
+    """
+    setting = prepare(recipe)
+    prompt, base, image_set = setting.prompt, setting.base, setting.image_set
+    at, seed = recipe.runtime, recipe.seed
+    score_pairs = generate(at, recipe.generation, prompt, base, image_set, seed, 1, label="ite-1")
+    reference = compute_reference(
+        at, recipe.training.max_length, prompt, base, image_set, score_pairs, None, label="ite-1"
+    )
+    setting.keep("grid_search/reference", reference)
+    cells = []
+    for training in grid(recipe):
+        name = cell_name(training)
+        adapter = train_score(at, training, prompt, base, image_set, score_pairs, reference, seed, 1, label=name)
+        model = base.with_adapter(adapter)
+        predictions = evaluate(at, recipe.evaluation, prompt, model, image_set, ("val",), seed, label=name)
+        keep_row(setting, "grid_search", name, predictions)
+        cells.append(ComparedModel(name=name, predictions=predictions, training=training))
+    return finish(setting, "grid_search", cells)
+
+
+def grid(recipe: SelfImproveRecipe) -> list[IterativeTraining]:
+    """Every combination of the grid's values; whatever is not searched stays as the recipe says."""
+    search = recipe.grid_search
+    return [
+        recipe.training.model_copy(update={"learning_rate": rate, "beta": beta, "lora_rank": rank})
+        for rate, beta, rank in product(search.learning_rate, search.beta, search.lora_rank)
+    ]

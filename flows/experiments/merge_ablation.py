@@ -1,0 +1,36 @@
+"""Other ways of merging the score and the consistency adapter than the paper's, compared on validation."""
+
+from prefect import flow
+
+from flows.self_improve import improve
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.report.names import merge_name
+from pipeline_lib.store import ArtifactRef
+from tasks.self_improve.compare import ComparedModel
+from tasks.self_improve.measure import finish, measure
+from tasks.self_improve.run import prepare
+from tasks.self_improve.ties_merge import ties_merge
+
+
+@flow(name="merge_ablation", flow_run_name="{recipe.name}")
+def merge_ablation(recipe: SelfImproveRecipe) -> ArtifactRef:
+    """Merge the two adapters of one iteration in every way that the recipe lists; returns the comparison.
+
+    The iterations up to there are the run's own: cache hits when it has run.
+    """
+    setting = prepare(recipe)
+    at, seed, base = recipe.runtime, recipe.seed, setting.base
+    models, fitted_judge = improve(setting, recipe.merge_ablation.iteration)
+    score, consistency = (
+        next(model.training for model in reversed(models) if model.kind == kind) for kind in ("score", "consistency")
+    )
+    assert score is not None and consistency is not None
+    compared: list[ComparedModel] = []
+    for name, adapter in (("score adapter", score), ("consistency adapter", consistency)):
+        compared.append(measure(setting, fitted_judge, "merge_ablation", name, base.with_adapter(adapter), ("val",)))
+    for merge in recipe.merge_ablation.merges:
+        name = merge_name(merge)
+        merged = ties_merge(at, merge, base, score, consistency, seed, label=name)
+        row = measure(setting, fitted_judge, "merge_ablation", name, base.with_adapter(merged), ("val",))
+        compared.append(row.model_copy(update={"merge": merge}))
+    return finish(setting, "merge_ablation", compared)

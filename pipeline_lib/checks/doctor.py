@@ -1,0 +1,243 @@
+"""Every check that a run makes, on its own: what is wrong is found before the expensive work."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from pipeline_lib.config.base import OpenAIEndpoint
+from pipeline_lib.errors import WhyScoreError
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.store import ArtifactStore
+
+LEAST_FREE_BYTES = 1 << 30
+FEW_VALIDATION_IMAGES = 100
+OPENED_IMAGES = 2000
+"""Of a larger table so many images are opened, evenly spread; all are in the `discretize` stage."""
+
+State = Literal["ok", "FAIL", "skip", "note"]
+
+
+class Finding(NamedTuple):
+    """What one check found; `FAIL` keeps a run from starting, `note` only deserves a look."""
+
+    what: str
+    state: State
+    message: str
+
+
+_Facts = dict[str, Any]
+"""What the checks so far found out, by their names, for those that need it."""
+
+Check = Callable[[SelfImproveRecipe, _Facts], Iterator[Finding]]
+
+
+def examine(recipe: SelfImproveRecipe) -> Iterator[Finding]:
+    """Run all checks; one that fails keeps only those from running that need what it would have found."""
+    yield Finding("recipe", "ok", f"{recipe.name}, {recipe.iterations} iteration(s)")
+    facts: _Facts = {}
+    for what, check in _CHECKS.items():
+        try:
+            yield from check(recipe, facts)
+        except WhyScoreError as error:
+            yield Finding(what, "FAIL", str(error))
+
+
+def _store(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    store = ArtifactStore(recipe.runtime.store)
+    store.check_writable()
+    found = store.describe()
+    if found.free_bytes is not None and found.free_bytes < LEAST_FREE_BYTES:
+        raise WhyScoreError(
+            f"{store.root} has {found.free_bytes / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are"
+            " needed; make room or set runtime.store to another disk"
+        )
+    yield Finding("store", "ok", f"written, read back and created only once: {found.text}")
+    if found.warning:
+        yield Finding("store", "note", found.warning)
+
+
+def _dask(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    if recipe.runtime.dask:
+        from pipeline_lib.checks.cluster import check_cluster
+        from pipeline_lib.data.user_table import image_folder
+
+        store, folders = ArtifactStore(recipe.runtime.store), (recipe.model.id, image_folder(recipe.data))
+        count = check_cluster(recipe.runtime.dask, store, folders)
+        yield Finding("dask", "ok", f"{count} worker(s) at {recipe.runtime.dask}, of this version")
+
+
+def _table(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    data = recipe.data
+    paths = {"data.table": data.table} | {f"data.split_lists.{name}": path for name, path in data.split_lists if path}
+    absent = {field: path for field, path in paths.items() if _is_absent(path)}
+    for field, path in absent.items():
+        known = "" if data.dataset == "table" else f"put {data.dataset}'s files there (recipes/README.md) or "
+        yield Finding("table", "FAIL", f"{os.path.normpath(path)} does not exist; {known}set {field}")
+    if absent:
+        return
+    from pipeline_lib.data.table import check_table
+
+    checked = check_table(data, recipe.seed)
+    yield from (Finding("table", "FAIL", problem) for problem in checked.problems)
+    if checked.problems:
+        return
+    facts["table"] = checked.images
+    rows, splits = checked.images.rows, checked.images.rows["split"].value_counts()
+    counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+    yield Finding(
+        "table", "ok", f"{len(rows)} images ({counts}), scores {rows['score'].min():g} to {rows['score'].max():g}"
+    )
+    yield from (Finding("table", "note", note) for note in checked.notes)
+    if splits["val"] < FEW_VALIDATION_IMAGES:
+        yield Finding(
+            "table",
+            "note",
+            f"only {splits['val']} validation images: the ten reference values fitted on them will be rough, so read"
+            f" the unfitted figures; {FEW_VALIDATION_IMAGES} or more are better",
+        )
+    for column, field in (("split", "split_column"), ("group", "group_column")):
+        if f"user_{column}" in rows and getattr(data, field) is None:
+            yield Finding(
+                "table", "note", f"its column {column} is not used; if it is what it says, set data.{field}: {column}"
+            )
+
+
+def _images(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    data, image_list = recipe.data, facts.get("table")
+    if data.images and _is_absent(data.images):
+        raise WhyScoreError(f"image folder {os.path.normpath(data.images)} does not exist; set data.images")
+    if image_list is None:
+        yield Finding("images", "skip", "not opened: which ones is in the table")
+        return
+    from pipeline_lib.methods.self_improve.discretize import discretize_scores
+
+    step = -(-len(image_list.rows) // OPENED_IMAGES)
+    opened = image_list._replace(rows=image_list.rows.iloc[::step].reset_index(drop=True))
+    found = discretize_scores(opened, data.max_unreadable_fraction, data.max_megapixels)
+    of = f" of {len(opened.rows)} opened ({len(image_list.rows)} in the table)" if step > 1 else ""
+    yield Finding("images", "ok", f"{found.images.num_rows} readable{of}, {found.unreadable.num_rows} left out")
+    empty = [row["bin"] for row in found.bins.to_pylist() if row["train_images"] == 0]
+    if empty and step == 1:
+        yield Finding(
+            "images",
+            "note",
+            f"no training image is in bin(s) {empty}, scores are tied: the model never sees these digits",
+        )
+
+
+def _is_absent(path: str) -> bool:
+    return "://" not in path and not os.path.exists(path)
+
+
+def _prompt(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    from pipeline_lib.methods.self_improve.prompt import load_prompt
+
+    facts["prompt"] = prompt = load_prompt(recipe.prompt)
+    yield Finding("prompt", "ok", f"{prompt.name}, about {prompt.criterion.value}")
+
+
+def _model(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    if "prompt" not in facts:
+        yield Finding("model", "skip", "not asked: there is no prompt to ask it with")
+        return
+    from pipeline_lib.vlm.model_ref import resolve_model
+
+    base = resolve_model(recipe.model)
+    base.folder(weights=False)  # what is not there is found without importing what would load it, which takes seconds
+    from pipeline_lib.methods.self_improve.check_model import check_model
+
+    facts["model"] = found = check_model(base, facts["prompt"])
+    size = f"{found['parameters'] / 1e6:.1f} M parameters"
+    yield Finding("model", "ok", f"{found['architecture']}, {size}, LoRA on {found['lora_layers']} layers")
+
+
+def _memory(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    from pipeline_lib.device import check_memory, device_memory
+
+    check_memory(recipe.runtime)
+    found, need = device_memory(recipe.runtime.device), recipe.runtime.min_memory_gb
+    known = facts.get("model")
+    weights = known["parameters"] * (4 if recipe.model.dtype == "float32" else 2) / 1e9 if known else 0.0
+    if weights > found.gb:
+        raise WhyScoreError(
+            f"{found.device} has {found.gb:.1f} GB of memory, the weights alone take {weights:.1f} GB; use a larger"
+            " device or a smaller model"
+        )
+    yield Finding(
+        "memory", "ok", f"{found.device} has {found.gb:.1f} GB" + (f", {need:g} GB are needed" if need else "")
+    )
+
+
+def _engine(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    if recipe.generation.engine == "transformers":
+        return
+    from pipeline_lib.openai_server import server_name
+    from pipeline_lib.vlm.engine.engine import look_at
+
+    server = recipe.runtime.generation_server.model_copy(update={"timeout_s": 5.0, "max_retries": 0})
+    base = server.model or recipe.model.id
+    loads = look_at(server, base)
+    yield Finding("engine", "ok", f"{base} at {server_name(server.base_url)}; generation begins by testing it")
+    if not loads and recipe.iterations > 1:
+        yield Finding(
+            "engine",
+            "note",
+            "it loads no adapters at run time, so a run stops when iteration 2 begins and says what to load; see"
+            " docs/engines.md",
+        )
+
+
+def _judge(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+    model, endpoint = recipe.judge.openai.model, recipe.runtime.openai
+    if model is None:
+        yield Finding("judge", "ok", "the local round-trip judge, no key needed")
+        return
+    from pipeline_lib.judges.endpoint import check_endpoint, server_name
+    from pipeline_lib.methods.self_improve.rubric import load_rubric
+
+    try:
+        load_rubric(recipe.judge.openai.rubric)
+        check_endpoint(endpoint)
+        if problem := _problem_with_server(model, endpoint):
+            raise WhyScoreError(f"the judge's server {server_name(endpoint)} {problem}")
+    except WhyScoreError as error:
+        raise WhyScoreError(f"{error}; judge.openai.model: null leaves the local judge alone") from None
+    yield Finding("judge", "ok", f"{model} at {server_name(endpoint)}")
+
+
+def _problem_with_server(model: str, endpoint: OpenAIEndpoint) -> str | None:
+    """Ask the server for its models: the cheapest question that shows whether it answers and takes the key.
+
+    What it says in an error is not passed on, it may repeat parts of the key.
+    """
+    from openai import APIConnectionError, APIStatusError, OpenAI, OpenAIError
+
+    from pipeline_lib.judges.endpoint import KEY_VARIABLE, read_key, server_url
+
+    try:
+        with OpenAI(api_key=read_key(), base_url=server_url(endpoint), timeout=5.0, max_retries=0) as client:
+            offered = sorted({found.id for found in client.models.list()})
+    except APIConnectionError:
+        return "cannot be reached; start it, or check the network and runtime.openai.base_url"
+    except APIStatusError as error:
+        if error.status_code in (401, 403):
+            return f"refuses the key (status {error.status_code}); check {KEY_VARIABLE}"
+        return f"answers with status {error.status_code}; check runtime.openai.base_url, it usually ends in /v1"
+    except (OpenAIError, ValueError, TypeError, AttributeError):
+        return "does not answer like an OpenAI-compatible one; check runtime.openai.base_url"
+    if model in offered:
+        return None
+    return f"does not offer the model {model}; set judge.openai.model to one it has ({', '.join(offered[:5])})"
+
+
+_CHECKS: dict[str, Check] = {
+    "store": _store,
+    "dask": _dask,
+    "table": _table,
+    "images": _images,
+    "prompt": _prompt,
+    "model": _model,
+    "memory": _memory,
+    "engine": _engine,
+    "judge": _judge,
+}

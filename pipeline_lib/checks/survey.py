@@ -1,0 +1,121 @@
+"""What a table and its images hold and everything that would keep a run from them: `whyscore check-data`."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline_lib.config.base import Data
+from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, scan_images, unreadable
+from pipeline_lib.data.sources import is_safe
+from pipeline_lib.data.table import ImageList, check_table, too_few_images
+from pipeline_lib.errors import DataError
+from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
+
+
+class Bar(NamedTuple):
+    """A bar of a histogram; `high` belongs to the next bar, but for the last one."""
+
+    low: float
+    high: float
+    images: int
+
+
+class Duplicate(NamedTuple):
+    """Images with the same content, each with its split and score."""
+
+    images: tuple[str, ...]
+    splits: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+class Survey(NamedTuple):
+    """All that is known of a table.
+
+    `rows` are as in `CheckedTable`; `facts` has one entry a row; `bins` is in the columns of `schemas.BINS`, None when
+    the training scores cannot be binned; `unreadable` in those of `schemas.UNREADABLE_IMAGES`.
+    """
+
+    rows: pd.DataFrame
+    facts: list[ImageFacts]
+    bins: pa.Table | None
+    unreadable: pa.Table
+    problems: list[str]
+    notes: list[str]
+
+
+def survey_data(data: Data, seed: int) -> Survey:
+    """Check a table as `read_image_list` does and look at every image, whatever is wrong with the table.
+
+    `problems` is empty exactly when `discretize_scores` would accept the table. Raises `DataError` when there is no
+    table to look at, or the storage fails.
+    """
+    (rows, source), problems, notes = check_table(data, seed)
+    safe = rows["image"].map(lambda image: bool(image.strip()) and is_safe(image))
+    scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels)
+    facts = [ImageFacts("", 0, 0, "", "its name is no path in the image folder")] * len(rows)
+    for place, fact in zip(np.flatnonzero(safe), scanned, strict=True):
+        facts[place] = fact
+    missing = unreadable(ImageList(rows, source), facts)
+    try:
+        refuse_too_many_unreadable(missing, len(rows), data.max_unreadable_fraction)
+    except DataError:  # the survey lists them anyway
+        problems.append(
+            f"{missing.num_rows} of {len(rows)} images are missing or unreadable, data.max_unreadable_fraction allows"
+            f" {data.max_unreadable_fraction:g}"
+        )
+    readable = rows[[not fact.problem for fact in facts]]
+    short = set(too_few_images(readable["split"])) - set(too_few_images(rows["split"]))
+    if short and (rows["split"] != "").any():
+        problems.append(f"without the {missing.num_rows} unreadable images there are {', '.join(sorted(short))}")
+    bins, trouble = _bins(readable)
+    if trouble and not problems:
+        problems.append(trouble)
+    return Survey(rows, facts, bins, missing, problems, notes)
+
+
+def _bins(rows: pd.DataFrame) -> tuple[pa.Table | None, str]:
+    train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"].to_numpy(np.float64)
+    try:
+        bins = fit_bins(train)
+    except DataError as error:
+        return None, str(error)
+    return bins_table(bins, assign_bins(train, bins.edges)), ""
+
+
+def histogram(scores: NDArray[np.float64], most_bars: int = 16) -> list[Bar]:
+    """Bars of one round width (1, 2 or 5 times a power of ten) over all scores, `most_bars` at most."""
+    scores = scores[np.isfinite(scores)]
+    if not len(scores):
+        return []
+    low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        return [Bar(low, high, len(scores))]
+    least = (high - low) / most_bars
+    power = 10.0 ** np.floor(np.log10(least))
+    widths = [factor * power for factor in (1, 2, 5, 10, 20)]
+    for width in widths:
+        first, last = int(np.floor(low / width)), int(np.ceil(high / width))
+        if last - first <= most_bars:
+            break
+    # Places are found by division and rounded first, so that 0.3 is in the bar that begins at 0.3.
+    places = np.floor(np.round(scores / width, 9)).astype(int) - first
+    counts = np.bincount(np.minimum(places, last - first - 1), minlength=last - first)
+    return [Bar((first + k) * width, (first + k + 1) * width, int(count)) for k, count in enumerate(counts)]
+
+
+def duplicates(rows: pd.DataFrame, facts: list[ImageFacts]) -> list[Duplicate]:
+    """Images of equal content, in the order of the table."""
+    digests = pd.Series([fact.sha256 for fact in facts], index=rows.index)
+    doubled = rows[digests.duplicated(keep=False) & (digests != "")]
+    return [
+        Duplicate(tuple(same["image"]), tuple(same["split"]), tuple(same["score"]))
+        for _, same in doubled.groupby(digests, sort=False)
+    ]
+
+
+def crosses_splits(duplicate: Duplicate) -> bool:
+    """Whether the same photograph is trained on and tested with."""
+    return len(set(duplicate.splits)) > 1

@@ -1,0 +1,113 @@
+"""A survey as text for a terminal."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline_lib.checks.survey import Survey, crosses_splits, duplicates, histogram
+from pipeline_lib.config.base import SPLITS
+
+_SHOWN = 20
+_BAR = 48
+
+
+def render_survey(survey: Survey) -> str:
+    """Counts, histogram, bins, images, duplicates, notes and all problems, in that order."""
+    parts = [_counts(survey), _scores(survey), _bins(survey), _images(survey), _duplicates(survey), _verdict(survey)]
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
+
+
+def render_unreadable(survey: Survey) -> str:
+    """Every image that is missing or unreadable, a name, a tab and the reason a line."""
+    return "".join(f"{row['image']}\t{row['reason']}\n" for row in survey.unreadable.to_pylist())
+
+
+def _counts(survey: Survey) -> Iterator[str]:
+    rows = survey.rows
+    counts = Counter(rows["split"])
+    splits = [f"{counts[split]} {split}" for split in SPLITS]
+    other = sum(count for split, count in counts.items() if split not in SPLITS)
+    yield f"rows    {len(rows)}: {', '.join(splits)}" + (f", {other} in no split" if other else "")
+    groups = rows["group"].nunique()
+    yield f"groups  {groups}" + (" (each image its own)" if groups == len(rows) else "")
+    more = list(rows.columns[4:])
+    yield f"further columns  {', '.join(more) if more else 'none'}"
+    yield from (f"note    {note}" for note in survey.notes)
+
+
+def _scores(survey: Survey) -> Iterator[str]:
+    scores = survey.rows["score"].to_numpy(np.float64)
+    bars = histogram(scores)
+    if not bars:
+        yield "scores  none is usable"
+        return
+    usable = scores[np.isfinite(scores)]
+    facts = {"mean": usable.mean(), "sd": usable.std(), "min": usable.min(), "median": np.median(usable)}
+    facts["max"] = usable.max()
+    values = f"{len(np.unique(usable))} distinct value(s)"
+    yield f"scores  {', '.join(f'{name} {value:.4g}' for name, value in facts.items())}; {values}"
+    ends = [(f"{bar.low:g}", f"{bar.high:g}") for bar in bars]
+    width = max(len(text) for pair in ends for text in pair)
+    most = max(bar.images for bar in bars)
+    for bar, (low, high) in zip(bars, ends, strict=True):
+        length = -(-bar.images * _BAR // most)  # rounded up: one image is seen
+        yield f"  {low:>{width}} .. {high:>{width}}  {'#' * length:<{_BAR}} {bar.images}"
+
+
+def _bins(survey: Survey) -> Iterator[str]:
+    if survey.bins is None:
+        yield "bins    the training scores cannot be put into ten bins"
+        return
+    yield "bins    a score on an edge belongs to the bin below"
+    yield "  bin  above       up to       mean score  training images"
+    rows = survey.bins.to_pylist()
+    mean = sum(row["train_images"] for row in rows) / len(rows)
+    for row in rows:
+        count = row["train_images"]
+        remark = "  EMPTY: tied scores" if not count else "  tied scores" if abs(count / mean - 1) > 0.25 else ""
+        yield (
+            f"  {row['bin']:>3}  {row['lower']:<10.5g}  {row['upper']:<10.5g}  {row['mean_score']:<10.5g}"
+            f"  {count}{remark}"
+        )
+
+
+def _images(survey: Survey) -> Iterator[str]:
+    read = [fact for fact in survey.facts if not fact.problem]
+    missing = survey.unreadable
+    yield f"images  {len(read)} readable, {missing.num_rows} missing or unreadable"
+    if read:
+        for name, sides in (
+            ("longest side", [max(fact.width_px, fact.height_px) for fact in read]),
+            ("shortest side", [min(fact.width_px, fact.height_px) for fact in read]),
+        ):
+            yield f"  {name}: min {min(sides)}, median {np.median(sides):.0f}, max {max(sides)} px"
+        formats = Counter(fact.format for fact in read).most_common()
+        yield f"  formats: {', '.join(f'{count} {name}' for name, count in formats)}"
+    yield from (f"  {row['image']}: {row['reason']}" for row in missing.slice(0, _SHOWN).to_pylist())
+    if missing.num_rows > _SHOWN:
+        yield f"  .. and {missing.num_rows - _SHOWN} more"
+
+
+def _duplicates(survey: Survey) -> Iterator[str]:
+    found = duplicates(survey.rows, survey.facts)
+    leaks = [duplicate for duplicate in found if crosses_splits(duplicate)]
+    if not found:
+        yield "duplicates  none: all readable images differ in content"
+        return
+    yield f"duplicates  {len(found)} image(s) stand under more than one name"
+    if leaks:
+        yield f"  LEAK: {len(leaks)} of them in more than one split, so figures will be too good; group or remove them"
+    for duplicate in sorted(found, key=crosses_splits, reverse=True)[:_SHOWN]:
+        seen = zip(duplicate.images, duplicate.splits, duplicate.scores, strict=True)
+        yield "  " + " = ".join(f"{image} ({split or 'no split'}, score {score:g})" for image, split, score in seen)
+    if len(found) > _SHOWN:
+        yield f"  .. and {len(found) - _SHOWN} more"
+
+
+def _verdict(survey: Survey) -> Iterator[str]:
+    if not survey.problems:
+        yield "No problem found."
+        return
+    yield f"{len(survey.problems)} problem(s), a run would be refused:"
+    yield from (f"  {problem}" for problem in survey.problems)

@@ -1,0 +1,194 @@
+"""What the recipes of all methods have: name, seed, data, model, runtime; frozen pydantic models, and forms in the UI.
+
+Two kinds of fields, and one place that separates them: everything under `runtime` is *transient* (it cannot change a
+result and never enters an artifact's key); every other field belongs to the key of each stage that is handed its
+section.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Split = Literal["train", "val", "test"]
+
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A frozen group of recipe fields; an unknown field is an error, so that a typing mistake is never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+DatasetName = Literal["table", "ava", "aadb", "koniq10k", "spaq", "kadid10k", "tid2013"]
+
+
+class SplitLists(Section):
+    """Files that say which image is in which split: one image a line, with or without folder and ending."""
+
+    train: str | None = Field(None, description="If given, images in no list are left out; else they are training")
+    val: str | None = Field(None, description="If not given, data.val_fraction of the rest is drawn")
+    test: str | None = None
+
+
+class Data(Section):
+    """Which photographs and scores to learn from."""
+
+    dataset: DatasetName = Field(
+        "table", description="'table': any CSV, Parquet or image folder; else a known data set"
+    )
+    table: str = Field(
+        description="CSV or Parquet file with one row an image, or a Hugging Face image folder; for a known data set"
+        " its label file or the folder of its label files. Local or s3://"
+    )
+    images: str = Field(
+        "", description="Folder or s3:// prefix that the image column is relative to; empty: the table's own folder"
+    )
+    image_column: str = Field("image", description="Path of the image, or the image itself as bytes (Parquet)")
+    score_column: str = Field("score", description="A numeric column, on any scale; higher is better")
+    split_column: str | None = Field("split", description="Column with train / val / test; null: draw the splits")
+    group_column: str | None = Field(
+        None, description="Images that share a value never straddle splits (one source photograph, one product, ..)"
+    )
+    split_lists: SplitLists = Field(SplitLists(), description="Instead of a split column")
+    val_fraction: Fraction = Field(
+        0.1, description="Share of groups drawn for validation when there is no split column"
+    )
+    test_fraction: Fraction = Field(0.1, description="Share of groups drawn for testing when there is no split column")
+    max_unreadable_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Refuse the table when more than this share of its images is missing or unreadable"
+    )
+    max_megapixels: float = Field(100.0, gt=0, description="Refuse images with more pixels (decompression bombs)")
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the paths: where the files lie is not what they hold (see `data.table.fingerprint`)."""
+        return self.model_dump(exclude={"table", "images", "split_lists"})
+
+
+class Model(Section):
+    """The base vision-language model and how it is driven, the same in generation, training and evaluation."""
+
+    id: str = Field(
+        description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore"
+    )
+    revision: str | None = Field(
+        None, pattern=r"^[0-9a-f]{40}$", description="Commit of a hub id, never a branch; a directory has none"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    resize_px: int = Field(448, ge=16, description="Longest image side before the family's own processing (A.1)")
+    max_tiles: int | None = Field(
+        None, ge=1, description="Most tiles an image is cut into, by a family that does; null: the family's own setting"
+    )
+    max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
+
+
+class OpenAIEndpoint(Section):
+    """How the judge's server is reached. The key is read from the environment (OPENAI_API_KEY), never from here."""
+
+    base_url: str | None = Field(None, description="E.g. http://localhost:8000/v1 (vLLM, SGLang); null: api.openai.com")
+    concurrency: int = Field(8, ge=1, description="Requests at a time")
+    timeout_s: float = Field(60.0, gt=0, description="For one answer, from the request to its last byte")
+    max_retries: int = Field(6, ge=0, description="After 408, 409, 429, 5xx, timeouts and cut connections")
+    usd_per_million_input_tokens: float | None = Field(None, ge=0, description="For the preview and the budget")
+    usd_per_million_output_tokens: float | None = Field(None, ge=0, description="For the preview and the budget")
+    budget_usd: float | None = Field(
+        None, ge=0, description="Never spend more than this in one stage; null: no cap, for private servers alone"
+    )
+
+
+class GenerationServer(Section):
+    """Where the engine is, if it is a server. Its key is read from the environment (WHYSCORE_ENGINE_KEY) alone."""
+
+    base_url: str = Field("http://localhost:8000/v1", description="Of vLLM or SGLang (there port 30000)")
+    model: str | None = Field(None, min_length=1, description="Name that the server has for the base; null: model.id")
+    adapters: str = Field(
+        "whyscore-data/served_adapters",
+        description="Folder that this machine and the server see by the same path; adapters are put there to be loaded",
+    )
+    concurrency: int = Field(32, ge=1, description="Requests at a time, two an image")
+    timeout_s: float = Field(600.0, gt=0, description="For one answer, from the request to its last byte")
+    max_retries: int = Field(6, ge=0, description="After 408, 409, 429, 5xx, timeouts and cut connections")
+
+
+class Runtime(Section):
+    """Transient settings: they change where and how fast, never what comes out, and are in no artifact's key."""
+
+    store: str = Field(
+        "whyscore-data/store", description="Where artifacts are kept: a local folder or s3://bucket/prefix"
+    )
+    min_memory_gb: float = Field(
+        0.0, ge=0, description="Memory of the device (of the machine, on a CPU) without which the run is not started"
+    )
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
+    generation_batch_size: int = Field(32, ge=1)
+    shard_rows: int = Field(
+        256, ge=1, description="Images a shard; a killed generation or evaluation loses one at most"
+    )
+    gradient_checkpointing: bool = Field(True, description="Less memory for about a third more time in training")
+    checkpoint_every: int = Field(50, ge=1, description="Optimiser steps between checkpoints in the store")
+    training_processes: int = Field(
+        1, ge=1, description="Processes that train one adapter together on this machine, each on a GPU of its own"
+    )
+    fsdp: bool = Field(
+        False, description="They share the base's weights (FSDP) instead of holding all of them each; needs GPUs"
+    )
+    decode_workers: int = Field(
+        0, ge=0, description="Processes that open photographs for training while the GPU computes; 0: none, for a CPU"
+    )
+    pixel_cache: str | None = Field(
+        None, description="Local folder that keeps resized photographs, so that each is decoded once; null: none"
+    )
+    pixel_cache_gb: float = Field(20.0, gt=0, description="No more is kept then; at 448 px 20 GB are 50,000 pictures")
+    dask: str | None = Field(
+        None, description="Scheduler whose workers share the shards, e.g. tcp://gpu1:8786; null: all of them here"
+    )
+    openai: OpenAIEndpoint = OpenAIEndpoint()
+    generation_server: GenerationServer = GenerationServer()
+
+
+class Training(Section):
+    """How a LoRA adapter is trained, whatever the loss."""
+
+    learning_rate: float = Field(5e-5, gt=0)
+    lora_rank: int = Field(64, ge=1, description="LoRA alpha is twice the rank (A.1)")
+    batch_size: int = Field(128, ge=1, description="Pairs an optimiser step")
+    micro_batch_size: int = Field(4, ge=1, description="Pairs a forward pass; must divide batch_size")
+    epochs: int = Field(1, ge=1)
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Of the learning rate, in training")
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(4096, ge=64, description="Longest row in tokens; a longer one is refused by name, not cut")
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> "Training":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
+        return self
+
+
+class PreferenceTraining(Training):
+    """DPO of a LoRA adapter on preference pairs."""
+
+    beta: float = Field(0.1, gt=0, description="DPO's beta")
+    sft_weight: float = Field(
+        0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps the format; paper: none"
+    )
+
+
+class BaseRecipe(Section):
+    """One run of WhyScore; each method adds its sections, and `method`, its name."""
+
+    method: str
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Name of the run: folder runs/<name>/ in the store"
+    )
+    seed: int = Field(0, ge=0)
+    data: Data
+    model: Model
+    runtime: Runtime = Runtime()

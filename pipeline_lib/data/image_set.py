@@ -1,0 +1,57 @@
+"""Where a run's photographs are."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_lib.config.base import Data, Runtime
+from pipeline_lib.data.embedded import EmbeddedImages
+from pipeline_lib.data.pixels import PixelCache
+from pipeline_lib.store.key import ArtifactRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
+
+class ImageSet(BaseModel):
+    """The discretised image table, where its image files are (a folder, a prefix, Parquet files), and their cache."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table: ArtifactRef
+    folder: str
+    max_megapixels: float
+    embedded: EmbeddedImages | None = None
+    pixels: PixelCache | None = None
+
+    @classmethod
+    def of(cls, data: Data, table: ArtifactRef, runtime: Runtime | None = None) -> "ImageSet":
+        """The photographs of a recipe's data section, with the pixel cache of its `runtime`."""
+        from pipeline_lib.data.user_table import image_folder, locate
+
+        embedded = locate(data).embedded if data.dataset == "table" else None
+        pixels = None
+        if runtime and runtime.pixel_cache:
+            pixels = PixelCache(folder=runtime.pixel_cache, limit_gb=runtime.pixel_cache_gb)
+        return cls(
+            table=table,
+            folder=image_folder(data),
+            max_megapixels=data.max_megapixels,
+            embedded=embedded,
+            pixels=pixels,
+        )
+
+    def key_fields(self) -> dict[str, Any]:
+        """The table alone: it holds the digest of every image, so the folder may move."""
+        return {"table": self.table}
+
+    def opener(self, resize_px: int) -> "Callable[[str, str], Image]":
+        """`open_image(image, sha256)`: the picture, checked against its digest and resized for the model."""
+        from pipeline_lib.data.images import open_image
+        from pipeline_lib.data.sources import folder_source
+
+        source = self.embedded or folder_source(self.folder)
+        return partial(open_image, source, resize_px=resize_px, max_megapixels=self.max_megapixels, pixels=self.pixels)

@@ -1,0 +1,70 @@
+"""A judge model's answer and what it says: grades, or why there are none. Nothing is guessed."""
+
+import json
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_lib.methods.self_improve.round_trip import GRADES
+
+ASPECTS = ("consistency", "usefulness", "general")
+"""What is graded, by the paper's names (appendix A.2)."""
+
+CUT = "cut at max_tokens"
+
+_LABELS = {label: grade for grade, label in GRADES.items()}
+
+RESPONSE_FORMAT: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "verdict",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {aspect: {"type": "string", "enum": list(_LABELS)} for aspect in ASPECTS},
+            "required": list(ASPECTS),
+            "additionalProperties": False,
+        },
+    },
+}
+"""Structured output: the server lets the model say one of the five labels for each aspect and nothing else."""
+
+
+class Reply(NamedTuple):
+    """One chat completion that arrived whole; tokens are None when the server does not count them."""
+
+    content: str | None
+    refusal: str | None
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class Verdict(BaseModel):
+    """Grades 0 bad .. 4 excellent, or the reason that there are none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["scored", "refused", "malformed"]
+    reason: str | None = None
+    consistency: int | None = None
+    usefulness: int | None = None
+    general: int | None = None
+
+
+def read_verdict(reply: Reply) -> Verdict:
+    """The verdict in a reply: `refused`, `malformed` with its reason, or `scored` with all three grades."""
+    if reply.refusal or reply.finish_reason == "content_filter":
+        return Verdict(status="refused", reason="refused")
+    if reply.finish_reason == "length":
+        return Verdict(status="malformed", reason=CUT)
+    try:
+        said = json.loads(reply.content or "")
+    except ValueError:
+        return Verdict(status="malformed", reason="no JSON")
+    if not isinstance(said, dict) or any(aspect not in said for aspect in ASPECTS):
+        return Verdict(status="malformed", reason="an aspect is missing")
+    labels = {aspect: said[aspect] for aspect in ASPECTS}
+    if any(not isinstance(label, str) or label not in _LABELS for label in labels.values()):
+        return Verdict(status="malformed", reason="a label that is not on the scale")
+    return Verdict(status="scored", **{aspect: _LABELS[label] for aspect, label in labels.items()})

@@ -1,0 +1,82 @@
+"""Every verdict that a judge model ever gave, one small file each in the store: nothing is paid for twice.
+
+The state after a hard crash: the verdicts that had arrived. A file is created at once with all its content and only if
+there is none, so two processes may fill the cache together; what the first one wrote counts for both. A file that is
+damaged, or whose answer was cut at a smaller `max_tokens` than today's, is as good as none.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from pipeline_lib.judges.verdict import CUT, Verdict
+from pipeline_lib.store import ArtifactStore, canonical_json
+
+READERS = 16
+"""Files read at a time: a bucket answers in tens of milliseconds each."""
+
+
+class Question(NamedTuple):
+    """What is judged."""
+
+    score: int
+    text: str
+
+
+class VerdictCache(NamedTuple):
+    """The verdicts of one judge model by one rubric (criterion included: see `Rubric.digest`)."""
+
+    store: ArtifactStore
+    judge: str
+    rubric_digest: str
+    max_tokens: int
+
+    def find(self, questions: Iterable[Question]) -> dict[Question, Verdict]:
+        """Those questions that were answered before, with their verdicts."""
+        asked = list(questions)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(self.read, asked)
+            return {question: verdict for question, verdict in zip(asked, found, strict=True) if verdict}
+
+    def read(self, question: Question) -> Verdict | None:
+        """A stored verdict, None when there is no usable one."""
+        entry = self.store.read_pointer(self._path(question))
+        if entry is None or entry != self._sealed(entry) or entry.get("score") != question.score:
+            return None
+        if entry.get("text") != question.text or (entry.get("reason") == CUT and entry["max_tokens"] < self.max_tokens):
+            return None
+        try:
+            return Verdict.model_validate({name: entry.get(name) for name in Verdict.model_fields})
+        except ValidationError:
+            return None
+
+    def write(self, question: Question, verdict: Verdict, answer: str | None) -> Verdict:
+        """Keep a verdict and the judge's own words; returns the one that counts, another process's if it was first."""
+        entry = self._sealed(
+            {
+                "judge": self.judge,
+                "rubric_digest": self.rubric_digest,
+                "max_tokens": self.max_tokens,
+                **question._asdict(),
+                **verdict.model_dump(),
+                "answer": answer,
+            }
+        )
+        path = self._path(question)
+        if self.store.create_pointer(path, entry):
+            return verdict
+        first = self.read(question)
+        if first is None:
+            self.store.write_pointer(path, entry)
+        return first or verdict
+
+    def _path(self, question: Question) -> str:
+        judge = sha256(canonical_json([self.judge, self.rubric_digest]).encode()).hexdigest()
+        return f"judge_cache/{judge}/{sha256(canonical_json(list(question)).encode()).hexdigest()}.json"
+
+    def _sealed(self, entry: dict[str, Any]) -> dict[str, Any]:
+        content = {name: value for name, value in entry.items() if name != "sha256"}
+        return {**content, "sha256": sha256(canonical_json(content).encode()).hexdigest()}

@@ -1,0 +1,157 @@
+"""Do explanations carry their score, follow their image, and do without naming the number (section 6)?
+
+The probe takes test images drawn once, by name, so that every model is asked about the same ones. Each image has a
+partner, another photograph. The model explains the score that it stated for the image once more, with the partner
+before its eyes: what changes in the text is due to the image, what stays is due to the score or to habit.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL.Image import Image
+
+from pipeline_lib.errors import DataError
+from pipeline_lib.methods.self_improve.evaluation import metric_row
+from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge
+from pipeline_lib.methods.self_improve.score_mentions import mentioned_scores
+from pipeline_lib.metrics.scores import Estimate, mean_estimate, score_metrics
+from pipeline_lib.progress import Progress
+from pipeline_lib.sampling import draw, draw_rows
+from pipeline_lib.tables.schemas import FAITHFULNESS, conform
+from pipeline_lib.vlm.chat import Chat
+from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
+from pipeline_lib.vlm.load import Vlm
+
+_TAG = "#Explain:"
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+OTHER_EXPLANATIONS = pa.schema([("image", pa.string()), ("other_explanation", pa.string())])
+
+
+def draw_probes(predictions: pa.Table, rows: int, seed: int) -> pa.Table:
+    """Who is asked what: at most `rows` test images with their partners, less those whose answer did not parse.
+
+    Images are drawn, and partners given, among all test images by name alone: they are the same for every model.
+    The partner is the next one in an order drawn by name (the first follows the last) that is not a copy of the image,
+    so without copies every image is the partner of exactly one. The columns are those of `schemas.PREDICTIONS` and
+    `other_image`, `other_image_sha256`. Raises `DataError` when all drawn images are copies of one.
+    """
+    test = predictions.filter(pc.equal(predictions["split"], "test"))
+    drawn = draw_rows(test, min(1.0, rows / max(test.num_rows, 1)), f"{seed}:faithfulness")
+    named = list(zip(drawn["image"].to_pylist(), drawn["image_sha256"].to_pylist(), strict=True))
+    if named and len({sha256 for _, sha256 in named}) < 2:
+        raise DataError(
+            f"faithfulness: the {len(named)} test image(s) drawn have one and the same content, so none has a partner;"
+            " give more test images, raise faithfulness.rows, or set it to 0"
+        )
+    ring = sorted(named, key=lambda item: (draw(f"{seed}:faithfulness_partner", item[0]), item[0]))
+    partners = {
+        image: next(other for other in ring[at + 1 :] + ring[:at] if other[1] != sha256)
+        for at, (image, sha256) in enumerate(ring)
+    }
+    for column, part in (("other_image", 0), ("other_image_sha256", 1)):
+        drawn = drawn.append_column(column, pa.array([partners[image][part] for image, _ in named], pa.string()))
+    return drawn.filter(drawn["parsed"])
+
+
+def explain_other_images(
+    vlm: Vlm,
+    chat: Chat,
+    probes: pa.Table,
+    open_image: Callable[[str, str], Image],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress,
+) -> pa.Table:
+    """Let the model explain the score that it stated, with the partner in the image's place; `OTHER_EXPLANATIONS`.
+
+    The injected beginning is the model's own answer up to the tag of the explanation, to the letter, and what it takes
+    of the answer's length is taken off: with the image itself the stored explanation would come out again.
+    """
+    rows = []
+    records = probes.select(["image", "other_image", "other_image_sha256", "text"]).to_pylist()
+    for row in records:
+        row["beginning"] = row["text"][: row["text"].index(_TAG) + len(_TAG)]
+        row["room"] = max(1, max_new_tokens - answer_tokens(vlm, row["beginning"]))
+    for start in range(0, len(records), batch_size):
+        batch = records[start : start + batch_size]
+        for room, same in groupby(sorted(batch, key=lambda row: row["room"]), key=lambda row: row["room"]):
+            asked = list(same)
+            pictures = [open_image(row["other_image"], row["other_image_sha256"]) for row in asked]
+            results = generate_greedy(vlm, chat, pictures, [row["beginning"] for row in asked], room)
+            said = [result.text.strip() for result in results]
+            rows += [{"image": row["image"], "other_explanation": text} for row, text in zip(asked, said, strict=True)]
+        progress.advance(len(batch))
+    return pa.Table.from_pylist(rows, schema=OTHER_EXPLANATIONS)
+
+
+def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table) -> pa.Table:
+    """What the probe found for each explanation, in `schemas.FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
+    other = {row["image"]: row["other_explanation"] for row in others.to_pylist()}
+    rows = probes.select(["image", "image_sha256", "stated_score", "explanation", "other_image"]).to_pylist()
+    recovered = judge.recover([row["explanation"] for row in rows]).tolist() if rows else []
+    for row, score in zip(rows, recovered, strict=True):
+        mentioned = mentioned_scores(row["explanation"])
+        row |= {
+            "recovered_score": score,
+            "other_explanation": other[row["image"]],
+            "text_change": text_change(row["explanation"], other[row["image"]]),
+            "mentions_own_score": row["stated_score"] in mentioned,
+            "mentions_other_score": bool(mentioned - {row["stated_score"]}),
+        }
+    return conform(pa.Table.from_pylist(rows), FAITHFULNESS) if rows else FAITHFULNESS.empty_table()
+
+
+def text_change(one: str, other: str) -> float:
+    """1 - F1 of the two texts' words, lower-cased and counted: 0 the same words (in any order), 1 no word in common."""
+    a, b = (Counter(_WORD.findall(text.lower())) for text in (one, other))
+    if not a and not b:
+        return 0.0
+    return 1.0 - 2 * (a & b).total() / (a.total() + b.total())
+
+
+def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: Evaluation, seed: int) -> pa.Table:
+    """The figures of one model on test with intervals, in `schemas.METRICS`.
+
+    `recovered_spearman`, `recovered_mae`: stated score against the one read from the text alone, without its numbers.
+    `text_change`, `same_text_rate`: of explanations of one score for two images, mean change and share of equal ones.
+    `text_change_baseline`: mean change between the model's own answers to the two images, each with its own score:
+    how different its texts are anyway, and so what `text_change` has to be read against.
+    `mentions_own_score`, `mentions_other_score`: share of explanations that name the stated, or another, score.
+    """
+    settings: dict[str, Any] = {"samples": config.bootstrap_samples, "confidence": config.confidence, "seed": seed}
+    explained = {
+        row["image"]: row["explanation"]
+        for row in predictions.filter(pc.equal(predictions["split"], "test")).to_pylist()
+        if row["parsed"]
+    }
+    rows = faithfulness.to_pylist()
+    stated, recovered = (
+        np.array([row[column] for row in rows], dtype=np.float64) for column in ("stated_score", "recovered_score")
+    )
+    values = {
+        "recovered_mae": np.abs(stated - recovered),
+        "text_change": [row["text_change"] for row in rows],
+        "text_change_baseline": [
+            text_change(row["explanation"], explained[row["other_image"]])
+            for row in rows
+            if row["other_image"] in explained
+        ],
+        "same_text_rate": [row["explanation"] == row["other_explanation"] for row in rows],
+        "mentions_own_score": [row["mentions_own_score"] for row in rows],
+        "mentions_other_score": [row["mentions_other_score"] for row in rows],
+    }
+    nan = float("nan")
+    spearman = score_metrics(stated, recovered, **settings)["srcc"] if rows else Estimate(nan, nan, nan, 0)
+    found = {"recovered_spearman": spearman} | {
+        name: mean_estimate(np.asarray(value, dtype=np.float64), **settings) for name, value in values.items()
+    }
+    return pa.Table.from_pylist([metric_row("test", name, estimate) for name, estimate in found.items()])

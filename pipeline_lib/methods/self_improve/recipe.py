@@ -1,0 +1,213 @@
+"""The sections of a self_improve recipe; the defaults are the paper's."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline_lib.config.base import BaseRecipe, Fraction, Positive, PreferenceTraining, Section
+
+SCORES = tuple(range(10))
+"""The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
+
+
+class Generation(Section):
+    """How score pairs are made (section 3.1)."""
+
+    fraction: Fraction = Field(1.0, description="Share of the training images used in each iteration (A.1: AVA .25)")
+    redraw: bool = Field(True, description="Draw that share anew in each iteration; the paper does not say")
+    min_distance: int = Field(
+        3, ge=1, le=5, description="The wrong score is at least this far from the true one; the paper gives no figure"
+    )
+    engine: Literal["transformers", "openai"] = Field(
+        "transformers",
+        description="Who writes the explanations: this process, or a vLLM or SGLang server (runtime.generation_server)",
+    )
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields; the engine only where it is not the usual one, so that earlier pairs are still known."""
+        return self.model_dump(exclude={"engine"} if self.engine == "transformers" else set())
+
+
+class Swap(Section):
+    """How consistency pairs are made (section 3.1)."""
+
+    fraction: Fraction = Field(1.0, description="Share of the score pairs that are swapped (A.1: AVA .3)")
+
+
+class IterativeTraining(PreferenceTraining):
+    """DPO on LoRA adapters, in each iteration (sections 3.2 and 4.2, Table 4, appendix A.1)."""
+
+    decay_per_iteration: float = Field(
+        0.8, gt=0, le=1, description="The learning rate of iteration n is lr x this^(n-1)"
+    )
+    start_from: Literal["previous", "fresh"] = Field(
+        "previous", description="Adapters start from the previous iteration's adapter, or anew from the base"
+    )
+
+
+class Consistency(Section):
+    """Where the consistency branch is trained otherwise than the score branch."""
+
+    learning_rate_factor: float = Field(1.0, gt=0, description="Learning rate over training.learning_rate (paper: 1)")
+
+
+class Merge(Section):
+    """Merging of the score and the consistency adapter (appendix A.1: TIES)."""
+
+    method: Literal["ties", "linear", "dare_ties", "magnitude_prune"] = Field("ties", description="The paper: ties")
+    space: Literal["factors", "delta"] = Field(
+        "factors",
+        description="What is merged: the two LoRA factors each by itself, as PEFT and the paper do, or the weight"
+        " update they make, brought back to the rank by singular value decomposition",
+    )
+    weights: tuple[float, float] = Field((1.0, 1.0), description="Weight of the score and of the consistency adapter")
+    density: Fraction = Field(0.5, description="Share of entries kept of each adapter; not used by linear")
+    majority_sign_method: Literal["frequency", "total"] = Field(
+        "frequency", description="Sign by count or by magnitude; used by ties and dare_ties"
+    )
+
+
+class MergeAblation(Section):
+    """Ways of merging to compare on validation (flow `merge_ablation`)."""
+
+    iteration: int = Field(2, ge=2, description="Whose two adapters are merged")
+    merges: tuple[Merge, ...] = (
+        Merge(),
+        Merge(majority_sign_method="total"),
+        Merge(space="delta"),
+        Merge(space="delta", majority_sign_method="total"),
+        Merge(method="linear", weights=(0.5, 0.5)),
+        Merge(method="linear"),
+        Merge(method="linear", weights=(0.5, 0.5), space="delta"),
+        Merge(method="dare_ties"),
+        Merge(method="magnitude_prune"),
+    )
+
+
+class Ablation(Section):
+    """The rows of the paper's Table 3 (flow `ablation`)."""
+
+    rows: tuple[Literal["sft_score", "sft_score_text", "dpo", "iterative_dpo"], ...] = (
+        "sft_score",
+        "sft_score_text",
+        "dpo",
+        "iterative_dpo",
+    )
+    sft_learning_rate: float | None = Field(
+        None, gt=0, description="Of the two supervised rows; null: training.learning_rate. The paper gives none"
+    )
+
+
+class GridSearch(Section):
+    """Hyper-parameters to try, chosen by a figure on validation (appendix A.1, flow `grid_search`)."""
+
+    learning_rate: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-5, 3e-5, 5e-5, 1e-4, 3e-4)
+    beta: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
+    lora_rank: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (16, 64, 256)
+    metric: Literal["srcc_unfitted", "plcc_unfitted"] = Field(
+        "srcc_unfitted", description="Validation figure to choose by; the fitted ones are fitted on validation itself"
+    )
+
+
+class Evaluation(Section):
+    """Scores, explanations and their intervals (section 4.3)."""
+
+    bootstrap_samples: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    min_parse_rate: float = Field(0.5, ge=0, le=1, description="A model under this parse rate is reported as collapsed")
+    branches: Literal["test", "val"] = Field(
+        "test",
+        description="The two branches of an iteration are evaluated on validation and test, as in the paper's Table 1,"
+        " or ('val') on validation alone, which from iteration 2 on saves the test answers of two models of three",
+    )
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the branches': the splits of an evaluation are handed to the stage beside this section."""
+        return self.model_dump(exclude={"branches"})
+
+
+class Faithfulness(Section):
+    """Whether explanations belong to their score and their image, which the paper names as missing (section 6)."""
+
+    rows: int = Field(200, ge=0, description="Test images that are probed, drawn once; 0: none")
+
+
+class RoundTripJudge(Section):
+    """The local judge, which needs no labels and no network."""
+
+    holdout_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of images held out to measure the judge's error"
+    )
+
+
+class OpenAIJudge(Section):
+    """A judge model behind an OpenAI-compatible server (section 4.3); which server is in `runtime.openai`."""
+
+    model: str | None = Field(
+        None, min_length=1, description="Name of the judge model, e.g. gpt-4o-2024-08-06 as in the paper; null: none"
+    )
+    rubric: str = Field(
+        "paper", description="Prompt file in pipeline_lib/methods/self_improve/rubrics, without its ending"
+    )
+    max_tokens: int = Field(
+        64, ge=16, description="Longest answer of the judge; one that thinks first needs some thousands"
+    )
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="null: not sent, for judge models that refuse it; the paper does not say"
+    )
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the rubric's name: its text is handed to the stage beside this section."""
+        return self.model_dump(exclude={"rubric"})
+
+
+class Judge(Section):
+    """Who rates the explanations: the local round-trip judge always, an OpenAI-compatible one beside it if named."""
+
+    rows: int | None = Field(
+        None, ge=1, description="Judge this many rows of a split, drawn once (A.1: AVA 1,000); null: all"
+    )
+    anchors: int = Field(
+        100, ge=0, description="Test images whose explanations are kept, of every model, for judges yet to come"
+    )
+    round_trip: RoundTripJudge = RoundTripJudge()
+    openai: OpenAIJudge = OpenAIJudge()
+
+
+class SelfImproveRecipe(BaseRecipe):
+    """A run of self_improve."""
+
+    method: Literal["self_improve"] = "self_improve"
+    iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
+    prompt: str = Field(
+        "aesthetics",
+        description="The criterion: a shipped prompt by its name, or the path of your own (.txt)",
+    )
+    generation: Generation = Generation()
+    swap: Swap = Swap()
+    training: IterativeTraining = IterativeTraining()
+    consistency: Consistency = Consistency()
+    merge: Merge = Merge()
+    evaluation: Evaluation = Evaluation()
+    judge: Judge = Judge()
+    faithfulness: Faithfulness = Faithfulness()
+    ablation: Ablation = Ablation()
+    grid_search: GridSearch = GridSearch()
+    merge_ablation: MergeAblation = MergeAblation()
+
+    @model_validator(mode="after")
+    def _processes_share_a_batch(self) -> "SelfImproveRecipe":
+        batch, micro, processes = (
+            self.training.batch_size, self.training.micro_batch_size, self.runtime.training_processes
+        )  # fmt: skip
+        if batch // micro % processes:
+            raise ValueError(
+                f"training.batch_size {batch} is {batch // micro} micro-batch(es) of {micro}, which"
+                f" {processes} processes (runtime.training_processes) cannot share evenly"
+            )
+        if self.runtime.fsdp and processes == 1:
+            raise ValueError("runtime.fsdp shares the weights among processes: set runtime.training_processes")
+        return self
+
+
+RECIPE = SelfImproveRecipe

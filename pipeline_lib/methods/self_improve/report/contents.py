@@ -1,0 +1,85 @@
+"""What a report is made of."""
+
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+
+from pipeline_lib.methods.self_improve.prompt import Prompt
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.metrics.scores import Estimate
+
+
+class Judged(NamedTuple):
+    """What one judge said of one model's explanations."""
+
+    verdicts: pa.Table  # schemas.VERDICTS
+    metrics: pa.Table  # schemas.METRICS: cons, use, gen, unscored_rate
+
+
+class ModelResults(NamedTuple):
+    """Everything one evaluated model left behind; one row of the paper's Table 1."""
+
+    iteration: int  # 0: the base model, zero-shot
+    kind: Literal["zero-shot", "score", "consistency", "merged"]
+    predictions: pa.Table  # schemas.PREDICTIONS
+    reference_values: pa.Table  # schemas.REFERENCE_VALUES
+    metrics: pa.Table  # schemas.METRICS, those of evaluate and, where it was probed, of faithfulness
+    judged: Judged  # by the judge that leads the report: the judge model if the recipe names one, else round-trip
+    second: Judged | None  # by the round-trip judge where a judge model leads
+    training_log: pa.Table | None  # schemas.TRAINING_LOG; None for zero-shot and merged
+
+    @property
+    def name(self) -> str:
+        """As in the paper's tables: `zero-shot`, `ite-2 merged`."""
+        return self.kind if self.iteration == 0 else f"ite-{self.iteration} {self.kind}"
+
+    def metric(self, name: str, split: str = "test") -> Estimate:
+        """A figure with its interval, e.g. `srcc_unfitted`, `cons`; raises `KeyError` when it was not measured."""
+        found = estimate(self.metrics, name, split) or estimate(self.judged.metrics, name, split)
+        if found is None:
+            raise KeyError(f"{self.name} has no {name} on {split}")
+        return found
+
+    def metric_or_nan(self, name: str, split: str = "test") -> Estimate:
+        """The same, and NaN when it was not measured, e.g. because the judge refused every text of this model."""
+        nan = float("nan")
+        return self.metric(name, split) if self.has(name, split) else Estimate(nan, nan, nan, 0)
+
+    def has(self, name: str, split: str = "test") -> bool:
+        """Whether a figure was measured (it may be NaN all the same)."""
+        return any(estimate(metrics, name, split) for metrics in (self.metrics, self.judged.metrics))
+
+    def is_collapsed(self, min_parse_rate: float) -> bool:
+        """Whether too few test answers parse for the explanations to count."""
+        return self.metric("parse_rate").value < min_parse_rate
+
+
+class RunResults(NamedTuple):
+    """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, ..
+
+    Models that were evaluated on validation alone (`evaluation.branches`) are apart: no figure on test speaks of them.
+    """
+
+    recipe: SelfImproveRecipe
+    prompt: Prompt  # its criterion is what the scores are of
+    model_name: str
+    images: pa.Table  # schemas.IMAGES
+    bins: pa.Table  # schemas.BINS
+    unreadable_images: pa.Table  # schemas.UNREADABLE_IMAGES
+    judge_holdout: pa.Table  # schemas.JUDGE_HOLDOUT
+    models: list[ModelResults]
+    branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
+
+    @property
+    def all_models(self) -> list[ModelResults]:
+        """Tested or not, by iteration, each branch before what it was merged into."""
+        kinds = ("zero-shot", "score", "consistency", "merged")
+        return sorted([*self.models, *self.branches], key=lambda model: (model.iteration, kinds.index(model.kind)))
+
+
+def estimate(metrics: pa.Table, name: str, split: str) -> Estimate | None:
+    """One figure of a table in `schemas.METRICS`, None when it is not there."""
+    for row in metrics.to_pylist():
+        if row["metric"] == name and row["split"] == split:
+            return Estimate(row["value"], row["low"], row["high"], row["rows"])
+    return None

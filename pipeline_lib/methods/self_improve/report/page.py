@@ -1,0 +1,221 @@
+"""The report of a run as one HTML page that needs nothing but itself."""
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.compute as pc
+from markupsafe import Markup
+from PIL.Image import Image
+
+from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.faithfulness_figures import (
+    FAITHFULNESS_COLUMNS,
+    faithfulness_figures,
+    probed,
+)
+from pipeline_lib.methods.self_improve.report.gallery import exhibits
+from pipeline_lib.methods.self_improve.report.judge_error import judge_error
+from pipeline_lib.methods.self_improve.report.judges import (
+    ROUND_TRIP,
+    JudgePair,
+    is_papers_judge,
+    judge_pairs,
+    judged_columns,
+    lead_judge,
+    unscored,
+    who_judged,
+)
+from pipeline_lib.methods.self_improve.report.lineage import (
+    compared,
+    final,
+    is_on_main_line,
+    on_split,
+    on_validation,
+    unparsed_answers,
+    zero_shot,
+)
+from pipeline_lib.methods.self_improve.report.paper_settings import (
+    departures,
+    paper_settings,
+    recipe_yaml,
+    shown_model_id,
+)
+from pipeline_lib.methods.self_improve.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
+from pipeline_lib.methods.self_improve.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
+from pipeline_lib.methods.self_improve.report.verdict import verdict
+from pipeline_lib.methods.self_improve.round_trip import GRADES
+from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.report import formatting
+from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
+from pipeline_lib.report.training_figures import SMOOTHED_FROM_STEPS, longest_training_steps, training_figures
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_TABLE_COLUMNS = (
+    *(formatting.PLCC, SRCC, formatting.RMSE),
+    *(formatting.PLCC_UNFITTED, SRCC_UNFITTED, formatting.RMSE_UNFITTED),
+)
+
+_KEY_FIGURES = (
+    (SRCC_UNFITTED, "SRCC, unfitted", "rank correlation of the model’s own scores with the true ones"),
+    (SRCC, "SRCC, fitted", "the same after fitting reference values on validation, as in the paper"),
+    (CONS, "Cons", "0 to 4; mean grade of score against explanation, by {judge}"),
+    (PARSE_RATE, "Parse rate", "share of texts in the required form"),
+)
+
+
+def render_report(results: RunResults, open_image: Callable[[str, str], Image]) -> str:
+    """The whole report as HTML with style, figures and photographs inside; the same results give the same bytes.
+
+    `open_image(image, image_sha256)` gives a test photograph, RGB and resized. Everything that a model or a user wrote
+    is escaped.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent, "typeset": _typeset}
+    training, pairs = training_figures(results), judge_pairs(results)
+    context = {
+        "css": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file, nobody's text
+        "recipe": results.recipe,
+        "prompt": results.prompt,
+        "criterion": results.prompt.criterion,
+        "model_name": shown_model_id(results.model_name),
+        "final": final(results),
+        "compared": [model.name for model in compared(results)],
+        "collapsed_names": _collapsed(results),
+        "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
+        "verdict": verdict(results),
+        "key_figures": _key_figures(results),
+        "table": [_table_row(results, model) for model in results.models],
+        "validated": [_validated_row(results, model) for model in on_validation(results)],
+        "validated_headings": [column.heading for column in formatting.VALIDATION_COLUMNS],
+        "judged_headings": [column.heading for column in judged_columns(results)],
+        "numbers": _numbers(
+            branches=bool(results.branches), agree=bool(pairs), probes=probed(results), trained=bool(training)
+        ),
+        "judge": judge_error(results.judge_holdout),
+        "lead_judge": lead_judge(results),
+        "round_trip_leads": lead_judge(results) == ROUND_TRIP,
+        "papers_judge": is_papers_judge(results),
+        "who_judged": who_judged(results),
+        "unscored": unscored(results),
+        "judge_pairs": [_pair_row(pair) for pair in pairs],
+        "faithfulness": [_faithfulness_row(model) for model in results.models] if probed(results) else [],
+        "faithfulness_headings": [column.heading for column in FAITHFULNESS_COLUMNS],
+        "faithfulness_figures": faithfulness_figures(results) if probed(results) else [],
+        "grades": GRADES,
+        "unplaceable": unplaceable(results),
+        "path_figures": {"wide": path_figure(results, WIDE_PX), "narrow": path_figure(results, NARROW_PX)},
+        "training_figures": training,
+        "smoothed": longest_training_steps(results) >= SMOOTHED_FROM_STEPS,
+        "branches": len({m.kind for m in results.all_models if m.training_log is not None}),
+        "scatter_figures": scatter_figures(results),
+        "digit_figures": digit_figures(results),
+        "max_dots": MAX_DOTS,
+        "exhibits": exhibits(results, open_image),
+        "bins": _bins(results),
+        "fitted_disorder": _is_disordered(results),
+        "unreadable": results.unreadable_images.to_pylist(),
+        "departures": departures(results.recipe),
+        "settings": paper_settings(results.recipe),
+        "recipe_yaml": recipe_yaml(results.recipe),
+    }
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _typeset(text: str) -> str:
+    """Minus signs before numbers, and no line break before a per cent sign or inside an interval."""
+    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text).replace(" %", "\u00a0%")
+    return re.sub(r"(\[\S+) (\S+\])", "\\1\u00a0\\2", text)
+
+
+def _collapsed(results: RunResults) -> list[str]:
+    limit = results.recipe.evaluation.min_parse_rate
+    return [model.name for model in results.models if model.is_collapsed(limit)]
+
+
+def _numbers(*, branches: bool, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
+    """The number of each table and figure on the page, in its order: a run without a second judge has fewer."""
+    optional = {"branches": branches, "agreement": agree, "faithfulness": probes}
+    tables = ["results", *(name for name, there in optional.items() if there), "bins", "settings"]
+    figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else []), "scatter", "digits"]
+    return {name: at for names in (tables, figures) for at, name in enumerate(names, 1)}
+
+
+def _pair_row(pair: JudgePair) -> dict[str, Any]:
+    estimates = (pair.first, pair.second, pair.agreement.spearman, pair.agreement.kappa)
+    cells = [{"value": "", "bounds": ""} if estimate is None else _shown(CONS, estimate) for estimate in estimates]
+    shares = [formatting.percent(share) for share in (pair.agreement.same, pair.agreement.within_one)]
+    return {"name": pair.name, "rows": pair.agreement.rows, "cells": cells, "shares": shares}
+
+
+def _faithfulness_row(model: ModelResults) -> dict[str, Any]:
+    cells = [_cell(column, model) for column in FAITHFULNESS_COLUMNS]
+    rows = model.metric_or_nan(formatting.TEXT_CHANGE.metric).rows
+    return {"name": model.name, "main": is_on_main_line(model), "rows": rows, "cells": cells}
+
+
+def _validated_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
+    cells = [_shown(column, model.metric_or_nan(column.metric, "val")) for column in formatting.VALIDATION_COLUMNS]
+    collapsed = model.metric("parse_rate", "val").value < results.recipe.evaluation.min_parse_rate
+    return {"name": model.name, "main": is_on_main_line(model), "collapsed": collapsed, "cells": cells}
+
+
+def _cell(column: Column, model: ModelResults) -> dict[str, str]:
+    return _shown(column, model.metric_or_nan(column.metric))
+
+
+def _shown(column: Column, estimate: Estimate) -> dict[str, str]:
+    return {"value": formatting.value_text(column, estimate), "bounds": formatting.bounds_text(column, estimate)}
+
+
+def _key_figures(results: RunResults) -> list[dict[str, Any]]:
+    models = [zero_shot(results), final(results)]
+    return [
+        {
+            "title": title,
+            "note": note.format(judge=lead_judge(results)),
+            "cells": [{"model": m.name, **_cell(column, m)} for m in models],
+        }
+        for column, title, note in _KEY_FIGURES
+    ]
+
+
+def _table_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
+    mass = pc.mean(on_split(model.predictions, "test")["digit_mass"]).as_py()
+    return {
+        "name": model.name,
+        "iteration": model.iteration,
+        "kind": model.kind,
+        "main": is_on_main_line(model),
+        "collapsed": model.name in _collapsed(results),
+        "unparsed": unparsed_answers(model),
+        "rows": model.metric("parse_rate").rows,
+        "judged": model.metric("cons").rows,
+        "digit_mass": mass,
+        "cells": [_cell(column, model) for column in (*_TABLE_COLUMNS, *judged_columns(results), PARSE_RATE)],
+    }
+
+
+def _is_disordered(results: RunResults) -> bool:
+    """Whether a higher digit of the final model stands for a lower fitted score somewhere."""
+    fitted = final(results).reference_values["fitted"].to_pylist()
+    return any(after < before for before, after in itertools.pairwise(fitted))
+
+
+def _bins(results: RunResults) -> list[dict[str, Any]]:
+    fitted = {row["bin"]: row["fitted"] for row in final(results).reference_values.to_pylist()}
+    test = on_split(results.images, "test")["bin"].to_pylist()
+    return [
+        row | {"test_images": test.count(row["bin"]), "fitted": fitted[row["bin"]]} for row in results.bins.to_pylist()
+    ]

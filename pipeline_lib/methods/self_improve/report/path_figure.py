@@ -1,0 +1,144 @@
+"""The paper's Fig. 1 for one run: SRCC against Cons, and the way that self-training takes through them."""
+
+import itertools
+import math
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.lineage import is_on_main_line, main_line
+from pipeline_lib.report.formatting import CONS, SRCC
+from pipeline_lib.report.style import GREY, INK, KIND_COLOUR, KIND_MARKER, draw_svg, shade
+
+WIDE_PX = (830, 470)
+NARROW_PX = (384, 400)
+"""For a phone: the wide drawing would shrink its letters below reading size."""
+
+_OFFSETS = [(dx, dy) for r in (13, 24, 36) for dx, dy in ((r, 0), (0, r), (0, -r), (-r, 0), (r, r), (r, -r), (-r, r))]
+
+
+def path_figure(results: RunResults, size_px: tuple[int, int] = WIDE_PX) -> Markup:
+    """SRCC (fitted, test) on x and Cons on y, a mark a model, intervals as bars, the path in order of iterations."""
+    return draw_svg(
+        lambda axes: _draw(axes, results),
+        *size_px,
+        name=f"path-{size_px[0]}",
+        description="SRCC against Cons for every model of the run; the table of results holds the same figures.",
+    )
+
+
+def unplaceable(results: RunResults) -> list[str]:
+    """Names of models without a defined SRCC or Cons, which the figure has to leave out."""
+    return [model.name for model in results.models if not _is_defined(model)]
+
+
+def _is_defined(model: ModelResults) -> bool:
+    return all(math.isfinite(number) for column in (SRCC, CONS) for number in model.metric(column.metric)[:3])
+
+
+def _draw(axes: Axes, results: RunResults) -> None:
+    axes.set_xlabel("SRCC on test, fitted reference values")
+    axes.set_ylabel("Cons on test, mean grade 0 to 4")
+    axes.grid(True)
+    axes.set_axisbelow(True)
+    shown = [model for model in results.models if _is_defined(model)]
+    for model in shown:
+        _draw_model(axes, model)
+    line = [model for model in main_line(results) if _is_defined(model)]
+    for before, after in itertools.pairwise(line):
+        axes.annotate(
+            "",
+            xy=_place(after),
+            xytext=_place(before),
+            arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6},
+            zorder=3,
+        )
+    _frame(axes, shown)
+    _label(axes, shown, line)
+
+
+def _frame(axes: Axes, models: list[ModelResults]) -> None:
+    """Hold every mark and the main line's intervals; the wide intervals of a collapsed branch would squash the rest."""
+    for column, set_limits in ((SRCC, axes.set_xlim), (CONS, axes.set_ylim)):
+        found = [(model.metric(column.metric), is_on_main_line(model)) for model in models]
+        numbers = [number for estimate, main in found for number in (estimate[:3] if main else estimate[:1])]
+        if numbers:
+            slack = 0.08 * (max(numbers) - min(numbers)) or 0.1
+            set_limits(min(numbers) - slack, max(numbers) + slack)
+
+
+def _place(model: ModelResults) -> tuple[float, float]:
+    return model.metric(SRCC.metric).value, model.metric(CONS.metric).value
+
+
+def _draw_model(axes: Axes, model: ModelResults) -> None:
+    main = is_on_main_line(model)
+    srcc, cons = model.metric(SRCC.metric), model.metric(CONS.metric)
+    colour = shade(KIND_COLOUR[model.kind], 1.0 if main else 0.55)
+    axes.errorbar(
+        srcc.value,
+        cons.value,
+        # A percentile interval need not hold the figure itself.
+        xerr=[[max(0.0, srcc.value - srcc.low)], [max(0.0, srcc.high - srcc.value)]],
+        yerr=[[max(0.0, cons.value - cons.low)], [max(0.0, cons.high - cons.value)]],
+        ecolor=shade(KIND_COLOUR[model.kind], 0.4 if main else 0.25),
+        elinewidth=1.1,
+        marker=KIND_MARKER[model.kind],
+        markersize=8 if main else 6,
+        color=colour,
+        markerfacecolor=colour if main else "white",
+        zorder=4 if main else 2,
+    )
+
+
+def _label(axes: Axes, models: list[ModelResults], line: list[ModelResults]) -> None:
+    """Put each name at the place around its mark that hides least of marks, arrows and other names."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # places are in pixels, and the layout moves the axes
+    marks = [tuple(axes.transData.transform(_place(model))) for model in models]
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in marks]
+    for before, after in itertools.pairwise(line):
+        points = np.linspace(axes.transData.transform(_place(before)), axes.transData.transform(_place(after)), 60)
+        taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in points]
+    order = sorted(range(len(models)), key=lambda at: not is_on_main_line(models[at]))
+    for at in order:
+        model, (x, y) = models[at], marks[at]
+        main = is_on_main_line(model)
+        width = 6.6 * len(model.name)
+        boxes = [_box(x, y, dx, dy, width) for dx, dy in _OFFSETS]
+        frame = axes.bbox
+        costs = [
+            sum(_overlap(box, other) for other in taken)
+            + 1000 * (box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1)
+            + 1.5 * math.hypot(dx, dy)  # a name far from its mark is read as another mark's
+            for box, (dx, dy) in zip(boxes, _OFFSETS, strict=True)
+        ]
+        best = costs.index(min(costs))
+        dx, dy = _OFFSETS[best]
+        taken.append(boxes[best])
+        axes.annotate(
+            model.name,
+            xy=_place(model),
+            xytext=(dx, dy),
+            textcoords="offset pixels",
+            horizontalalignment="left" if dx > 0 else "right" if dx < 0 else "center",
+            verticalalignment="center",
+            color=INK if main else GREY,
+            fontweight="bold" if main else "normal",
+            fontsize=12 if main else 11,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6} if math.hypot(dx, dy) > 20 else None,
+            zorder=5,
+        )
+
+
+def _box(x: float, y: float, dx: float, dy: float, width: float) -> tuple[float, float, float, float]:
+    left = x + dx - (0 if dx > 0 else width if dx < 0 else width / 2)
+    return left, y + dy - 7, left + width, y + dy + 7
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)

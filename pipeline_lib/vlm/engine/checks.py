@@ -1,0 +1,114 @@
+"""What a generation server must prove before an explanation of its is kept.
+
+Servers answer with the base when they do not know an adapter, load adapters none of whose layers they find, render the
+chat in another way than the model was trained on, or begin a new turn where one is to be continued; none of that is an
+error to them. Each is found here by asking, with a few images of the stage itself.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+from pipeline_lib.errors import EngineError
+from pipeline_lib.openai_server import Failure, Refusal, failure_of, send, server_name
+from pipeline_lib.vlm.engine.request import KEY_VARIABLE, Reply, Served, Wording, all_of, continue_turn, persist
+
+UNKNOWN = "whyscore-no-such-adapter"
+
+
+class Probe(NamedTuple):
+    """An image, the beginning of an answer about it, and the tokens that a model is given for both."""
+
+    image: str
+    beginning: str
+    prompt_ids: list[int]
+
+
+async def prove(served: Served, separator: str, probes: Sequence[Probe]) -> Wording:
+    """Find out how this server is asked, and that it answers as the model that is meant; raises `EngineError`."""
+    if served.adapter:
+        await _refuses_unknown_adapters(served, probes[0])
+    wording = await _find_wording(served, separator, probes[0])
+    replies = await _answer(served, probes, wording)
+    for probe, reply in zip(probes, replies, strict=True):
+        if not _same_tokens(served, probe, reply):
+            raise _other_tokens(served, probe, [reply])
+    texts = [reply.generated.text for reply in replies]
+    if all(text.lstrip().startswith(probe.beginning) for probe, text in zip(probes, texts, strict=True)):
+        raise _refuse(
+            served,
+            f"it does not continue the assistant's turn but begins it again: to {probes[0].beginning!r} it answers"
+            f" {texts[0][:60]!r}; a server or proxy that repeats what it is given (echo) cannot be used",
+        )
+    if served.adapter:
+        base = await _answer(served._replace(adapter=None), probes, wording)
+        same = sum(text == other.generated.text for text, other in zip(texts, base, strict=True))
+        if 2 * same > len(texts):
+            raise _refuse(
+                served,
+                f"{same} of {len(texts)} answers of {served.adapter} are the very answers of {served.model} without"
+                " adapter: the adapter is not applied. Look for layers that 'will be ignored' in its log when the"
+                " adapter is loaded; if its layers are not supported there, set generation.engine: transformers",
+            )
+    return wording
+
+
+async def _refuses_unknown_adapters(served: Served, probe: Probe) -> None:
+    nobody = served._replace(adapter=UNKNOWN, limits=served.limits._replace(max_new_tokens=1))
+    body = continue_turn(nobody, probe.image, probe.beginning, Wording("", add_special_tokens=False))
+
+    async def attempt() -> bool | Failure:
+        found = await send(served.client, "/chat/completions", body, served.server.timeout_s, KEY_VARIABLE)
+        if isinstance(found, Refusal) and found.status in (400, 404, 422):
+            return True
+        if isinstance(found, Refusal):
+            return failure_of(found, UNKNOWN, KEY_VARIABLE)
+        return found if isinstance(found, Failure) else False
+
+    if not await persist(served.server, attempt):
+        raise _refuse(
+            served,
+            f"it answers for an adapter that does not exist ({UNKNOWN}), so it would do so for {served.adapter} too,"
+            " with the base; use a server that refuses unknown names, and no proxy that falls back",
+        )
+
+
+async def _find_wording(served: Served, separator: str, probe: Probe) -> Wording:
+    short = served._replace(limits=served.limits._replace(max_new_tokens=1))
+    replies = []
+    for before, special in product(dict.fromkeys(["", separator]), (False, True)):
+        wording = Wording(before, special)
+        reply = await short.go_on(probe.image, probe.beginning, wording)
+        if _same_tokens(served, probe, reply):
+            return wording
+        replies.append(reply)
+    raise _other_tokens(served, probe, replies)
+
+
+async def _answer(served: Served, probes: Sequence[Probe], wording: Wording) -> list[Reply]:
+    jobs = [partial(served.go_on, probe.image, probe.beginning, wording) for probe in probes]
+    return await all_of(jobs, served.server.concurrency)
+
+
+def _same_tokens(served: Served, probe: Probe, reply: Reply) -> bool:
+    """Whether the server read the prompt of training; what it writes in the places of image tokens is its own."""
+    if not len(probe.prompt_ids) == len(reply.prompt_ids) == reply.generated.prompt_tokens:
+        return False
+    both = zip(probe.prompt_ids, reply.prompt_ids, strict=True)
+    return all(ours == theirs or ours in served.limits.never_ids for ours, theirs in both)
+
+
+def _other_tokens(served: Served, probe: Probe, replies: Sequence[Reply]) -> EngineError:
+    counts = " or ".join(dict.fromkeys(str(len(reply.prompt_ids)) for reply in replies))
+    return _refuse(
+        served,
+        f"it reads other tokens than the model is trained on: {counts} of them, image tokens included, where there are"
+        f" {len(probe.prompt_ids)} (if as many: others). Does it serve the recipe's model and revision, with a chat"
+        " template that writes what docs/engines.md says, cut images as model.max_tiles says, and know"
+        " continue_final_message?",
+    )
+
+
+def _refuse(served: Served, why: str) -> EngineError:
+    return EngineError(f"generation server {server_name(served.server.base_url)}: {why}")

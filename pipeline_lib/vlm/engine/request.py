@@ -1,0 +1,200 @@
+"""One answer of an engine behind an OpenAI-compatible server: what is asked, and what is believed of the reply.
+
+The request is the part of the protocol that vLLM and SGLang share; docs/engines.md names what each does with it.
+"""
+
+import asyncio
+import base64
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from PIL.Image import Image
+from pydantic import BaseModel, ValidationError
+
+from pipeline_lib.config.base import GenerationServer
+from pipeline_lib.errors import EngineError
+from pipeline_lib.openai_server import Failure, Refusal, back_off_s, failure_of, read_key, send, server_name
+from pipeline_lib.vlm.inference import Generated
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+KEY_VARIABLE = "WHYSCORE_ENGINE_KEY"
+
+T = TypeVar("T")
+
+
+class Wording(NamedTuple):
+    """How a server is told the beginning of an answer; which one gives the tokens of training is tried out."""
+
+    separator: str  # before the answer: the chat template's (vLLM renders the turn), or ours (SGLang appends it)
+    add_special_tokens: bool  # the begin token, for chat templates that do not write it
+
+
+class Limits(NamedTuple):
+    """Where an answer ends, and what is never in it."""
+
+    max_new_tokens: int
+    end_ids: list[int]
+    never_ids: list[int]
+
+
+class Reply(NamedTuple):
+    """A continuation, and the tokens that the server read."""
+
+    generated: Generated
+    prompt_ids: list[int]
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+    prompt_token_ids: list[int] | None = None  # SGLang
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Completion(BaseModel):
+    model: str
+    choices: list[_Choice]
+    usage: _Usage
+    prompt_token_ids: list[int] | None = None  # vLLM
+
+
+def connect(server: GenerationServer) -> "AsyncOpenAI":
+    """A client of the server; retries are `ask`'s."""
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(
+        api_key=read_key(KEY_VARIABLE), base_url=server.base_url, timeout=server.timeout_s, max_retries=0
+    )
+
+
+def data_url(image: Image) -> str:
+    """The very pixels, as a PNG without any colour profile that a reader might apply."""
+    plain, file = image.copy(), io.BytesIO()
+    plain.info = {}
+    plain.save(file, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+class Served(NamedTuple):
+    """A model on a server, and how it is asked."""
+
+    client: "AsyncOpenAI"
+    server: GenerationServer
+    model: str  # the server's name for the base
+    adapter: str | None
+    prompt: str
+    limits: Limits
+
+    async def go_on(self, image: str, beginning: str, wording: Wording) -> Reply:
+        """Continue the answer that begins so, about the image at a data URL; raises `EngineError`."""
+        body = continue_turn(self, image, beginning, wording)
+        return await persist(self.server, lambda: ask_once(self.client, self.server, body))
+
+
+def continue_turn(served: Served, image: str, beginning: str, wording: Wording) -> dict[str, Any]:
+    """The body of a chat completion that goes on with the assistant's turn, greedily.
+
+    vLLM takes the adapter's name for the model's; SGLang does not look at that name and takes `lora_path`. Each
+    ignores the other's fields. All that a server's defaults or the model's generation_config could change is set.
+    """
+    content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": served.prompt}]
+    return {
+        "model": served.adapter or served.model,
+        "messages": [
+            {"role": "user", "content": content},
+            {"role": "assistant", "content": wording.separator + beginning},
+        ],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+        "add_special_tokens": wording.add_special_tokens,
+        "temperature": 0.0,
+        "repetition_penalty": 1.0,
+        "max_tokens": served.limits.max_new_tokens,
+        "stop_token_ids": served.limits.end_ids,
+        "logit_bias": {str(token): -100.0 for token in served.limits.never_ids},
+        "skip_special_tokens": True,
+        "return_token_ids": True,
+        "return_prompt_token_ids": True,  # its older name in SGLang
+    } | ({"lora_path": served.adapter} if served.adapter else {})
+
+
+async def persist(server: GenerationServer, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
+    """Try as often as is allowed, with growing pauses or those that the server asks for."""
+    failure = Failure("not asked", retry=False)
+    for number in range(1, server.max_retries + 2):
+        found = await attempt()
+        if not isinstance(found, Failure):
+            return found
+        failure = found
+        if not failure.retry:
+            break
+        failure = failure._replace(reason=f"{failure.reason} (attempt {number} of {server.max_retries + 1})")
+        if number <= server.max_retries:
+            await asyncio.sleep(max(back_off_s(number - 1), failure.wait_s or 0.0))
+    raise EngineError(
+        f"generation server {server_name(server.base_url)}: {failure.reason}. What is finished is kept; run again to"
+        " go on"
+    )
+
+
+async def all_of(jobs: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:
+    """The results of the jobs in their order, so many at a time; the first error ends all and is raised."""
+    waiting, results = iter(enumerate(jobs)), dict[int, T]()
+
+    async def work() -> None:
+        for at, job in waiting:
+            results[at] = await job()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(at_once, len(jobs))):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [results[at] for at in range(len(jobs))]
+
+
+async def ask_once(client: "AsyncOpenAI", server: GenerationServer, body: dict[str, Any]) -> Reply | Failure:
+    """One attempt; what the reply says of itself (model, end) must fit what was asked."""
+    found = await send(client, "/chat/completions", body, server.timeout_s, KEY_VARIABLE)
+    if isinstance(found, Refusal):
+        return failure_of(found, body["model"], KEY_VARIABLE)
+    if isinstance(found, Failure):
+        return found
+    try:
+        completion = _Completion.model_validate_json(found)
+        choice = completion.choices[0]
+    except (ValidationError, IndexError):
+        return Failure("an answer that is no whole chat completion with its token counts", retry=True)
+    if completion.model != body["model"]:
+        return Failure(f"asked for {body['model']}, it was {completion.model!r} that answered", retry=False)
+    usage, most = completion.usage, body["max_tokens"]
+    if choice.finish_reason not in ("stop", "length"):
+        return Failure(f"an answer ended with {choice.finish_reason!r} instead of stop or length", retry=True)
+    if choice.finish_reason == "length" and usage.completion_tokens < most:
+        return Failure(
+            f"it cut an answer at {usage.completion_tokens} tokens, model.max_new_tokens is {most}; is its context too"
+            f" short (--max-model-len, --context-length)? The prompt has {usage.prompt_tokens} tokens",
+            retry=False,
+        )
+    prompt_ids = completion.prompt_token_ids or choice.prompt_token_ids
+    if prompt_ids is None:
+        return Failure(
+            "it does not tell the tokens that it read (return_token_ids), so that they cannot be compared; take a newer"
+            " vLLM, SGLang from 0.5.13",
+            retry=False,
+        )
+    finished = choice.finish_reason == "stop"
+    generated = Generated(choice.message.content or "", usage.completion_tokens, finished, usage.prompt_tokens)
+    return Reply(generated, prompt_ids)

@@ -1,0 +1,56 @@
+"""models of an experiment -> their table and its page."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_lib.methods.self_improve.recipe import IterativeTraining, Merge
+from pipeline_lib.store import ArtifactRef
+from tasks.self_improve.report import Settings
+from tasks.stage import Work, stage
+
+
+class ComparedModel(BaseModel):
+    """Where the results of one row of an experiment's table are, and what makes it a row of its own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    predictions: ArtifactRef
+    verdicts: ArtifactRef | None = None  # of the judge that speaks in the table
+    training: IterativeTraining | None = None  # a cell of the grid search
+    merge: Merge | None = None  # one of the merge ablation
+
+
+@stage(version=1)
+def compare(
+    work: Work,
+    experiment: Literal["ablation", "grid_search", "merge_ablation"],
+    settings: Settings,
+    models: list[ComparedModel],
+) -> None:
+    """The models of an experiment side by side, as text and as one HTML page."""
+    from pipeline_lib.methods.self_improve.report.experiments import (
+        Result,
+        ablation_comparison,
+        grid_comparison,
+        merge_comparison,
+    )
+    from pipeline_lib.report.comparison import comparison_text, render_comparison
+
+    results = [
+        Result(
+            model.name,
+            [work.read(ref, "metrics") for ref in (model.predictions, model.verdicts) if ref],
+            model.training,
+            model.merge,
+        )
+        for model in models
+    ]
+    contents = {
+        "ablation": ablation_comparison,
+        "grid_search": grid_comparison,
+        "merge_ablation": merge_comparison,
+    }[experiment](settings.recipe, results)
+    (work.attempt.folder / "comparison.html").write_text(render_comparison(contents), encoding="utf-8")
+    (work.attempt.folder / "comparison.txt").write_text(comparison_text(contents), encoding="utf-8")

@@ -1,0 +1,16 @@
+"""the base model's score pairs -> the round-trip judge."""
+
+from pipeline_lib.methods.self_improve.recipe import RoundTripJudge
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.tables import schemas
+from tasks.stage import Work, stage
+
+
+@stage(version=1)
+def fit_judge(work: Work, config: RoundTripJudge, score_pairs: ArtifactRef, seed: int) -> None:
+    """Learn, once for all iterations, to recover a score from an explanation alone; measured on held-out images."""
+    from pipeline_lib.methods.self_improve.round_trip import fit_judge as fit
+
+    fitted = fit(work.read(score_pairs, "score_pairs"), config.holdout_fraction, seed)
+    work.write("judge_terms", fitted.terms, schemas.JUDGE_TERMS)
+    work.write("judge_holdout", fitted.holdout, schemas.JUDGE_HOLDOUT)

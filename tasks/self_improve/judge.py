@@ -1,0 +1,44 @@
+"""predictions -> verdicts."""
+
+import pyarrow as pa
+
+from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.progress import Progress
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.store.shards import InShards
+from pipeline_lib.tables import schemas
+from tasks.stage import Work, stage
+
+TEXTS_AN_IMAGE = 16
+"""A shard holds so many times the rows that one of images has: thousands a second are judged, fewer cost more."""
+
+
+@stage(version=2, in_shards=True)
+def judge(
+    work: Work,
+    rows: int | None,
+    evaluation: Evaluation,
+    fitted_judge: ArtifactRef,
+    predictions: ArtifactRef,
+    seed: int,
+) -> None:
+    """With the local round-trip judge, rate how well each explanation fits its score, 0 bad to 4 excellent (4.3)."""
+    from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
+
+    table = work.in_shards(verdicts, rows, fitted_judge, predictions, seed)
+    work.write("verdicts", table, schemas.VERDICTS)
+    work.write("metrics", judge_metrics(table, evaluation, seed), schemas.METRICS)
+
+
+def verdicts(work: Work, rows: int | None, fitted_judge: ArtifactRef, predictions: ArtifactRef, seed: int) -> InShards:
+    """The local judge's verdict on every explanation that is drawn for it."""
+    from pipeline_lib.methods.self_improve.judge_metrics import draw_for_judge
+    from pipeline_lib.methods.self_improve.round_trip import judge_predictions, load_judge
+
+    def rate(part: pa.Table, progress: Progress) -> pa.Table:
+        rated = judge_predictions(load_judge(work.read(fitted_judge, "judge_terms")), part)
+        progress.advance(part.num_rows)
+        return rated
+
+    chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed)
+    return InShards(work.address, chosen, schemas.VERDICTS, rate, TEXTS_AN_IMAGE)

@@ -1,0 +1,23 @@
+"""anchors -> verdicts of a judge model on them."""
+
+import pyarrow as pa
+
+from pipeline_lib.methods.self_improve.prompt import Criterion
+from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
+from pipeline_lib.methods.self_improve.rubric import Rubric
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.tables import schemas
+from tasks.stage import Work, stage
+
+
+@stage(version=1)
+def judge_anchors(work: Work, config: OpenAIJudge, rubric: Rubric, criterion: Criterion, anchors: ArtifactRef) -> None:
+    """With any judge model, rate the explanations that were kept of every model of a run."""
+    from pipeline_lib.judges.openai_judge import ask_judge
+
+    kept = work.read(anchors, "anchors")
+    asked = kept.append_column("split", pa.array(["test"] * kept.num_rows))
+    verdicts = ask_judge(config, work.runtime.openai, rubric, criterion, asked, work.store, work.label)
+    for column in ("iteration", "kind"):
+        verdicts = verdicts.append_column(column, kept[column])
+    work.write("verdicts", verdicts, schemas.ANCHOR_VERDICTS)

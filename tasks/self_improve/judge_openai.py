@@ -1,0 +1,30 @@
+"""predictions -> verdicts of a judge model."""
+
+from pipeline_lib.methods.self_improve.prompt import Criterion
+from pipeline_lib.methods.self_improve.recipe import Evaluation, OpenAIJudge
+from pipeline_lib.methods.self_improve.rubric import Rubric
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.tables import schemas
+from tasks.stage import Work, stage
+
+
+@stage(version=1)
+def judge_openai(
+    work: Work,
+    config: OpenAIJudge,
+    rows: int | None,
+    rubric: Rubric,
+    criterion: Criterion,
+    evaluation: Evaluation,
+    predictions: ArtifactRef,
+    seed: int,
+) -> None:
+    """With a judge model behind an OpenAI-compatible server, rate consistency, usefulness and writing (section 4.3)."""
+    from pipeline_lib.judges.openai_judge import ask_judge
+    from pipeline_lib.methods.self_improve.judge_metrics import draw_for_judge, judge_metrics
+
+    # Test alone, as in the paper: nothing is chosen by what this judge says, and validation would cost as much again.
+    chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed, ("test",))
+    verdicts = ask_judge(config, work.runtime.openai, rubric, criterion, chosen, work.store, work.label)
+    work.write("verdicts", verdicts, schemas.VERDICTS)
+    work.write("metrics", judge_metrics(verdicts, evaluation, seed), schemas.METRICS)

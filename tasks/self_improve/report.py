@@ -1,0 +1,91 @@
+"""everything -> the report, the model card and the results table."""
+
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.methods.self_improve.prompt import Prompt
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.stage import Work, stage
+
+
+class EvaluatedModel(BaseModel):
+    """Where the results of one row of the paper's Table 1 are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    iteration: int
+    kind: Literal["zero-shot", "score", "consistency", "merged"]
+    tested: bool  # else it was evaluated on validation alone
+    predictions: ArtifactRef
+    verdicts: ArtifactRef  # of the round-trip judge
+    openai_verdicts: ArtifactRef | None = None
+    faithfulness: ArtifactRef | None = None
+    training: ArtifactRef | None = None
+
+
+class Settings(BaseModel):
+    """The recipe and its prompt as the report shows them; the transient fields are part of neither report nor key."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: SelfImproveRecipe
+    prompt: Prompt
+
+    def key_fields(self) -> dict[str, Any]:
+        """Every field that can change a result or a word; of the prompt its file's content, not its path."""
+        fields = self.recipe.model_dump(mode="json", exclude={"runtime", "data", "prompt"})
+        return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
+
+
+@stage(version=2)
+def report(
+    work: Work,
+    settings: Settings,
+    base: ModelRef,
+    image_set: ImageSet,
+    fitted_judge: ArtifactRef,
+    models: list[EvaluatedModel],
+) -> None:
+    """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
+    from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
+    from pipeline_lib.methods.self_improve.report.model_card import model_card
+    from pipeline_lib.methods.self_improve.report.page import render_report
+    from pipeline_lib.methods.self_improve.report.text import results_table
+
+    def judged(verdicts: ArtifactRef) -> Judged:
+        return Judged(work.read(verdicts, "verdicts"), work.read(verdicts, "metrics"))
+
+    def results_of(model: EvaluatedModel) -> ModelResults:
+        measured = [model.predictions, *([model.faithfulness] if model.faithfulness else [])]
+        return ModelResults(
+            iteration=model.iteration,
+            kind=model.kind,
+            predictions=work.read(model.predictions, "predictions"),
+            reference_values=work.read(model.predictions, "reference_values"),
+            metrics=pa.concat_tables([work.read(ref, "metrics") for ref in measured]),
+            judged=judged(model.openai_verdicts or model.verdicts),
+            second=judged(model.verdicts) if model.openai_verdicts else None,
+            training_log=work.read(model.training, "training_log") if model.training else None,
+        )
+
+    results = RunResults(
+        recipe=settings.recipe.model_copy(update={"runtime": type(settings.recipe.runtime)()}),
+        prompt=settings.prompt,
+        model_name=base.name,
+        images=work.read(image_set.table, "images"),
+        bins=work.read(image_set.table, "bins"),
+        unreadable_images=work.read(image_set.table, "unreadable_images"),
+        judge_holdout=work.read(fitted_judge, "judge_holdout"),
+        models=[results_of(model) for model in models if model.tested],
+        branches=[results_of(model) for model in models if not model.tested],
+    )
+    folder = work.attempt.folder
+    page = render_report(results, image_set.opener(base.resize_px))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "model_card.md").write_text(model_card(results), encoding="utf-8")
+    (folder / "results.txt").write_text(results_table(results), encoding="utf-8")

@@ -1,0 +1,17 @@
+"""score pairs -> consistency pairs."""
+
+from pipeline_lib.methods.self_improve.recipe import Swap
+from pipeline_lib.store import ArtifactRef
+from pipeline_lib.tables import schemas
+from tasks.stage import Work, stage
+
+
+@stage(version=1)
+def swap(work: Work, config: Swap, score_pairs: ArtifactRef, seed: int, iteration: int) -> None:
+    """Give rejected explanations the true score, so that only the text can be wrong (section 3.1)."""
+    from pipeline_lib.methods.self_improve.swap import make_consistency_pairs
+
+    pairs = work.read(score_pairs, "score_pairs")
+    work.write(
+        "consistency_pairs", make_consistency_pairs(pairs, config.fraction, seed, iteration), schemas.PREFERENCE_PAIRS
+    )

@@ -1,0 +1,160 @@
+"""What the Prefect UI shows of a run: the recipe, a card for each stage, progress bars, the results.
+
+Only pictures of what is in the store. They are sent beside the work, one after the other, so that a slow server delays
+nothing; one that is away costs some of them, never a run.
+"""
+
+import functools
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import yaml
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.context import FlowRunContext, SyncClientContext
+from prefect.utilities.context import get_task_and_flow_run_ids
+
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.progress import Progress, listening
+from pipeline_lib.report.stage_card import stage_card
+from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
+
+log = logging.getLogger("whyscore.ui")
+
+TIMEOUT_S = 10.0
+
+PAUSE_S = 60.0
+"""After a failure so long nothing is sent, so that a run does not end in waiting for a server that is away."""
+
+RESULTS = ("results.txt", "comparison.txt")
+"""Files that are shown as they are, below the key `results`."""
+
+_sender = ThreadPoolExecutor(1, "whyscore-ui")  # its queue is emptied before the process ends
+_silent_until = 0.0
+
+
+def show_recipe(recipe: SelfImproveRecipe) -> None:
+    """The recipe in use with all its fields, on the flow run's page."""
+    if FlowRunContext.get() is not None:
+        fields = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        _show("recipe", f"```yaml\n{fields}```", f"Recipe {recipe.name}")
+
+
+def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: bool) -> None:
+    """A card of a finished stage: on its task run's page, or on the flow run's alone when it was cached."""
+    if FlowRunContext.get() is None:
+        return
+    try:
+        state = "cached" if cached else "computed"
+        _show(title, stage_card(store, manifest, state, plot=not cached), f"{title}: {state}")
+        for name in RESULTS:
+            if name in manifest.files:
+                text = store.files.read(store.path(manifest.address, manifest.attempt, name)).decode()
+                tables, _, notes = text.rstrip().rpartition("\n\n")  # the notes are sentences, and too long for a line
+                markdown = f"```\n{tables}\n```\n\n" + "\n".join(f"- {note}" for note in notes.splitlines())
+                _show("results", markdown, "Results")
+    except Exception as error:  # whatever a picture needs must not cost the stage that it is of
+        log.warning("%s is not shown in the UI: %s", title, error)
+
+
+def show_artifact(store: ArtifactStore, ref: ArtifactRef, title: str) -> None:
+    """A card of a stage that was computed elsewhere."""
+    if FlowRunContext.get() is not None and isinstance(manifest := store.lookup(ref.address), Manifest):
+        show_stage(store, manifest, title, cached=False)
+
+
+@contextmanager
+def progress_bars() -> Iterator[None]:
+    """Show what is counted meanwhile as progress bars; what is over within seconds gets none."""
+    bars: dict[int, UUID] = {}
+    begun: set[int] = set()
+
+    def move(progress: Progress, line: str) -> None:
+        which, finished = id(progress), progress.done >= progress.total
+        if finished and which not in begun:
+            return
+        begun.add(which)
+        percent = 100.0 * progress.done / max(progress.total, 1)
+        new = _artifact("progress", f"{progress.what} progress", percent, line)
+
+        def send(client: "SyncPrefectClient") -> None:
+            if which in bars:
+                client.update_artifact(bars[which], ArtifactUpdate(data=percent, description=line))
+            else:
+                bars[which] = client.create_artifact(new).id
+
+        _send(send)
+
+    with listening(move):
+        yield
+
+
+def flush() -> None:
+    """Wait until everything has been sent."""
+    _sender.submit(int).result()
+
+
+def _show(title: str, markdown: str, description: str) -> None:
+    artifact = _artifact("markdown", title, markdown, description)
+    _send(lambda client: client.create_artifact(artifact))
+
+
+def _artifact(kind: str, title: str, data: str | float, description: str) -> ArtifactCreate:
+    """The flow run's name is in front of the key: artifacts of one key are versions of one thing in the UI."""
+    task_run_id, flow_run_id = get_task_and_flow_run_ids()
+    context = FlowRunContext.get()
+    name = context.flow_run.name if context and context.flow_run else ""
+    key = re.sub(r"[^a-z0-9]+", "-", (title if title.startswith(name) else f"{name} {title}").lower()).strip("-")
+    return ArtifactCreate(
+        key=key, type=kind, data=data, description=description, task_run_id=task_run_id, flow_run_id=flow_run_id
+    )
+
+
+def _send(request: Callable[["SyncPrefectClient"], object]) -> None:
+    """Have a request made beside the work, by the API of the flow run that this is part of, if any."""
+    context = SyncClientContext.get()
+    if FlowRunContext.get() is None or context is None:
+        return
+    api = str(context.client.api_url)
+
+    def deliver() -> None:
+        global _silent_until
+        if time.monotonic() < _silent_until:
+            return
+        try:
+            request(_client(api))
+        except Exception as error:
+            _silent_until = time.monotonic() + PAUSE_S
+            log.warning("the Prefect UI will lack something of this run: %s", error or type(error).__name__)
+
+    _sender.submit(deliver)
+
+
+@functools.cache
+def _client(api: str) -> "SyncPrefectClient":
+    """A client that gives up at once: the flow's own tries again for a minute. Called in the sending thread alone."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_KEY,
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
+
+    # Settings are read at each request; those of this thread stay so.
+    temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}).__enter__()
+    return SyncPrefectClient(
+        api,
+        auth_string=PREFECT_API_AUTH_STRING.value(),
+        api_key=PREFECT_API_KEY.value(),
+        httpx_settings={"timeout": TIMEOUT_S},
+    )

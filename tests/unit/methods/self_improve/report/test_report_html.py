@@ -1,0 +1,175 @@
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from report_run import HOSTILE, invented_run, metric_replaced
+
+from pipeline_lib.methods.self_improve.report.contents import RunResults
+from pipeline_lib.methods.self_improve.report.gallery import choose_rows
+from pipeline_lib.methods.self_improve.report.lineage import final, on_split
+from pipeline_lib.methods.self_improve.report.page import render_report
+from pipeline_lib.methods.self_improve.report.score_figures import calibration, scatter_figures, shown_range
+from pipeline_lib.report.training_figures import running_mean
+
+OpenImage = Callable[[str, str], Image.Image]
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.ends: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.ends.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words).replace("−", "-"))
+
+
+@pytest.fixture(scope="module")
+def html(run: RunResults, open_image: OpenImage) -> str:
+    return render_report(run, open_image)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_nothing_is_loaded_from_elsewhere(html: str, page: Page) -> None:
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:image/")), (tag, name, value)
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_what_models_and_users_wrote_is_escaped(html: str, page: Page) -> None:
+    assert "<script" not in html and "<gone>" not in html
+    assert HOSTILE in page.text and "photos/<gone>.jpg" in page.text
+
+
+def test_same_results_same_bytes(html: str, run: RunResults, open_image: OpenImage) -> None:
+    assert render_report(run, open_image) == html
+    assert "/somewhere/private" not in html
+
+
+def test_ids_are_unique(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a[name] for _, a in page.tags for name in ("href", "xlink:href") if str(a.get(name)).startswith("#")}
+    assert {str(target)[1:] for target in targets} <= set(ids)
+
+
+def test_table_holds_the_metrics(html: str, run: RunResults) -> None:
+    body = html.partition('<table class="results"')[2].partition("</table>")[0].replace("−", "-")
+    rows = [row for row in body.split("<tr")[3:] if "collapse-note" not in row]
+    names = ("plcc", "srcc", "rmse")
+    columns = [*(f"{n}_fitted" for n in names), *(f"{n}_unfitted" for n in names), "cons", "parse_rate"]
+    assert len(rows) == len(run.models)
+    for row, model in zip(rows, run.models, strict=True):
+        shown = [float(value) for value in re.findall(r'class="value">([-.\d]+)<', row)]
+        assert model.name in row
+        assert shown == pytest.approx([model.metric(column).value for column in columns], abs=5.1e-3)
+
+
+def test_a_collapsed_model_is_flagged(page: Page, run: RunResults, open_image: OpenImage) -> None:
+    parsed = sum(row["parsed"] for row in on_split(run.models[3].predictions, "test").to_pylist())
+    assert f"ite-2 consistency collapsed: {60 - parsed} of 60 test texts did not parse." in page.text
+    fine = run._replace(models=run.models[:2])
+    assert "none of this run is" in Page(render_report(fine, open_image)).text
+
+
+def test_unparsed_answers_show_their_raw_text(page: Page) -> None:
+    assert "did not parse" in page.text and "#Score #Score" in page.text
+
+
+def test_the_judge_is_named_with_its_error(page: Page, run: RunResults) -> None:
+    error = run.judge_holdout["recovered_score"].to_numpy() - run.judge_holdout["injected_score"].to_numpy()
+    assert "local round-trip judge, not by the GPT-4o of the paper" in page.text
+    assert f"mean absolute error {np.abs(error).mean():.2f}" in page.text
+    assert "Do not compare these figures with the paper’s Cons" in page.text
+
+
+def test_sft_term_is_said_only_when_it_is_on(page: Page, open_image: OpenImage) -> None:
+    assert "likelihood (SFT) term on the chosen text with weight 0.1" in page.text
+    other = invented_run(steps=3, sft_weight=0.0)
+    without = Page(render_report(other._replace(models=other.models[:2]), open_image))
+    assert "likelihood (SFT) term" not in without.text
+
+
+def test_the_verdict_is_on_the_page(run: RunResults, page: Page, open_image: OpenImage) -> None:
+    assert "By unfitted SRCC, self-training improved scoring, and the final model kept" in page.text
+    equal = metric_replaced(run, "ite-1 score", "srcc_unfitted", (0.1, 0.0, 0.2))
+    worse = Page(render_report(equal._replace(models=equal.models[:2]), open_image))
+    assert "By unfitted SRCC, self-training did not show a gain in scoring." in worse.text
+
+
+def test_gallery_is_spread_and_holds_the_extremes(run: RunResults) -> None:
+    chosen = dict(choose_rows(run))
+    rows = sorted(on_split(final(run).predictions, "test").to_pylist(), key=lambda row: (row["score"], row["image"]))
+    assert 10 <= len(chosen) <= 12
+    for tenth in range(10):
+        part = {row["image"] for row in rows[6 * tenth : 6 * tenth + 6]}
+        assert any(f"tenth {tenth + 1} of 10" in reason for image in part for reason in chosen.get(image, []))
+    worst = max(rows, key=lambda row: abs(row["predicted_fitted"] - row["score"]))
+    assert "worst predicted by ite-3 merged" in chosen[worst["image"]]
+
+
+def test_a_run_of_little_still_has_a_report(run: RunResults, open_image: OpenImage) -> None:
+    """No training, fewer test images than tenths, verdicts on few rows, nothing unreadable, no defined Cons."""
+    nan = float("nan")
+    small = metric_replaced(run, "zero-shot", "cons", (nan, nan, nan))
+    base = small.models[0]
+    test = on_split(base.predictions, "test").slice(0, 4)
+    few = base._replace(predictions=test, judged=base.judged._replace(verdicts=base.judged.verdicts.slice(0, 0)))
+    empty = run.unreadable_images.slice(0, 0)
+    page = Page(render_report(small._replace(models=[few], unreadable_images=empty), open_image))
+    assert "Nothing was trained in this run." in page.text
+    assert "Not drawn, for want of a defined figure: zero-shot" in page.text
+    assert "not judged" in page.text and "every image of the table could be read" in page.text
+
+
+def test_calibration_averages_equal_groups() -> None:
+    predicted, true = calibration(np.arange(20.0)[::-1], np.arange(20.0)[::-1] ** 2)
+    assert predicted.tolist() == [0.5 + 2 * k for k in range(10)]
+    assert true[0] == 0.5 and len(true) == 10
+
+
+def test_one_far_prediction_does_not_squash_the_scatter(run: RunResults) -> None:
+    base = run.models[0]
+    rows = base.predictions.to_pylist()
+    next(row for row in rows if row["split"] == "test")["predicted_fitted"] = -500.0
+    far = base._replace(predictions=pa.Table.from_pylist(rows, schema=base.predictions.schema))
+    figure = scatter_figures(run._replace(models=[far]))[0]
+    assert "1 outside" in figure and "-500" not in figure.replace("−", "-")
+    assert shown_range(np.array([2.0, 6.0])) == (1.0, 7.0)
+
+
+def test_running_mean_keeps_a_constant_and_the_length() -> None:
+    assert running_mean(np.full(50, 3.0), 7).tolist() == pytest.approx([3.0] * 50)
+
+
+def test_judge_rows_may_be_fewer_than_predictions(run: RunResults, open_image: OpenImage) -> None:
+    models = [
+        model._replace(judged=model.judged._replace(verdicts=model.judged.verdicts.slice(0, 70)))
+        for model in run.models[:2]
+    ]
+    assert "not judged" in Page(render_report(run._replace(models=models), open_image)).text

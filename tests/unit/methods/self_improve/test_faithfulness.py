@@ -1,0 +1,217 @@
+"""The probe on a tiny model: one that does not see the image is found out, one that does is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline_lib.errors import DataError
+from pipeline_lib.methods.self_improve.answer import answer_prefix
+from pipeline_lib.methods.self_improve.faithfulness import (
+    OTHER_EXPLANATIONS,
+    draw_probes,
+    explain_other_images,
+    faithfulness_metrics,
+    faithfulness_table,
+    text_change,
+)
+from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge, fit_judge, load_judge
+from pipeline_lib.progress import Progress
+from pipeline_lib.tables import schemas
+from pipeline_lib.testing.tiny import PROMPT, model_ref, open_picture, picture
+from pipeline_lib.vlm.chat import Chat, render_chat
+from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
+from pipeline_lib.vlm.load import Vlm, load_base
+
+CONFIG = Evaluation(bootstrap_samples=100)
+WORDS = ["awful", "bad", "poor", "weak", "plain", "fair", "decent", "good", "great", "superb"]
+
+
+def predictions(explanations: list[str | None], scores: list[int], **columns: list[object]) -> pa.Table:
+    """Test answers in `schemas.PREDICTIONS`, behind one of validation; None: it did not parse."""
+    explanations, scores = [explanations[0], *explanations], [scores[0], *scores]
+    count = len(scores)
+    said = list(zip(explanations, scores, strict=True))
+    rows = {
+        "image": [f"{n}.png" for n in range(count)],
+        "image_sha256": [f"{n:064d}" for n in range(count)],
+        "split": ["val"] + ["test"] * (count - 1),
+        "score": [5.0] * count,
+        "bin": [5] * count,
+        "score_distribution": [[0.1] * 10] * count,
+        "digit_mass": [1.0] * count,
+        "predicted_unfitted": [5.0] * count,
+        "predicted_fitted": [5.0] * count,
+        "text": ["?" if text is None else f" {answer_prefix(score)} {text}" for text, score in said],
+        "text_tokens": [9] * count,
+        "parsed": [text is not None for text in explanations],
+        "stated_score": [None if text is None else score for text, score in said],
+        "explanation": explanations,
+    }
+    return schemas.conform(pa.table(rows | columns), schemas.PREDICTIONS)
+
+
+def plain(count: int) -> pa.Table:
+    return predictions([f"A {WORDS[n % 10]} picture." for n in range(count)], [n % 10 for n in range(count)])
+
+
+@pytest.fixture(scope="module")
+def judge() -> RoundTripJudge:
+    """Fitted on texts whose one telling word is decided by the score."""
+    texts = [f"#Score: {n}\n\n#Explain: A {WORDS[n]} picture." for n in range(10)]
+    rows = {
+        "image": [f"train-{at}.png" for at in range(200)],
+        "true_score": [at % 10 for at in range(200)],
+        "wrong_score": [(at + 5) % 10 for at in range(200)],
+        "chosen": [texts[at % 10] for at in range(200)],
+        "rejected": [texts[(at + 5) % 10] for at in range(200)],
+    }
+    return load_judge(fit_judge(pa.table(rows), 0.2, 0).terms)
+
+
+@pytest.fixture(scope="module")
+def vlm(tiny_model: Path) -> Vlm:
+    return load_base(model_ref(tiny_model), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def chat(vlm: Vlm) -> Chat:
+    return render_chat(vlm.processor, PROMPT)
+
+
+def answered(vlm: Vlm, chat: Chat, count: int, max_new_tokens: int) -> pa.Table:
+    """What the model says of its images when the score is injected and all of the answer may take so many tokens."""
+    scores, pictures = [n * 3 % 10 for n in range(count)], [picture(f"{n + 1}.png") for n in range(count)]
+    beginnings = [" " + answer_prefix(score) for score in scores]
+    room = max_new_tokens - answer_tokens(vlm, beginnings[0])
+    said = [result.text for result in generate_greedy(vlm, chat, pictures, beginnings, room)]
+    texts = [beginnings[0] + said[0], *(begun + text for begun, text in zip(beginnings, said, strict=True))]
+    return predictions([text.strip() for text in said], scores, text=texts)
+
+
+def probe(vlm: Vlm, chat: Chat, probes: pa.Table, max_new_tokens: int, batch_size: int = 4) -> pa.Table:
+    counter = Progress("test", probes.num_rows)
+    return explain_other_images(
+        vlm, chat, probes, open_picture, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=counter
+    )
+
+
+def figures(table: pa.Table, answers: pa.Table) -> dict[str, float]:
+    metrics = schemas.conform(faithfulness_metrics(table, answers, CONFIG, 0), schemas.METRICS).to_pylist()
+    assert {row["split"] for row in metrics} == {"test"}
+    return {row["metric"]: row["value"] for row in metrics}
+
+
+def test_every_image_has_a_partner_of_its_own_and_the_same_for_every_model() -> None:
+    full = draw_probes(plain(40), 25, seed=3)
+    assert full.num_rows == 25 and set(full["split"].to_pylist()) == {"test"}
+    images, others = full["image"].to_pylist(), full["other_image"].to_pylist()
+    assert sorted(images) == sorted(others) and all(a != b for a, b in zip(images, others, strict=True))
+    assert images != draw_probes(plain(40), 25, seed=4)["image"].to_pylist()
+    half: list[str | None] = [None if n % 2 else "Fine." for n in range(40)]
+    part = draw_probes(predictions(half, [5] * 40), 25, seed=3).to_pylist()
+    partners = dict(zip(images, others, strict=True))
+    assert 0 < len(part) < 25 and all(partners[row["image"]] == row["other_image"] for row in part)
+    backwards = draw_probes(plain(40).take(list(range(40, -1, -1))), 25, seed=3).to_pylist()
+    assert {row["image"]: row["other_image"] for row in backwards} == partners
+
+
+def test_a_copy_of_an_image_is_never_its_partner() -> None:
+    copies = plain(9).set_column(1, "image_sha256", pa.array(["b"] + ["a"] * 7 + ["b"] * 2))
+    for row in draw_probes(copies, 200, seed=0).to_pylist():
+        assert row["image_sha256"] != row["other_image_sha256"]
+    with pytest.raises(DataError, match="one and the same content"):
+        draw_probes(plain(9).set_column(1, "image_sha256", pa.array(["a"] * 10)), 200, seed=0)
+
+
+def test_text_change_is_one_less_the_overlap_of_counted_words() -> None:
+    assert text_change("A dark, dull sky.", "a dull dark sky") == 0.0
+    assert text_change("a b", "c d") == 1.0
+    assert text_change("a a a b", "a b b b") == pytest.approx(0.5)
+    assert text_change("bright", "") == 1.0
+
+
+def test_the_image_itself_gives_the_stored_explanation_again(vlm: Vlm, chat: Chat) -> None:
+    """Also where the answer ended at the length limit: the injected beginning takes its share of it."""
+    answers = answered(vlm, chat, 6, max_new_tokens=40)
+    probes = draw_probes(answers, 6, 0)
+    itself = probes.drop_columns(["other_image", "other_image_sha256"])
+    itself = itself.append_column("other_image", probes["image"])
+    itself = itself.append_column("other_image_sha256", probes["image_sha256"])
+    assert probe(vlm, chat, itself, 40)["other_explanation"].to_pylist() == probes["explanation"].to_pylist()
+
+
+def test_a_model_that_ignores_the_image_is_found_out(vlm: Vlm, chat: Chat, judge: RoundTripJudge) -> None:
+    seeing = answered(vlm, chat, 8, max_new_tokens=40)
+    probes = draw_probes(seeing, 8, 0)
+    found = faithfulness_table(judge, probes, probe(vlm, chat, probes, 40))
+    measured = figures(schemas.conform(found, schemas.FAITHFULNESS), seeing)
+    assert measured["text_change"] > 0.3 and measured["same_text_rate"] == 0
+    projector = vlm.model.model.multi_modal_projector
+    kept = {name: weight.clone() for name, weight in projector.state_dict().items()}
+    try:
+        with torch.no_grad():
+            for weight in projector.parameters():
+                weight.zero_()
+        blind = answered(vlm, chat, 8, max_new_tokens=40)
+        probes = draw_probes(blind, 8, 0)
+        found = faithfulness_table(judge, probes, probe(vlm, chat, probes, 40))
+    finally:
+        projector.load_state_dict(kept)
+    measured = figures(found, blind)
+    assert measured["text_change"] == 0 and measured["same_text_rate"] == 1
+    assert measured["text_change_baseline"] > 0  # its scores differ, and so do its texts
+
+
+def test_batches_and_shards_change_nothing(vlm: Vlm, chat: Chat) -> None:
+    probes = draw_probes(answered(vlm, chat, 7, max_new_tokens=40), 7, 0)
+    whole = {row["image"]: row for row in probe(vlm, chat, probes, 40, batch_size=7).to_pylist()}
+    parts = [probe(vlm, chat, probes.slice(start, 3), 40, batch_size=2) for start in (0, 3, 6)]
+    assert {row["image"]: row for row in pa.concat_tables(parts).to_pylist()} == whole
+    assert parts[0].schema == OTHER_EXPLANATIONS
+
+
+def test_scores_are_read_from_the_text_alone(judge: RoundTripJudge) -> None:
+    """Texts that tell their score, texts that tell the opposite one, and the number itself is of no help."""
+    scores = [n % 10 for n in range(30)]
+    for sign, told in ((1, scores), (-1, [9 - score for score in scores])):
+        answers = predictions([f"A {WORDS[t]} picture, score {s}." for t, s in zip(told, scores, strict=True)], scores)
+        probes = draw_probes(answers, 30, 0)
+        measured = figures(faithfulness_table(judge, probes, unchanged(probes)), answers)
+        assert measured["recovered_spearman"] == pytest.approx(sign, abs=0.03)
+        assert (measured["recovered_mae"] < 1) == (sign == 1)
+        assert measured["mentions_own_score"] == 1 and measured["mentions_other_score"] == 0
+
+
+def unchanged(probes: pa.Table) -> pa.Table:
+    return pa.table({"image": probes["image"], "other_explanation": probes["explanation"]})
+
+
+def test_the_baseline_is_the_change_between_own_answers(judge: RoundTripJudge) -> None:
+    """Every text differs from every other in one word of three; where the partner did not parse there is none."""
+    texts: list[str | None] = [None if n == 4 else f"A {WORDS[n]} picture." for n in range(10)]
+    answers = predictions(texts, list(range(10)))
+    probes = draw_probes(answers, 10, 0)
+    metrics = faithfulness_metrics(faithfulness_table(judge, probes, unchanged(probes)), answers, CONFIG, 0)
+    rows = {row["metric"]: row for row in metrics.to_pylist()}
+    assert rows["text_change_baseline"]["value"] == pytest.approx(1 / 3)
+    assert rows["text_change_baseline"]["rows"] == 8 and rows["text_change"]["rows"] == 9
+    assert rows["text_change"]["value"] == 0 and rows["same_text_rate"]["value"] == 1
+
+
+def test_a_model_without_explanations_has_no_figures(judge: RoundTripJudge) -> None:
+    answers = predictions([None] * 5, [1] * 5)
+    probes = draw_probes(answers, 5, 0)
+    table = schemas.conform(faithfulness_table(judge, probes, OTHER_EXPLANATIONS.empty_table()), schemas.FAITHFULNESS)
+    assert table.num_rows == 0 and np.isnan(list(figures(table, answers).values())).all()
+
+
+def test_the_stated_score_and_another_are_told_apart(judge: RoundTripJudge) -> None:
+    answers = predictions(["A score of 2.", "A score of 2, no 7 rating.", "Two boats.", "It scores a 7."], [2] * 4)
+    probes = draw_probes(answers, 4, 0)
+    rows = {row["explanation"]: row for row in faithfulness_table(judge, probes, unchanged(probes)).to_pylist()}
+    assert [row["mentions_own_score"] for _, row in sorted(rows.items())] == [True, True, False, False]
+    assert [row["mentions_other_score"] for _, row in sorted(rows.items())] == [True, False, True, False]

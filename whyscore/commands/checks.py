@@ -1,0 +1,79 @@
+"""Commands that look before a run does: at everything it needs, or at its data alone."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyscore.commands.terminal import (
+    Overrides,
+    RecipePath,
+    errors_for_people,
+    parse_overrides,
+    quiet_libraries,
+    show_log,
+)
+
+
+def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Check everything a run needs (store, table, images, model, memory, judge) without running it."""
+    with errors_for_people():
+        from pipeline_lib.checks.doctor import examine
+        from pipeline_lib.config.load import load_recipe_of
+        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+
+        quiet_libraries()
+        show_log()
+        failed = 0
+        for what, state, message in examine(load_recipe_of(SelfImproveRecipe, recipe, parse_overrides(overrides))):
+            typer.echo(f"{state:<4}  {what:<6}  " + message.replace("\n", "\n" + " " * 14))
+            failed += state == "FAIL"
+        typer.echo(f"\n{failed} problem(s) to solve first." if failed else "\nReady: whyscore run " + str(recipe))
+        raise typer.Exit(1 if failed else 0)
+
+
+def check_data(
+    table: Annotated[str, typer.Argument(help="Table, label file or folder, local or s3://; or a recipe (.yaml)")],
+    dataset: Annotated[str | None, typer.Option(help="ava, aadb, koniq10k, spaq, kadid10k, tid2013 or table")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the images")] = None,
+    image_column: str | None = None,
+    score_column: str | None = None,
+    split_column: str | None = None,
+    no_split_column: Annotated[bool, typer.Option("--no-split-column", help="Have the splits drawn")] = False,
+    group_column: str | None = None,
+    split_list: Annotated[list[str] | None, typer.Option(metavar="SPLIT=FILE", help="E.g. test=names.txt")] = None,
+    write_list: Annotated[Path | None, typer.Option("--list", help="Write all unusable images to this file")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what a table and its images hold, and everything that is wrong with them; status 1 if a run would refuse."""
+    with errors_for_people():
+        from pipeline_lib.checks.survey import survey_data
+        from pipeline_lib.checks.survey_text import render_survey, render_unreadable
+        from pipeline_lib.config.load import load_recipe, parse_recipe
+
+        quiet_libraries()
+        show_log()
+        given: dict[str, Any] = {
+            "dataset": dataset,
+            "images": images,
+            "image_column": image_column,
+            "score_column": score_column,
+            "split_column": split_column,
+            "group_column": group_column,
+            **{f"split_lists.{split}": path for split, path in parse_overrides(split_list, "--split-list").items()},
+        }
+        fields = {f"data.{name}": value for name, value in given.items() if value is not None}
+        if no_split_column:
+            fields["data.split_column"] = None
+        fields |= parse_overrides(overrides)
+        if table.endswith((".yaml", ".yml")):
+            recipe = load_recipe(table, fields)
+        else:
+            fields |= {"data.table": table, "name": "check-data", "model.id": "bundled"}
+            recipe = parse_recipe({}, fields, source="check-data")
+        survey = survey_data(recipe.data, recipe.seed)
+        typer.echo(render_survey(survey))
+        if write_list:
+            write_list.write_text(render_unreadable(survey), encoding="utf-8")
+            typer.echo(f"\nAll {survey.unreadable.num_rows} missing or unreadable images are in {write_list}")
+        raise typer.Exit(1 if survey.problems else 0)

@@ -1,0 +1,59 @@
+"""Commands that use the model of a run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyscore.commands.terminal import Overrides, RecipePath, errors_for_people, parse_overrides, prepare_prefect
+
+
+def predict(
+    recipe: RecipePath,
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Images, folders, or tables (CSV, JSON lines, Parquet) with their paths")
+    ] = None,
+    out: Annotated[str, typer.Option(help="A path that ends in .parquet or .csv, local or s3://")] = "predictions.csv",
+    iteration: Annotated[int | None, typer.Option(help="Whose model; else the newest")] = None,
+    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the model to a new folder, for a server of your own")
+    ] = None,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Export the adapter without its base")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Score and explain new images with the model of a run, or export that model."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe_of
+        from pipeline_lib.errors import RecipeError
+        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+
+        parsed = load_recipe_of(SelfImproveRecipe, recipe, parse_overrides(overrides))
+        if kind not in (None, "score", "consistency", "merged"):
+            raise RecipeError(f"--kind {kind}: give score, consistency or merged")
+        if not images and not export:
+            raise RecipeError("give images, folders or tables to score, or --export DIR")
+        prepare_prefect()
+        if export:
+            _export(parsed, export, iteration, kind, adapter_only)
+        if images:
+            from flows.predict import predict as predict_flow
+            from whyscore.ephemeral_server import tie_server_to_this_process
+
+            tie_server_to_this_process()
+            predict_flow(parsed, images, out, iteration, kind)  # type: ignore[arg-type]
+            typer.echo(f"\nPredictions: {out}")
+
+
+def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
+    from pipeline_lib.methods.self_improve.prompt import load_prompt
+    from pipeline_lib.store import ArtifactStore
+    from pipeline_lib.use.export import export_model
+    from pipeline_lib.use.trained import trained_model
+    from pipeline_lib.vlm.model_ref import resolve_model
+
+    store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
+    base = resolve_model(recipe.model)
+    found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
+    export_model(store, found, prompt, folder, adapter_only=adapter_only)
+    typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")

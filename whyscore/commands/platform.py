@@ -1,0 +1,28 @@
+"""Commands for the people who keep the platform."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whyscore.commands.terminal import errors_for_people, quiet_libraries
+
+
+def deploy(
+    store: Annotated[
+        str | None, typer.Option(help="Folder or s3://bucket/prefix that all workers see; else the stack's own")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="Runs that the GPU pool takes at a time; else one a worker")] = None,
+    pool_type: Annotated[str, typer.Option(help="process, docker or kubernetes")] = "process",
+    home: Annotated[Path | None, typer.Option(help="Where the workers find WhyScore, else here")] = None,
+) -> None:
+    """Register pools, deployments and automations on the Prefect server (PREFECT_API_URL, else that of `make up`)."""
+    with errors_for_people():
+        from deployments.settings import use_stack
+
+        quiet_libraries()
+        wanted = use_stack(store)
+        from deployments.register import register
+
+        for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus):
+            typer.echo(line)

@@ -1,0 +1,107 @@
+"""Commands that compute: runs, experiments beside them, and another judge."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whyscore.commands.terminal import (
+    Overrides,
+    RecipePath,
+    errors_for_people,
+    parse_overrides,
+    prepare_prefect,
+    print_results,
+)
+
+
+def run(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Self-train a model as the recipe says; run it again to resume, or to see that nothing is left to do."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe
+
+        _run(load_recipe(recipe, parse_overrides(overrides)))
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of the data set: another seed is another data set")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where the data set and the store are kept")] = Path("whyscore-data"),
+    overrides: Overrides = None,
+) -> None:
+    """Self-train the bundled model on bundled photographs: minutes on two cores, no network, no GPU."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe
+        from pipeline_lib.demo.dataset import write_dataset
+
+        table = write_dataset(folder / "demo" / f"seed-{seed}", seed)
+        fields = {"name": f"demo-seed-{seed}", "data.table": str(table), "runtime.store": str(folder / "store")}
+        _run(load_recipe(_demo_recipe(), fields | parse_overrides(overrides)))
+
+
+def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Let another judge model re-score what was kept of every iteration, beside the judges that did before."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe_of
+        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+
+        parsed = load_recipe_of(SelfImproveRecipe, recipe, parse_overrides(overrides))
+        prepare_prefect()
+        from flows.rejudge import rejudge as rejudge_flow
+        from whyscore.ephemeral_server import tie_server_to_this_process
+
+        tie_server_to_this_process()
+        typer.echo("\n" + rejudge_flow(parsed))
+
+
+def ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Compare self-training with supervised and with non-iterative training: the paper's Table 3 for this recipe."""
+    _compare("ablation", recipe, overrides)
+
+
+def grid_search(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Choose learning rate, beta and LoRA rank on validation, as the paper's appendix A.1 does."""
+    _compare("grid_search", recipe, overrides)
+
+
+def merge_ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Compare ways of merging the two adapters of an iteration, on validation."""
+    _compare("merge_ablation", recipe, overrides)
+
+
+def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe_of
+        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+
+        recipe = load_recipe_of(SelfImproveRecipe, path, parse_overrides(overrides))
+        prepare_prefect()
+        from importlib import import_module
+        from tempfile import TemporaryDirectory
+
+        from pipeline_lib.store import ArtifactStore
+        from whyscore.ephemeral_server import tie_server_to_this_process
+
+        tie_server_to_this_process()
+        finished = getattr(import_module(f"flows.experiments.{experiment}"), experiment)(recipe)
+        store = ArtifactStore(recipe.runtime.store)
+        with TemporaryDirectory() as folder:
+            store.fetch(finished.address, Path(folder))
+            typer.echo("\n" + (Path(folder) / "comparison.txt").read_text(encoding="utf-8"))
+        typer.echo(f"Page: {store.path(f'runs/{recipe.name}/{experiment}/comparison.html')}")
+
+
+def _run(recipe: Any) -> None:
+    """Run the flow that is named like the recipe's method."""
+    prepare_prefect()
+    from importlib import import_module
+
+    from pipeline_lib.store import ArtifactStore
+    from whyscore.ephemeral_server import tie_server_to_this_process
+
+    tie_server_to_this_process()
+    getattr(import_module(f"flows.{recipe.method}"), recipe.method)(recipe)
+    print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+
+
+def _demo_recipe() -> Path:
+    return Path(__file__).parents[2] / "recipes" / "self_improve" / "demo.yaml"
