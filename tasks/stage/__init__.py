@@ -1,5 +1,5 @@
 """What makes a function a stage: key, artifact, cached Prefect task, shards, GPU pool, cards in the UI."""
 
-from tasks.stage.decorator import Work, stage
+from tasks.stage.decorator import At, Stage, Work, stage
 
-__all__ = ["Work", "stage"]
+__all__ = ["At", "Stage", "Work", "stage"]

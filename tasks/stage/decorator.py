@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec
 
 import pyarrow as pa
 from prefect import task
@@ -20,6 +20,7 @@ from pipeline_lib.store.shards import InShards, compute_in_shards
 from pipeline_lib.store.store import Attempt
 from tasks.stage.cards import progress_bars, show_artifact, show_stage
 from tasks.stage.gpu_pool import compute_in_pool, pool_deployment
+from tasks.stage.plan import is_planning, note
 from tasks.stage.references import artifact_references
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline_lib.vlm.model_ref import ModelRef
 
 log = logging.getLogger("whyscore.stage")
+P = ParamSpec("P")
 logging.getLogger("whyscore").setLevel(logging.INFO)  # workers have no command line that would set it
 
 
@@ -87,75 +89,100 @@ class Work:
         return compute_in_shards(self.store, make(self, *arguments), self.runtime.shard_rows, self.label)
 
 
-def stage(
-    version: int, *, gpu: bool = False, in_shards: bool = False
-) -> Callable[[Callable[..., None]], Callable[..., ArtifactRef]]:
-    """Make `body(work, *arguments)` a stage that is called as `stage(runtime, *arguments)` and returns a reference.
+class At(NamedTuple):
+    """How and where stages are computed, and the label that tells two calls of a stage apart in logs and in the UI."""
 
-    The key is the digest of the stage's name, `version` and all arguments (see `artifact_key`); `runtime` is not part
-    of it. When the store holds the artifact the body does not run, and Prefect shows the call as cached: it uses the
-    same key, and reads nothing from the store (see `tasks.stage.references`). Bump `version` whenever the body's results
-    change. A `label` may be given to tell two runs of a stage apart in logs and in the UI. A stage that needs the model
-    says `gpu`: where there is a GPU pool it is computed there (see `tasks.stage.gpu_pool`). One whose model works `in_shards`
-    alone needs no GPU where a cluster computes those.
+    runtime: Runtime
+    label: str = ""
+
+    def labelled(self, label: str) -> "At":
+        """The same under another label."""
+        return At(self.runtime, label)
+
+
+class Stage(Generic[P]):
+    """A function `body(work, *arguments)` as a stage: `stage(at, *arguments)` returns a reference to its artifact.
+
+    The key is the digest of the stage's name, version and arguments (see `artifact_key`); nothing of `at` is part of
+    it. When the store holds the artifact the body does not run, and Prefect shows the call as cached: it uses the same
+    key, and reads nothing from the store (see `tasks.stage.references`).
     """
 
-    def decorate(body: Callable[..., None]) -> Callable[..., ArtifactRef]:
-        name = body.__name__
-        signature = inspect.signature(body)
-
-        def compute(runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]) -> ArtifactRef:
-            store = ArtifactStore(runtime.store)
-            if isinstance(store.lookup(ref.address), Manifest):
-                return ref
-            if gpu and not (in_shards and runtime.dask) and (deployment := pool_deployment()):
-                compute_in_pool(deployment, body, runtime, ref, label, arguments)
-                show_artifact(store, ref, label)
-                return ref
-            with store.attempt() as attempt, progress_bars():
-                body(Work(store, ref.address, attempt, runtime, label), **arguments)
-                manifest = store.publish(ref.address, attempt, key_fields(arguments))
-            rows = "".join(f", {count} {table}" for table, count in manifest.rows.items())
-            log.info("%s: done in %s%s", label, duration(manifest.seconds), rows)
-            show_stage(store, manifest, label, cached=False)
-            return ref
-
-        prefect_task = task(
-            name=name,
+    def __init__(self, body: Callable[Concatenate[Work, P], None], version: int, *, gpu: bool, in_shards: bool):
+        functools.update_wrapper(self, body)
+        self.body, self.version, self.gpu, self.in_shards = body, version, gpu, in_shards
+        self.name = body.__name__
+        self.signature = inspect.signature(body)
+        self._task = task(
+            name=self.name,
             description=inspect.getdoc(body),
             task_run_name="{label}",
             persist_result=True,
             result_serializer="json",
             cache_key_fn=_our_key,
-        )(compute)
+        )(self._compute)
 
-        def name_arguments(*args: Any) -> dict[str, Any]:
-            return dict(list(signature.bind(None, *args).arguments.items())[1:])
+    def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        """The arguments of a call by their names, defaults included."""
+        bound = self.signature.bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        return dict(list(bound.arguments.items())[1:])
 
-        def key(*args: Any) -> str:
-            return artifact_key(name, version, name_arguments(*args))
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key of the artifact that a call makes."""
+        return artifact_key(self.name, self.version, self.arguments(*args, **kwargs))
 
-        @functools.wraps(body)
-        def run(runtime: Runtime, *args: Any, label: str = "") -> ArtifactRef:
-            arguments = name_arguments(*args)
-            ref = ArtifactRef(stage=name, key=key(*args))
-            title = f"{label} {name}".strip()
-            store = ArtifactStore(runtime.store)
-            found = store.lookup(ref.address)
-            hit = isinstance(found, Manifest)
-            if isinstance(found, Manifest):
-                log.info("%s: cached [%s %s], computed before in %s", title, name, ref.key[:8], duration(found.seconds))
-            else:
-                log.info("%s: computing [%s %s], %s", title, name, ref.key[:8], found.reason)
-            result: ArtifactRef = prefect_task.with_options(
-                refresh_cache=not hit, result_storage=artifact_references()
-            )(runtime, ref, title, arguments)
-            if isinstance(found, Manifest):
-                show_stage(store, found, title, cached=True)
-            return result
+    def __call__(self, at: At, *args: P.args, **kwargs: P.kwargs) -> ArtifactRef:
+        """Compute the artifact unless the store holds it."""
+        arguments = self.arguments(*args, **kwargs)
+        ref = ArtifactRef(stage=self.name, key=artifact_key(self.name, self.version, arguments))
+        title = f"{at.label} {self.name}".strip()
+        store = ArtifactStore(at.runtime.store)
+        found = store.lookup(ref.address)
+        if is_planning():
+            note(title, ref, key_fields(arguments), found)
+            return ref
+        hit = isinstance(found, Manifest)
+        if isinstance(found, Manifest):
+            before = duration(found.seconds)
+            log.info("%s: cached [%s %s], computed before in %s", title, self.name, ref.key[:8], before)
+        else:
+            log.info("%s: computing [%s %s], %s", title, self.name, ref.key[:8], found.reason)
+        result: ArtifactRef = self._task.with_options(refresh_cache=not hit, result_storage=artifact_references())(
+            at.runtime, ref, title, arguments
+        )
+        if isinstance(found, Manifest):
+            show_stage(store, found, title, cached=True)
+        return result
 
-        run.key = key  # type: ignore[attr-defined]
-        return run
+    def _compute(self, runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]) -> ArtifactRef:
+        store = ArtifactStore(runtime.store)
+        if isinstance(store.lookup(ref.address), Manifest):
+            return ref
+        if self.gpu and not (self.in_shards and runtime.dask) and (deployment := pool_deployment()):
+            compute_in_pool(deployment, self.body, runtime, ref, label, arguments)
+            show_artifact(store, ref, label)
+            return ref
+        with store.attempt() as attempt, progress_bars():
+            self.body(Work(store, ref.address, attempt, runtime, label), **arguments)  # type: ignore[call-arg]
+            manifest = store.publish(ref.address, attempt, key_fields(arguments))
+        rows = "".join(f", {count} {table}" for table, count in manifest.rows.items())
+        log.info("%s: done in %s%s", label, duration(manifest.seconds), rows)
+        show_stage(store, manifest, label, cached=False)
+        return ref
+
+
+def stage(
+    version: int, *, gpu: bool = False, in_shards: bool = False
+) -> Callable[[Callable[Concatenate[Work, P], None]], Stage[P]]:
+    """Make a function a stage. Bump `version` whenever its results change.
+
+    A stage that needs the model says `gpu`: where there is a GPU pool it is computed there (see
+    `tasks.stage.gpu_pool`). One whose model works `in_shards` alone needs no GPU where a cluster computes those.
+    """
+
+    def decorate(body: Callable[Concatenate[Work, P], None]) -> Stage[P]:
+        return Stage(body, version, gpu=gpu, in_shards=in_shards)
 
     return decorate
 

@@ -5,9 +5,9 @@ that run by its idempotency key and waits for it, instead of starting another. W
 artifact is in the store, or it is not.
 """
 
-import inspect
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.schemas.objects import FlowRun
+
+    from tasks.stage.decorator import Stage
 
 log = logging.getLogger("whyscore.stage")
 Answer = TypeVar("Answer")
@@ -62,7 +64,7 @@ def compute_in_pool(
     """
     hints = get_type_hints(stage)
     parameters = {
-        "stage": ref.stage,
+        "stage": stage.__module__.removeprefix("tasks."),
         "key": ref.key,
         "label": label,
         "runtime": runtime.model_dump(mode="json"),
@@ -85,25 +87,33 @@ def compute_in_pool(
 
 
 def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, Any], label: str) -> ArtifactRef:
-    """Compute a stage that another worker asked for, on the machine whose memory the recipe speaks of.
+    """Compute a stage (`<package>.<name>`) that another worker asked for, on the machine whose memory the recipe speaks of.
 
     Raises `WhyScoreError` when there is less, or when this worker would make another artifact.
     """
+    from tasks.stage.decorator import At
+
     check_memory(runtime)
-    if not stage.isidentifier() or find_spec(f"tasks.{stage}") is None:
+    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", stage) or _spec(f"tasks.{stage}") is None:
         raise WhyScoreError(f"{stage}: no such stage here; the workers run different versions of WhyScore")
-    run = getattr(import_module(f"tasks.{stage}"), stage)
-    hints = get_type_hints(run)
-    names = list(inspect.signature(run).parameters)[1:]
-    given = [TypeAdapter(hints[name]).validate_python(arguments[name]) for name in names]
-    found: str = run.key(*given)
+    name = stage.rpartition(".")[2]
+    run: Stage[...] = getattr(import_module(f"tasks.{stage}"), name)
+    hints = get_type_hints(run.body)
+    given = {name: TypeAdapter(hints[name]).validate_python(value) for name, value in arguments.items()}
+    found = run.key(**given)
     if found != key:
         raise WhyScoreError(
             f"{stage}: this worker would make artifact {found[:8]}, it was asked for {key[:8]}. The workers run"
             " different versions of WhyScore; bring them to the same one and retry the run"
         )
-    ref: ArtifactRef = run(runtime, *given, label=label.removesuffix(stage).strip())
-    return ref
+    return run(At(runtime, label.removesuffix(name).strip()), **given)
+
+
+def _spec(module: str) -> object:
+    try:
+        return find_spec(module)
+    except ModuleNotFoundError:  # not even its package
+        return None
 
 
 def _ask(deployment: str, parameters: dict[str, Any], name: str, idempotency_key: str) -> "FlowRun":

@@ -1,0 +1,59 @@
+"""What a run will ask for, found out by running its flow without computing anything."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from pipeline_lib.store import ArtifactRef, Manifest, Miss
+
+
+class Planned(NamedTuple):
+    """A call of a stage: what it will be, from what, and why its artifact is not in the store (None: it is)."""
+
+    label: str
+    ref: ArtifactRef
+    arguments: dict[str, Any]
+    missing: str | None
+
+
+class PlanEnds(Exception):
+    """Raised where a flow needs a result that is not there, to decide what follows."""
+
+
+_planned: ContextVar[list[Planned] | None] = ContextVar("planned", default=None)
+
+
+def plan(flow: Callable[..., object], *arguments: Any) -> list[Planned]:
+    """The stages that a flow asks for, in order, up to the first missing result that decides what follows.
+
+    `flow` is the function of a flow, called outside of Prefect. Nothing is computed, and nothing is written.
+    """
+    with _planning() as planned:
+        try:
+            flow(*arguments)
+        except PlanEnds:
+            pass
+        return planned
+
+
+def is_planning() -> bool:
+    """Whether stages are planned instead of computed."""
+    return _planned.get() is not None
+
+
+def note(label: str, ref: ArtifactRef, arguments: dict[str, Any], found: Manifest | Miss) -> None:
+    """Add a call to the plan."""
+    planned = _planned.get()
+    assert planned is not None
+    planned.append(Planned(label, ref, arguments, found.reason if isinstance(found, Miss) else None))
+
+
+@contextmanager
+def _planning() -> Iterator[list[Planned]]:
+    planned: list[Planned] = []
+    token = _planned.set(planned)
+    try:
+        yield planned
+    finally:
+        _planned.reset(token)
