@@ -22,8 +22,8 @@ from pipeline_lib.errors import Interrupted, ModelError, StoreError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
-from pipeline_lib.train.deal import sharing_steps
 from pipeline_lib.train.lora import check_lora, language_linears, lora_config, save_adapter
+from pipeline_lib.train.micro_batches import weighing_micro_batches
 from pipeline_lib.train.stop import on_sigterm
 from pipeline_lib.train.workers import loader_arguments, opening_ahead
 from pipeline_lib.vlm.adapter import check_adapter
@@ -84,8 +84,7 @@ def train_adapter(
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(vlm.model.get_decoder().layers[0]).__name__
     with _scratch(processes) as scratch:
         progress = _ProgressCallback(what, accuracy, processes.asked_to_stop if processes else None)
-        if processes:
-            trainer_class = sharing_steps(trainer_class, steps.micro_batches)
+        trainer_class = weighing_micro_batches(trainer_class, steps.micro_batches)
         if job.get("decode_workers"):
             trainer_class = opening_ahead(trainer_class)
         trainer = trainer_class(

@@ -9,7 +9,8 @@ from tasks.common.train import train
 from tasks.stage import Work, stage
 
 
-@stage(version=2, gpu=True)  # 2: a pair shares its prefix, which changes the last bits
+# 2: a pair shares its prefix, which changes the last bits; 3: a short micro-batch weighs as many pairs as it has
+@stage(version=3, gpu=True)
 def train_score(
     work: Work,
     config: IterativeTraining,

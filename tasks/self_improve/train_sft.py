@@ -12,7 +12,7 @@ from tasks.common.train import train
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True)
+@stage(version=2, gpu=True)  # 2: the Qwen families' loss, and all families' log, are means over the tokens of a step
 def train_sft(
     work: Work,
     config: IterativeTraining,

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-
-from tasks.stage.references import ArtifactReferences
+from tasks.stage.decorator.references import ArtifactReferences
 
 KEY = "0123456789abcdef" * 4
 
