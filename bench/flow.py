@@ -26,7 +26,7 @@ def main() -> None:
 
         from pipeline_lib.config.base import Runtime
         from pipeline_lib.tables import schemas
-        from tasks.stage import Work, stage
+        from tasks.stage import At, Work, stage
         from whyscore.ephemeral_server import tie_server_to_this_process
 
         @stage(version=1)
@@ -39,7 +39,7 @@ def main() -> None:
             taken = []
             for number in range(STAGES):
                 start = time.perf_counter()
-                nothing(Runtime(store=f"{folder}/store"), number, label=f"number {number}")
+                nothing(At(Runtime(store=f"{folder}/store"), f"number {number}"), number)
                 taken.append(1000 * (time.perf_counter() - start))
             return taken
 

@@ -10,6 +10,7 @@ from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.use.trained import Kind, trained_model
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.predict import predict as predict_stage
+from tasks.stage import At
 from tasks.stage.cards import show_recipe
 from tasks.stage.shards import check_workers
 
@@ -44,7 +45,9 @@ def predict(
     found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
     log.info("predicting with %s of run %s", found.name, recipe.name)
     kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)
-    finished = predict_stage(recipe.runtime, prompt, found.model, kept, found.evaluated, label=found.name)
+    finished = predict_stage(
+        At(recipe.runtime, found.name), prompt, found.model, recipe.model.max_new_tokens, kept, found.evaluated
+    )
     table = store.read_table(finished.address, "new_predictions")
     without = table["problem"].drop_null()
     if len(without):

@@ -9,8 +9,10 @@ from pipeline_lib.errors import RecipeError, StoreError
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
-from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
+from pipeline_lib.store import ArtifactStore, Miss
+from pipeline_lib.store.key import read_reference
 from tasks.self_improve.judge_anchors import judge_anchors
+from tasks.stage import At
 
 log = logging.getLogger("whyscore.judge")
 
@@ -33,13 +35,13 @@ def rejudge(recipe: SelfImproveRecipe) -> str:
             f"{store.path(folder)} keeps no anchors; run the recipe to its end with judge.anchors above 0"
             " (or give the store of the run: runtime.store)"
         )
-    anchors, rubric = ArtifactRef(stage=kept["stage"], key=kept["key"]), load_rubric(config.rubric)
+    anchors, rubric = read_reference(kept), load_rubric(config.rubric)
     manifest = store.lookup(anchors.address)
     if isinstance(manifest, Miss):
         raise StoreError(f"{store.path(anchors.address)}: {manifest.reason}; run the recipe again to keep anchors")
     texts = manifest.digest  # the same explanations may have been kept under another key
     verdicts = judge_anchors(
-        recipe.runtime, config, rubric, load_prompt(recipe.prompt).criterion, anchors, label=config.model
+        At(recipe.runtime, config.model), config, rubric, load_prompt(recipe.prompt).criterion, anchors
     )
     name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', config.model)}-{rubric.name}.json"
     pointer = {"judge": config.model, "anchors": texts, "address": verdicts.address, **verdicts.model_dump()}
@@ -54,4 +56,4 @@ def rejudge(recipe: SelfImproveRecipe) -> str:
             log.info("%s judged other anchors of this run; not shown", found["judge"])
             continue
         judges.append(AnchorVerdicts(found["judge"], store.read_table(found["address"], "verdicts")))
-    return anchor_figures(judges, recipe.evaluation, recipe.seed)
+    return anchor_figures(judges, recipe.evaluation.bootstrap, recipe.seed)

@@ -6,13 +6,14 @@ from typing import NamedTuple
 from prefect import flow
 
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.training import dpo_job
 from pipeline_lib.store import ArtifactRef
 from tasks.self_improve.compute_reference import compute_reference
 from tasks.self_improve.fit_judge import fit_judge
 from tasks.self_improve.generate import generate
 from tasks.self_improve.keep_anchors import keep_anchors
 from tasks.self_improve.report import EvaluatedModel, Settings, report
-from tasks.self_improve.run import Setting, evaluate_and_judge, prepare
+from tasks.self_improve.run import Run, evaluate_and_judge, prepare
 from tasks.self_improve.swap import swap
 from tasks.self_improve.ties_merge import ties_merge
 from tasks.self_improve.train_consistency import train_consistency
@@ -33,59 +34,52 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
     Every stage that the store already holds is taken from there, so running a recipe again after a crash goes on where
     it stopped, and running a finished one computes nothing.
     """
-    setting = prepare(recipe)
-    at, keep = recipe.runtime, setting.keep
-    models, fitted_judge = improve(setting, recipe.iterations)
+    run = prepare(recipe)
+    models, fitted_judge = improve(run, recipe.iterations)
     if recipe.judge.anchors:
         answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
-        keep("anchors", keep_anchors(at, recipe.judge.anchors, answered, recipe.seed))
-    settings = Settings(recipe=recipe, prompt=setting.prompt)
-    finished = report(at, settings, setting.base, setting.image_set, fitted_judge, models)
-    keep("report", finished)
-    setting.store.copy_out(finished.address, f"runs/{recipe.name}/report")
+        run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
+    settings = Settings(recipe=recipe, prompt=run.base.prompt)
+    finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models)
+    run.finish("report", finished)
     return finished
 
 
-def improve(setting: Setting, iterations: int) -> Improved:
+def improve(run: Run, iterations: int) -> Improved:
     """The loop itself, for so many iterations; what another flow has already computed of it is taken from the store."""
-    recipe, prompt, base, image_set = setting.recipe, setting.prompt, setting.base, setting.image_set
-    at, seed, training, keep = recipe.runtime, recipe.seed, recipe.training, setting.keep
+    recipe, keep, seed = run.recipe, run.keep, run.recipe.seed
     models: list[EvaluatedModel] = []
 
-    model = base
+    inputs = run.base
     for iteration in range(1, iterations + 1):
-        ite, folder = f"ite-{iteration}", f"iteration-{iteration:02d}"
-        score_pairs = generate(at, recipe.generation, prompt, model, image_set, seed, iteration, label=ite)
+        at, folder = run.at.labelled(f"ite-{iteration}"), f"iteration-{iteration:02d}"
+        score_pairs = generate(at, recipe.generation, inputs, seed, iteration)
         keep(f"{folder}/score_pairs", score_pairs)
         consistency_pairs = None
         if iteration > 1:  # the base scores too badly to learn consistency yet (section 3.2)
-            consistency_pairs = swap(at, recipe.swap, score_pairs, seed, iteration, label=ite)
+            consistency_pairs = swap(at, recipe.swap, score_pairs, seed, iteration)
             keep(f"{folder}/consistency_pairs", consistency_pairs)
-        reference = compute_reference(
-            at, recipe.training.max_length, prompt, base, image_set, score_pairs, consistency_pairs, label=ite
-        )
+        reference = compute_reference(at, recipe.training.max_length, run.base, score_pairs, consistency_pairs)
         keep(f"{folder}/reference", reference)
         if iteration == 1:  # the judge learns from what the base wrote, and is the same for all models
-            fitted_judge = keep("judge", fit_judge(at, recipe.judge.round_trip, score_pairs, seed))
-            measure = partial(evaluate_and_judge, setting, fitted_judge)
-            models.append(measure(0, "zero-shot", base))
+            fitted_judge = keep("judge", fit_judge(run.at, recipe.judge.round_trip, score_pairs, seed))
+            measure = partial(evaluate_and_judge, run, fitted_judge)
+            models.append(measure(0, "zero-shot", run.base))
 
-        score = train_score(at, training, prompt, model, image_set, score_pairs, reference, seed, iteration, label=ite)
+        score = train_score(at, dpo_job(recipe.training, inputs, seed, iteration), score_pairs, reference)
         keep(f"{folder}/score/adapter", score)
-        models.append(measure(iteration, "score", model.with_adapter(score), score))
+        models.append(measure(iteration, "score", inputs.with_adapter(score), score))
         if consistency_pairs is None:
-            model = model.with_adapter(score)
+            inputs = inputs.with_adapter(score)
             continue
 
-        consistency = train_consistency(
-            at, training, recipe.consistency, prompt, model, image_set, consistency_pairs, reference, seed, iteration,
-            label=ite,
-        )  # fmt: skip
+        job = dpo_job(recipe.training, inputs, seed, iteration, recipe.consistency.learning_rate_factor)
+        consistency = train_consistency(at, job, consistency_pairs, reference)
         keep(f"{folder}/consistency/adapter", consistency)
-        models.append(measure(iteration, "consistency", model.with_adapter(consistency), consistency))
+        models.append(measure(iteration, "consistency", inputs.with_adapter(consistency), consistency))
 
-        merged = ties_merge(at, recipe.merge, base, score, consistency, seed, label=ite)
+        merged = ties_merge(at, recipe.merge, run.base.model, score, consistency, seed)
         keep(f"{folder}/merged/adapter", merged)
-        model = model.with_adapter(merged)
-        models.append(measure(iteration, "merged", model))
+        inputs = inputs.with_adapter(merged)
+        models.append(measure(iteration, "merged", inputs))
     return Improved(models, fitted_judge)

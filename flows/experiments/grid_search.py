@@ -4,8 +4,9 @@ from itertools import product
 
 from prefect import flow
 
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining, SelfImproveRecipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe, Training
 from pipeline_lib.methods.self_improve.report.names import cell_name
+from pipeline_lib.methods.self_improve.training import dpo_job
 from pipeline_lib.store import ArtifactRef
 from tasks.self_improve.compare import ComparedModel
 from tasks.self_improve.compute_reference import compute_reference
@@ -23,26 +24,23 @@ def grid_search(recipe: SelfImproveRecipe) -> ArtifactRef:
     The base writes the pairs once, and is their reference once. A finished cell is a cache hit, so a grid can be
     interrupted and widened.
     """
-    setting = prepare(recipe)
-    prompt, base, image_set = setting.prompt, setting.base, setting.image_set
-    at, seed = recipe.runtime, recipe.seed
-    score_pairs = generate(at, recipe.generation, prompt, base, image_set, seed, 1, label="ite-1")
-    reference = compute_reference(
-        at, recipe.training.max_length, prompt, base, image_set, score_pairs, None, label="ite-1"
-    )
-    setting.keep("grid_search/reference", reference)
+    run = prepare(recipe)
+    at, seed, base = run.at.labelled("ite-1"), recipe.seed, run.base
+    score_pairs = generate(at, recipe.generation, base, seed, 1)
+    reference = compute_reference(at, recipe.training.max_length, base, score_pairs, None)
+    run.keep("grid_search/reference", reference)
     cells = []
     for training in grid(recipe):
         name = cell_name(training)
-        adapter = train_score(at, training, prompt, base, image_set, score_pairs, reference, seed, 1, label=name)
-        model = base.with_adapter(adapter)
-        predictions = evaluate(at, recipe.evaluation, prompt, model, image_set, ("val",), seed, label=name)
-        keep_row(setting, "grid_search", name, predictions)
+        at = run.at.labelled(name)
+        adapter = train_score(at, dpo_job(training, base, seed, 1), score_pairs, reference)
+        predictions = evaluate(at, recipe.evaluation, base.with_adapter(adapter), ("val",), seed)
+        keep_row(run, "grid_search", name, predictions)
         cells.append(ComparedModel(name=name, predictions=predictions, training=training))
-    return finish(setting, "grid_search", cells)
+    return finish(run, "grid_search", cells)
 
 
-def grid(recipe: SelfImproveRecipe) -> list[IterativeTraining]:
+def grid(recipe: SelfImproveRecipe) -> list[Training]:
     """Every combination of the grid's values; whatever is not searched stays as the recipe says."""
     search = recipe.grid_search
     return [

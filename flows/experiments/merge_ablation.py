@@ -18,19 +18,19 @@ def merge_ablation(recipe: SelfImproveRecipe) -> ArtifactRef:
 
     The iterations up to there are the run's own: cache hits when it has run.
     """
-    setting = prepare(recipe)
-    at, seed, base = recipe.runtime, recipe.seed, setting.base
-    models, fitted_judge = improve(setting, recipe.merge_ablation.iteration)
+    run = prepare(recipe)
+    base = run.base
+    models, fitted_judge = improve(run, recipe.merge_ablation.iteration)
     score, consistency = (
         next(model.training for model in reversed(models) if model.kind == kind) for kind in ("score", "consistency")
     )
     assert score is not None and consistency is not None
     compared: list[ComparedModel] = []
     for name, adapter in (("score adapter", score), ("consistency adapter", consistency)):
-        compared.append(measure(setting, fitted_judge, "merge_ablation", name, base.with_adapter(adapter), ("val",)))
+        compared.append(measure(run, fitted_judge, "merge_ablation", name, base.with_adapter(adapter), ("val",)))
     for merge in recipe.merge_ablation.merges:
         name = merge_name(merge)
-        merged = ties_merge(at, merge, base, score, consistency, seed, label=name)
-        row = measure(setting, fitted_judge, "merge_ablation", name, base.with_adapter(merged), ("val",))
+        merged = ties_merge(run.at.labelled(name), merge, base.model, score, consistency, recipe.seed)
+        row = measure(run, fitted_judge, "merge_ablation", name, base.with_adapter(merged), ("val",))
         compared.append(row.model_copy(update={"merge": merge}))
-    return finish(setting, "merge_ablation", compared)
+    return finish(run, "merge_ablation", compared)

@@ -153,10 +153,16 @@ class Runtime(Section):
     generation_server: GenerationServer = GenerationServer()
 
 
-class Training(Section):
-    """How a LoRA adapter is trained, whatever the loss."""
+class Bootstrap(Section):
+    """How the intervals of figures are made: percentile bootstraps."""
 
-    learning_rate: float = Field(5e-5, gt=0)
+    bootstrap_samples: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Lora(Section):
+    """How a LoRA adapter is trained, whatever the loss and the learning rate."""
+
     lora_rank: int = Field(64, ge=1, description="LoRA alpha is twice the rank (A.1)")
     batch_size: int = Field(128, ge=1, description="Pairs an optimiser step")
     micro_batch_size: int = Field(4, ge=1, description="Pairs a forward pass; must divide batch_size")
@@ -166,19 +172,15 @@ class Training(Section):
     max_length: int = Field(4096, ge=64, description="Longest row in tokens; a longer one is refused by name, not cut")
 
     @model_validator(mode="after")
-    def _micro_batches_fill_a_batch(self) -> "Training":
+    def _micro_batches_fill_a_batch(self) -> "Lora":
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
         return self
 
-
-class PreferenceTraining(Training):
-    """DPO of a LoRA adapter on preference pairs."""
-
-    beta: float = Field(0.1, gt=0, description="DPO's beta")
-    sft_weight: float = Field(
-        0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps the format; paper: none"
-    )
+    @property
+    def lora(self) -> "Lora":
+        """These fields without those that a method's training has beside them."""
+        return Lora(**{name: getattr(self, name) for name in Lora.model_fields})
 
 
 class BaseRecipe(Section):

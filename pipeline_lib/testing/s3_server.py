@@ -1,7 +1,7 @@
 """A real S3 server without containers: Ceph's gateway, one monitor and one object store in memory, on loopback.
 
-usage: python -m pipeline_lib.testing.s3_server [--port PORT]     start, print one line of JSON about it, serve until stdin ends
-       python -m pipeline_lib.testing.s3_server --check           say which packages are missing
+usage: python -m pipeline_lib.testing.s3_server [--port PORT]   start, print a line of JSON, serve until stdin ends
+       python -m pipeline_lib.testing.s3_server --check         say which packages are missing
 
 Started by the tests through a pipe: when they end, however they end, the pipe does, and the server stops and removes
 its folder. When this process is killed itself, the kernel ends the daemons with it, and the next start removes the

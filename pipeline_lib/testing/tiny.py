@@ -19,9 +19,13 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.progress import Progress
+from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.tables import schemas
+from pipeline_lib.train.job import DPO, Place, TrainingJob
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.weights import folder_fingerprint
 
@@ -154,7 +158,6 @@ def model_ref(folder: Path, **changes: Any) -> ModelRef:
         "fingerprint": folder_fingerprint(folder),
         "dtype": "float32",
         "resize_px": SIDE_PX,
-        "max_new_tokens": 8,
     }
     return ModelRef(**fields | changes)
 
@@ -210,9 +213,45 @@ def reference_of(
     vlm: Any, chat: Any, pairs: pa.Table, open_image: Any = open_picture, consistency_pairs: pa.Table | None = None
 ) -> pa.Table:
     """The reference of pairs about images of `image_table`, in `schemas.REFERENCE_LOGPS`."""
-    from pipeline_lib.train.reference import answers_of_pairs, reference_logps
+    from pipeline_lib.methods.self_improve.pairs import answers_of_pairs
+    from pipeline_lib.train.reference import reference_logps
 
     rows = answers_of_pairs(pairs, consistency_pairs, image_table(pairs.num_rows), 400)
     progress = Progress("reference", pairs.num_rows)
     found = reference_logps(vlm, chat, rows, open_image, max_length=400, batch_size=8, progress=progress)
     return schemas.conform(found, schemas.REFERENCE_LOGPS)
+
+
+def training(
+    model: Path | ModelRef, store: ArtifactStore, address: str, save_to: Path, config: Training, **changes: Any
+) -> dict[str, Any]:
+    """`job` and `place` of a training on a tiny model, by default DPO; `changes` are fields of either."""
+    job: dict[str, Any] = {
+        "base": model_ref(model) if isinstance(model, Path) else model,
+        "prompt": PROMPT,
+        "images": ImageSet(table=ArtifactRef(stage="discretize", key="k"), folder="", max_megapixels=1.0),
+        "loss": DPO(beta=config.beta, sft_weight=config.sft_weight),
+        "lora": config.lora,
+        "learning_rate": config.learning_rate,
+        "start": None,
+        "seed": 3,
+    }
+    place: dict[str, Any] = {
+        "store": store,
+        "address": address,
+        "save_to": save_to,
+        "label": "training",
+        "checkpoint_every": 1,
+    }
+    for name, value in changes.items():
+        (job if name in job else place)[name] = value
+    return {"job": TrainingJob(**job), "place": Place(**place)}
+
+
+def publish_folder(store: ArtifactStore, ref: ArtifactRef, folder: Path) -> ArtifactRef:
+    """Publish the files of a folder as an artifact."""
+    with store.attempt() as attempt:
+        for path in folder.iterdir():
+            (attempt.folder / path.name).write_bytes(path.read_bytes())
+        store.publish(ref.address, attempt, {})
+    return ref

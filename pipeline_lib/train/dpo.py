@@ -8,18 +8,18 @@ for a model that does not allow that.
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import pyarrow as pa
 from PIL.Image import Image
 from trl import DPOConfig
 
-from pipeline_lib.config.base import PreferenceTraining
-from pipeline_lib.train.pairs import lazy_rows, render_answer, usable_pairs
+from pipeline_lib.train.job import DPO, Place, TrainingJob
+from pipeline_lib.train.pairs import check_lengths, lazy_rows, render_answer
 from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.reference import with_reference
 from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer, StoredReferenceDPOTrainer
-from pipeline_lib.train.trainer import Job, train_adapter
+from pipeline_lib.train.trainer import train_adapter
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.sharing import why_not_shared
@@ -33,35 +33,37 @@ def train_dpo(
     pairs: pa.Table,
     open_image: Callable[[str, str], Image],
     reference: pa.Table,
-    **job: Unpack[Job],
+    job: TrainingJob,
+    place: Place,
 ) -> pa.Table:
     """Train one adapter on `schemas.PREFERENCE_PAIRS` and return its log in `schemas.TRAINING_LOG`, a row a step.
 
     `vlm` is the bare base, `reference` the `schemas.REFERENCE_LOGPS` of all answers. See `train_adapter` for what is
-    written, resumed and raised, `usable_pairs` for the rows that are left out (an empty explanation) or refused (too
-    long), `with_reference` for those without a reference.
+    written, resumed and raised, `check_lengths` for pairs that are refused, `with_reference` for those without a
+    reference.
     """
-    config = job["config"]
-    assert isinstance(config, PreferenceTraining)
-    reason = why_not_shared(vlm.model, config.max_length)
+    assert isinstance(job.loss, DPO)
+    loss = job.loss
+    reason = why_not_shared(vlm.model, job.lora.max_length)
     if reason is not None:
-        log.warning("%s: trained by TRL's own trainer, two to four times slower: %s", job["what"], reason)
+        log.warning("%s: trained by TRL's own trainer, two to four times slower: %s", place.label, reason)
+    check_lengths(pairs, job.lora.max_length)
 
     def fields(pair: dict[str, Any]) -> dict[str, Any]:
         return {side: render_answer(chat, pair, side) for side in PAIR} | {name: pair[name] for name in REFERENCE}
 
-    usable = usable_pairs(pairs, config.max_length)
     history = train_adapter(
         FastDPOTrainer if reason is None else StoredReferenceDPOTrainer,
         partial(
             DPOConfig,
-            beta=config.beta,
-            loss_type=["sigmoid", "sft"] if config.sft_weight else ["sigmoid"],
-            loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
+            beta=loss.beta,
+            loss_type=["sigmoid", "sft"] if loss.sft_weight else ["sigmoid"],
+            loss_weights=[1.0, loss.sft_weight] if loss.sft_weight else None,
         ),
         vlm,
-        lazy_rows(with_reference(usable, reference, chat), open_image, fields),
+        lazy_rows(with_reference(pairs, reference, chat), open_image, fields),
         job,
+        place,
         accuracy="rewards/accuracies",
     )
     return pa.table(

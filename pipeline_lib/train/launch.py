@@ -27,7 +27,7 @@ from pipeline_lib.config.base import Runtime
 from pipeline_lib.device import pick_device
 from pipeline_lib.errors import ModelError, WhyScoreError
 from pipeline_lib.progress import Progress
-from pipeline_lib.train.learn import Learning
+from pipeline_lib.train.job import Place, TrainingJob
 from pipeline_lib.train.process import EVENT, LOG, SPEC, Spec
 from pipeline_lib.train.stop import on_sigterm
 
@@ -38,8 +38,8 @@ MODULE = "pipeline_lib.train.process"
 LAST_LINES = 40
 
 
-def learn_in_processes(learning: Learning, tables: Mapping[str, pa.Table], save_to: Path, runtime: Runtime) -> pa.Table:
-    """As `learn`, in `runtime.training_processes` processes, each with a GPU of its own unless the device is the CPU.
+def run_job_in_processes(job: TrainingJob, place: Place, tables: Mapping[str, pa.Table], runtime: Runtime) -> pa.Table:
+    """As `run_job`, in `runtime.training_processes` processes, each with a GPU of its own unless the device is the CPU.
 
     Raises what one of them raises, `ModelError` when there are too few GPUs, and `WhyScoreError` when one was killed.
     """
@@ -49,12 +49,23 @@ def learn_in_processes(learning: Learning, tables: Mapping[str, pa.Table], save_
         for table, rows in tables.items():
             pq.write_table(rows, folder / f"{table}.parquet")
         spec = Spec(
-            learning=learning, tables=tuple(tables), save_to=save_to, device=device, processes=count, fsdp=runtime.fsdp
+            job=job,
+            store=place.store.root,
+            address=place.address,
+            save_to=place.save_to,
+            label=place.label,
+            checkpoint_every=place.checkpoint_every,
+            gradient_checkpointing=place.gradient_checkpointing,
+            decode_workers=place.decode_workers,
+            tables=tuple(tables),
+            device=device,
+            processes=count,
+            fsdp=runtime.fsdp,
         )
         (folder / SPEC).write_text(spec.model_dump_json(), encoding="utf-8")
         (folder / "accelerate.yaml").write_text(yaml.safe_dump(_accelerate(spec)), encoding="utf-8")
-        log.info("%s: training in %d processes on %s", learning.what, count, device)
-        _run(folder, learning.what, _environment(spec))
+        log.info("%s: training in %d processes on %s", place.label, count, device)
+        _run(folder, place.label, _environment(spec))
         return pq.read_table(folder / LOG)
 
 

@@ -1,6 +1,5 @@
 """Preference pairs as a trainer takes them: checked, and rendered as the model's own chat when they are read."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +10,12 @@ from PIL.Image import Image
 from pipeline_lib.errors import DataError
 from pipeline_lib.vlm.chat import Chat
 
-log = logging.getLogger("whyscore.train")
 
-
-def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
-    """Pairs that can be trained on: rows in which either explanation is empty are left out, counted in the log.
-
-    Supervised training, which needs the chosen side alone, takes the same rows, so that what is compared with DPO has
-    seen the same images. Raises `DataError` naming the rows that are longer than `max_length` tokens, and when no row
-    is left.
-    """
-    rows = pairs.select(
-        ["image", "chosen", "rejected", "prompt_tokens", "chosen_tokens", "rejected_tokens"]
-    ).to_pylist()
+def check_lengths(pairs: pa.Table, max_length: int) -> None:
+    """Raise `DataError` naming the rows that are longer than `max_length` tokens: none is ever cut off."""
     long = [
         f"{row['image']}: {length} tokens"
-        for row in rows
+        for row in pairs.select(["image", "prompt_tokens", "chosen_tokens", "rejected_tokens"]).to_pylist()
         if (length := row["prompt_tokens"] + max(row["chosen_tokens"], row["rejected_tokens"]) + 1) > max_length
     ]
     if long:
@@ -35,16 +24,6 @@ def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
             f"{len(long)} row(s) are longer than training.max_length = {max_length}: {', '.join(long[:5])}{more};"
             " raise it, or lower model.resize_px or model.max_new_tokens"
         )
-    keep = [not (_is_empty(row["chosen"]) or _is_empty(row["rejected"])) for row in rows]
-    if not any(keep):
-        raise DataError("no pair has two explanations; the model that generated them has collapsed, see its parse rate")
-    if not all(keep):
-        log.warning("%d of %d pairs are left out of training: an explanation is empty", keep.count(False), len(keep))
-    return pairs.filter(pa.array(keep))
-
-
-def _is_empty(answer: str) -> bool:
-    return not answer.partition("#Explain:")[2].strip()
 
 
 def render_answer(chat: Chat, pair: dict[str, Any], answer: str) -> str:

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline_lib.errors import Interrupted, WhyScoreError
 from pipeline_lib.progress import Progress, listening
-from pipeline_lib.train.learn import Learning, learn
+from pipeline_lib.store import ArtifactStore
+from pipeline_lib.train.job import Place, Processes, TrainingJob
+from pipeline_lib.train.run_job import run_job
 
 EVENT = "whyscore-event "
 """In front of a line of standard output that is meant for the process that waits."""
@@ -30,9 +32,15 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    learning: Learning
-    tables: tuple[str, ...]
+    job: TrainingJob
+    store: str
+    address: str
     save_to: Path
+    label: str
+    checkpoint_every: int
+    gradient_checkpointing: bool
+    decode_workers: int
+    tables: tuple[str, ...]
     device: Literal["cpu", "cuda"]
     processes: int
     fsdp: bool
@@ -56,18 +64,25 @@ def main(folder: Path) -> None:
 def _train(folder: Path, asked: threading.Event, rank: int) -> None:
     import torch
 
-    from pipeline_lib.train.trainer import Processes
-
     spec = Spec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
     device = torch.device("cpu") if spec.device == "cpu" else torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     tables = {name: pq.read_table(folder / f"{name}.parquet") for name in spec.tables}
-    processes = Processes(spec.processes, rank, spec.fsdp, folder / "training", asked.is_set)
+    place = Place(
+        store=ArtifactStore(spec.store),
+        address=spec.address,
+        save_to=spec.save_to,
+        label=spec.label,
+        checkpoint_every=spec.checkpoint_every,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        decode_workers=spec.decode_workers,
+        processes=Processes(spec.processes, rank, spec.fsdp, folder / "training", asked.is_set),
+    )
     try:
         with listening(_emit_progress):
-            log = learn(spec.learning, tables, spec.save_to, device, processes)
+            log = run_job(spec.job, place, tables, device)
     except torch.OutOfMemoryError as error:
         raise WhyScoreError(
-            f"{spec.learning.what}: {device} has too little memory ({str(error).splitlines()[0]}); set"
+            f"{spec.label}: {device} has too little memory ({str(error).splitlines()[0]}); set"
             " runtime.gradient_checkpointing or runtime.fsdp, or lower training.micro_batch_size"
         ) from error
     if rank == 0:

@@ -20,7 +20,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
-from pipeline_lib.train.pairs import render_answer, usable_pairs
+from pipeline_lib.train.pairs import render_answer
 from pipeline_lib.train.prefix_rows import PAIR, collate_pairs
 from pipeline_lib.train.prefix_shared import sharing_prefix
 from pipeline_lib.train.stored_reference import REFERENCE
@@ -35,25 +35,6 @@ ANSWERS = (*PAIR, "swapped")
 """A pair's own answers, and the rejected one with the true score where there is a consistency pair."""
 
 Row = dict[str, Any]
-
-
-def answers_of_pairs(
-    score_pairs: pa.Table, consistency_pairs: pa.Table | None, images: pa.Table, max_length: int
-) -> pa.Table:
-    """The score pairs that can be trained on, with `swapped`: what is rejected in the consistency pair, else null.
-
-    The size of each photograph stands beside them. Leaves out and refuses what `usable_pairs` does, of both tables.
-    """
-    rejected: dict[str, str] = {}
-    if consistency_pairs is not None:
-        usable = usable_pairs(consistency_pairs, max_length)
-        rejected = dict(zip(usable["image"].to_pylist(), usable["rejected"].to_pylist(), strict=True))
-    pairs = usable_pairs(score_pairs, max_length)
-    names = pairs["image"].to_pylist()
-    sizes = {row["image"]: row for row in images.select(["image", "width_px", "height_px"]).to_pylist()}
-    for side in ("width_px", "height_px"):
-        pairs = pairs.append_column(side, pa.array([sizes[name][side] for name in names], pa.int32()))
-    return pairs.append_column("swapped", pa.array([rejected.get(name) for name in names], pa.string()))
 
 
 def reference_logps(

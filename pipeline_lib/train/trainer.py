@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -17,47 +17,20 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer import FSDP_MODEL_NAME
 
-from pipeline_lib.config.base import Training
+from pipeline_lib.config.base import Lora
 from pipeline_lib.errors import Interrupted, ModelError, StoreError
 from pipeline_lib.progress import Progress
-from pipeline_lib.store import ArtifactStore
+from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
+from pipeline_lib.train.job import Place, Processes, TrainingJob
 from pipeline_lib.train.lora import check_lora, language_linears, lora_config, save_adapter
 from pipeline_lib.train.micro_batches import weighing_micro_batches
 from pipeline_lib.train.stop import on_sigterm
 from pipeline_lib.train.workers import loader_arguments, opening_ahead
-from pipeline_lib.vlm.adapter import check_adapter
+from pipeline_lib.vlm.adapter import check_adapter, fetch_adapter
 from pipeline_lib.vlm.load import Vlm
 
 log = logging.getLogger("whyscore.train")
-
-
-class Processes(NamedTuple):
-    """This process as one of several that train one adapter together; the first writes all that is written."""
-
-    size: int
-    rank: int
-    fsdp: bool  # weights are shared among them instead of held by each
-    folder: Path  # one that all of them see, for checkpoints on their way to the store
-    asked_to_stop: Callable[[], bool]  # true in one of them is enough
-
-
-class Job(TypedDict):
-    """One training of one adapter: how, from where, and where its checkpoints and its result go."""
-
-    config: Training
-    learning_rate: float  # of this iteration: the decay is in it
-    start: Path | None  # folder with the adapter to begin from; None: a fresh one, whose random half `seed` decides
-    seed: int
-    store: ArtifactStore
-    address: str  # checkpoints go to the store below it, and the newest valid one there is resumed from
-    checkpoint_every: int  # optimiser steps
-    gradient_checkpointing: bool
-    base_name: str  # of the base, as the recipe gives it
-    what: str  # this training's name in progress lines and errors
-    save_to: Path  # folder that the adapter is written to
-    processes: NotRequired[Processes]  # not there: this one alone
-    decode_workers: NotRequired[int]  # further processes that make batches of photographs; not there: none
 
 
 def train_adapter(
@@ -65,52 +38,53 @@ def train_adapter(
     arguments: Callable[..., TrainingArguments],
     vlm: Vlm,
     rows: Dataset,
-    job: Job,
+    job: TrainingJob,
+    place: Place,
     *,
     accuracy: str,
 ) -> list[dict[str, Any]]:
-    """Train one LoRA adapter with one of TRL's trainers, write it to `save_to`, return the log, a record a step.
+    """Train one LoRA adapter with one of TRL's trainers, write it to `place.save_to`, return the log, a record a step.
 
     `vlm` is the bare base, `rows` what the trainer's collator takes, `arguments` the trainer's own configuration class
     with whatever its loss needs, `accuracy` the name of the figure beside the loss in progress lines. A training that
     was killed and is resumed ends with the weights of an uninterrupted one. Raises `Interrupted` when the process was
     asked to stop (a checkpoint is in the store then), `ModelError` when the adapter to start from does not fit.
     """
-    config, what, processes = job["config"], job["what"], job.get("processes")
+    label, processes = place.label, place.processes
     linears = language_linears(vlm.model)
-    set_seed(job["seed"])  # a fresh adapter is drawn when the trainer is built
-    steps = _steps(config, len(rows))
+    set_seed(job.seed)  # a fresh adapter is drawn when the trainer is built
+    steps = _steps(job.lora, len(rows))
     if processes and processes.fsdp:  # the language model is divided layer by layer
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(vlm.model.get_decoder().layers[0]).__name__
     with _scratch(processes) as scratch:
-        progress = _ProgressCallback(what, accuracy, processes.asked_to_stop if processes else None)
+        progress = _ProgressCallback(label, accuracy, processes.asked_to_stop if processes else None)
         trainer_class = weighing_micro_batches(trainer_class, steps.micro_batches)
-        if job.get("decode_workers"):
+        if place.decode_workers:
             trainer_class = opening_ahead(trainer_class)
         trainer = trainer_class(
             model=vlm.model,
-            args=arguments(output_dir=scratch, **_shared_arguments(vlm, steps, job)),
+            args=arguments(output_dir=scratch, **_shared_arguments(vlm, steps, job, place)),
             train_dataset=rows,
             processing_class=vlm.processor,
-            peft_config=lora_config(vlm.model, config.lora_rank),
-            callbacks=[_Mirror(job["store"], job["address"]), progress],
+            peft_config=lora_config(vlm.model, job.lora.lora_rank),
+            callbacks=[_Mirror(place.store, place.address), progress],
         )
         trainer.remove_callback(PrinterCallback)  # prints records as dicts; ours are progress lines and a table
         check_lora(trainer.model, linears)
         _detach_vision(trainer.model)
-        if job["start"] is not None:
-            _load_start(trainer.model, job["start"])
-        resume = _restore(job, Path(scratch))
+        if job.start is not None:
+            _load_start(trainer.model, job.start, place.store)
+        resume = _restore(place, Path(scratch))
         if resume is not None:
-            log.info("%s: going on from %s", what, resume.name.replace("checkpoint-", "step "))
+            log.info("%s: going on from %s", label, resume.name.replace("checkpoint-", "step "))
         with nullcontext() if processes else on_sigterm(progress.stop):
-            _train(trainer, resume, what, job)
+            _train(trainer, resume, place)
         if progress.stopped:  # also after the last step, whose checkpoint the next run goes on from: a run is to end
             at = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-            raise Interrupted(f"{what} was asked to stop and did at {at}; run the recipe again to go on from there")
+            raise Interrupted(f"{label} was asked to stop and did at {at}; run the recipe again to go on from there")
         adapter = _adapter(trainer.model)
         if trainer.is_world_process_zero():
-            save_adapter(trainer.model, job["save_to"], "default", job["base_name"], adapter)
+            save_adapter(trainer.model, place.save_to, "default", job.base.name, adapter)
         return [record for record in trainer.state.log_history if "loss" in record]
 
 
@@ -121,31 +95,31 @@ class _Steps(NamedTuple):
     pairs: int
 
 
-def _steps(config: Training, rows: int) -> _Steps:
-    batch_size = min(config.batch_size, rows)
-    micro = math.gcd(batch_size, config.micro_batch_size)
+def _steps(lora: Lora, rows: int) -> _Steps:
+    batch_size = min(lora.batch_size, rows)
+    micro = math.gcd(batch_size, lora.micro_batch_size)
     return _Steps(batch_size // micro, micro)
 
 
-def _shared_arguments(vlm: Vlm, steps: _Steps, job: Job) -> dict[str, Any]:
-    config, processes = job["config"], job.get("processes")
+def _shared_arguments(vlm: Vlm, steps: _Steps, job: TrainingJob, place: Place) -> dict[str, Any]:
+    lora, processes = job.lora, place.processes
     passes = math.ceil(steps.micro_batches / (processes.size if processes else 1))
     return {
-        "learning_rate": job["learning_rate"],
-        "lr_scheduler_type": config.schedule,
+        "learning_rate": job.learning_rate,
+        "lr_scheduler_type": lora.schedule,
         "optim": "adamw_torch",  # with no weight decay this is Adam (A.1)
         "weight_decay": 0.0,
-        "max_grad_norm": config.max_grad_norm,
+        "max_grad_norm": lora.max_grad_norm,
         "per_device_train_batch_size": steps.pairs,
         "gradient_accumulation_steps": passes,
-        "num_train_epochs": config.epochs,
+        "num_train_epochs": lora.epochs,
         "max_length": None,  # nothing is cut: TRL would cut answers off in silence and train on nothing
-        "gradient_checkpointing": job["gradient_checkpointing"],
+        "gradient_checkpointing": place.gradient_checkpointing,
         "bf16": vlm.model.dtype == torch.bfloat16,
         "fp16": vlm.model.dtype == torch.float16,
         "use_cpu": vlm.device.type == "cpu",
         "save_strategy": "steps",
-        "save_steps": job["checkpoint_every"],
+        "save_steps": place.checkpoint_every,
         "save_total_limit": 2,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -153,9 +127,9 @@ def _shared_arguments(vlm: Vlm, steps: _Steps, job: Job) -> dict[str, Any]:
         "disable_tqdm": True,
         "remove_unused_columns": False,  # the images are opened from columns the model does not know
         "dataloader_pin_memory": vlm.device.type == "cuda",
-        **loader_arguments(job.get("decode_workers", 0), passes),
+        **loader_arguments(place.decode_workers, passes),
         "ddp_find_unused_parameters": False,  # every pass uses the whole adapter
-        "seed": job["seed"],
+        "seed": job.seed,
     }
 
 
@@ -168,41 +142,41 @@ def _scratch(processes: Processes | None) -> Iterator[str]:
         yield folder
 
 
-def _restore(job: Job, scratch: Path) -> Path | None:
+def _restore(place: Place, scratch: Path) -> Path | None:
     """The newest checkpoint of the store, for all processes; `StoreError` when it cannot be gone on from.
 
     The number of processes may have changed: order and position in it follow from the seed and the step alone, and
     nothing in a step is drawn. But weights that are shared among GPUs have checkpoints of another kind.
     """
-    processes = job.get("processes")
+    processes = place.processes
     if processes is None or processes.rank == 0:
-        restore_newest(job["store"], job["address"], scratch)
+        restore_newest(place.store, place.address, scratch)
     if processes is not None:
         torch.distributed.barrier()
     found = next(scratch.glob("checkpoint-*"), None)
     if found is None:
         return None
     shared, wanted = (found / f"{FSDP_MODEL_NAME}.bin").exists(), bool(processes and processes.fsdp)
-    where = job["store"].path(job["address"], "checkpoints")
+    where = place.store.path(place.address, "checkpoints")
     if not shared:
         check_adapter(found, where)
     if shared != wanted:
         raise StoreError(
-            f"{job['what']}: its newest checkpoint was written with runtime.fsdp {str(shared).lower()}; set that to go"
+            f"{place.label}: its newest checkpoint was written with runtime.fsdp {str(shared).lower()}; set that to go"
             f" on, or remove {where} to begin again"
         )
     return found
 
 
-def _train(trainer: Any, resume: Path | None, what: str, job: Job) -> None:
+def _train(trainer: Any, resume: Path | None, place: Place) -> None:
     """Train; optimizer and random state of a checkpoint are read as tensors and numbers, and refused otherwise."""
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except pickle.UnpicklingError as error:
-        where = job["store"].path(job["address"], "checkpoints")
+        where = place.store.path(place.address, "checkpoints")
         raise StoreError(
-            f"{what}: {resume.name if resume else 'a checkpoint'} in {where} holds more than tensors and numbers, so it"
-            f" is not used ({str(error).splitlines()[0]}). Remove that folder and run the recipe again"
+            f"{place.label}: {resume.name if resume else 'a checkpoint'} in {where} holds more than tensors and numbers, so"
+            f" it is not used ({str(error).splitlines()[0]}). Remove that folder and run the recipe again"
         ) from error
 
 
@@ -231,9 +205,12 @@ def _detach_vision(model: Any) -> None:
     inner.get_image_features = torch.no_grad()(inner.get_image_features)
 
 
-def _load_start(model: Any, folder: Path) -> None:
+def _load_start(model: Any, start: ArtifactRef, store: ArtifactStore) -> None:
+    with tempfile.TemporaryDirectory(prefix="whyscore-start-") as folder:
+        fetch_adapter(store, start, Path(folder))
+        weights = load_peft_weights(folder, device="cpu")
     wanted = {name for name in model.state_dict() if "lora_" in name}
-    outcome = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    outcome = set_peft_model_state_dict(model, weights)
     missing = [name for name in outcome.missing_keys if name in wanted]
     if missing or outcome.unexpected_keys:
         raise ModelError(

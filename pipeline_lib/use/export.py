@@ -22,7 +22,13 @@ _REWRITTEN = ("config.json", "generation_config.json", "model.safetensors.index.
 
 
 def export_model(
-    store: ArtifactStore, trained: Trained, prompt: Prompt, folder: Path, *, adapter_only: bool = False
+    store: ArtifactStore,
+    trained: Trained,
+    prompt: Prompt,
+    max_new_tokens: int,
+    folder: Path,
+    *,
+    adapter_only: bool = False,
 ) -> None:
     """Write weights, processor, chat template, `whyscore.json` and a README to a new folder.
 
@@ -42,11 +48,11 @@ def export_model(
         for path in (partial / "adapter").iterdir():
             path.rename(partial / path.name)
     else:
-        _fold(trained, partial)
+        _fold(trained, max_new_tokens, partial)
         shutil.rmtree(partial / "adapter")
     if adapter_only:
         (partial / "adapter").rmdir()
-    facts = _facts(trained, prompt, store.read_table(trained.evaluated.address, "reference_values"))
+    facts = _facts(trained, prompt, max_new_tokens, store.read_table(trained.evaluated.address, "reference_values"))
     (partial / "whyscore.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (partial / "README.md").write_text(_readme(facts, adapter_only), encoding="utf-8")
     if folder.exists():
@@ -54,7 +60,7 @@ def export_model(
     partial.rename(folder)
 
 
-def _fold(trained: Trained, folder: Path) -> None:
+def _fold(trained: Trained, max_new_tokens: int, folder: Path) -> None:
     ref = trained.model
     for path in sorted({path for pattern in SMALL_FILES for path in ref.folder().glob(pattern)}):
         if path.name not in _REWRITTEN:
@@ -68,12 +74,12 @@ def _fold(trained: Trained, folder: Path) -> None:
         eos_token_id=special.eos_token_id,
         pad_token_id=special.pad_token_id,
         do_sample=False,
-        max_new_tokens=ref.max_new_tokens,
+        max_new_tokens=max_new_tokens,
     )
     model.save_pretrained(str(folder))
 
 
-def _facts(trained: Trained, prompt: Prompt, reference_values: pa.Table) -> dict[str, Any]:
+def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_values: pa.Table) -> dict[str, Any]:
     model = trained.model
     return {
         "model": trained.name,
@@ -86,7 +92,7 @@ def _facts(trained: Trained, prompt: Prompt, reference_values: pa.Table) -> dict
         "score_is_of": prompt.criterion.score,
         "resize_px": model.resize_px,
         "max_tiles": model.max_tiles,
-        "max_new_tokens": model.max_new_tokens,
+        "max_new_tokens": max_new_tokens,
         "reference_values": reference_values["fitted"].to_pylist(),
     }
 

@@ -25,7 +25,6 @@ class ModelRef(BaseModel):
     dtype: str
     resize_px: int
     max_tiles: int | None = None
-    max_new_tokens: int
     adapter: ArtifactRef | None = None
 
     def key_fields(self) -> dict[str, Any]:
@@ -35,6 +34,10 @@ class ModelRef(BaseModel):
     def folder(self, *, weights: bool = True) -> Path:
         """The local folder of the base's files, fetched if need be; without weights while only facts are asked for."""
         return model_folder(self.name, self.location, self.revision, self.fingerprint, weights=weights)
+
+    def bare(self) -> "ModelRef":
+        """The base without any adapter."""
+        return self.model_copy(update={"adapter": None})
 
     def with_adapter(self, adapter: ArtifactRef) -> "ModelRef":
         """The same base under another adapter."""
@@ -66,7 +69,6 @@ def resolve_model(model: Model) -> ModelRef:
         dtype=model.dtype,
         resize_px=model.resize_px,
         max_tiles=model.max_tiles,
-        max_new_tokens=model.max_new_tokens,
     )
 
 

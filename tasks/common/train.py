@@ -1,70 +1,34 @@
-"""What the training stages share."""
+"""What the training stages of all methods share."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.methods.self_improve.prompt import Prompt
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
-from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
-from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.train.job import Place, TrainingJob
 from tasks.stage import Work
 
 
-def train(
-    work: Work,
-    config: IterativeTraining,
-    prompt: Prompt,
-    model: ModelRef,
-    image_set: ImageSet,
-    pairs: ArtifactRef,
-    table: str,
-    learning_rate: float,
-    seed: int,
-    iteration: int,
-    *,
-    method: Literal["dpo", "sft"] = "dpo",
-    reference: ArtifactRef | None = None,
-    options: Mapping[str, Any] | None = None,
-    log_schema: pa.Schema = schemas.TRAINING_LOG,
-) -> None:
-    """Train on one table of preference pairs, and publish adapter and log.
+def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_schema: pa.Schema) -> None:
+    """Train the adapter of a job on its tables (`run_job`), and publish it with its log.
 
-    `reference` is what `compute_reference` made of the pairs, `options` whatever else the method takes by name. In this
-    process, or in several that it starts (`runtime.training_processes`).
+    In this process, or in several that it starts (`runtime.training_processes`).
     """
-    from pipeline_lib.train.learn import Learning
-
-    learning = Learning(
-        method=method,
-        options=dict(options or {}),
-        config=config,
-        learning_rate=learning_rate * config.decay_per_iteration ** (iteration - 1),
-        prompt=prompt,
-        model=model,
-        image_set=image_set,
-        start=model.adapter if config.start_from == "previous" else None,
-        seed=seed * 1000 + iteration,  # both branches of an iteration start from the same weights
-        store=work.store.root,
+    place = Place(
+        store=work.store,
         address=work.address,
+        save_to=work.attempt.folder,
+        label=work.label,
         checkpoint_every=work.runtime.checkpoint_every,
         gradient_checkpointing=work.runtime.gradient_checkpointing,
         decode_workers=work.runtime.decode_workers,
-        what=work.label,
     )
-    tables = {"pairs": work.read(pairs, table)}
-    if reference is not None:
-        tables["reference"] = work.read(reference, "reference_logps")
     if work.runtime.training_processes > 1:
-        from pipeline_lib.train.launch import learn_in_processes
+        from pipeline_lib.train.launch import run_job_in_processes
 
-        log = learn_in_processes(learning, tables, work.attempt.folder, work.runtime)
+        log = run_job_in_processes(job, place, tables, work.runtime)
     else:
         from pipeline_lib.device import pick_device
-        from pipeline_lib.train.learn import learn
+        from pipeline_lib.train.run_job import run_job
 
-        log = learn(learning, tables, work.attempt.folder, pick_device(work.runtime.device))
+        log = run_job(job, place, tables, pick_device(work.runtime.device))
     work.write("training_log", log, log_schema)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining, Merge
+from pipeline_lib.methods.self_improve.recipe import Merge, Training
 from pipeline_lib.store import ArtifactRef
 from tasks.self_improve.report import Settings
 from tasks.stage import Work, stage
@@ -18,7 +18,7 @@ class ComparedModel(BaseModel):
     name: str
     predictions: ArtifactRef
     verdicts: ArtifactRef | None = None  # of the judge that speaks in the table
-    training: IterativeTraining | None = None  # a cell of the grid search
+    training: Training | None = None  # a cell of the grid search
     merge: Merge | None = None  # one of the merge ablation
 
 

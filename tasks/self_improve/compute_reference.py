@@ -2,57 +2,44 @@
 
 import pyarrow as pa
 
-from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.methods.self_improve.prompt import Prompt
+from pipeline_lib.methods.self_improve.inputs import Inputs
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
 from pipeline_lib.tables import schemas
-from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
 
 @stage(version=1, gpu=True, in_shards=True)
 def compute_reference(
-    work: Work,
-    max_length: int,
-    prompt: Prompt,
-    base: ModelRef,
-    image_set: ImageSet,
-    score_pairs: ArtifactRef,
-    consistency_pairs: ArtifactRef | None,
+    work: Work, max_length: int, base: Inputs, score_pairs: ArtifactRef, consistency_pairs: ArtifactRef | None
 ) -> None:
-    """What the base without adapter makes of the answers: DPO's reference, for all trainings on them (section 3.2)."""
-    table = work.in_shards(logps, max_length, prompt, base, image_set, score_pairs, consistency_pairs)
+    """Compute the log-probabilities of all answers under the base without adapter: DPO's reference (section 3.2)."""
+    table = work.in_shards(logps, max_length, base, score_pairs, consistency_pairs)
     work.write("reference_logps", table, schemas.REFERENCE_LOGPS)
 
 
 def logps(
-    work: Work,
-    max_length: int,
-    prompt: Prompt,
-    base: ModelRef,
-    image_set: ImageSet,
-    score_pairs: ArtifactRef,
-    consistency_pairs: ArtifactRef | None,
+    work: Work, max_length: int, base: Inputs, score_pairs: ArtifactRef, consistency_pairs: ArtifactRef | None
 ) -> InShards:
     """The log-probabilities of every answer that can be trained on."""
-    from pipeline_lib.train.reference import answers_of_pairs, reference_logps
+    from pipeline_lib.methods.self_improve.pairs import answers_of_pairs
+    from pipeline_lib.train.reference import reference_logps
     from pipeline_lib.vlm.chat import render_chat
 
     rows = answers_of_pairs(
         work.read(score_pairs, "score_pairs"),
         work.read(consistency_pairs, "consistency_pairs") if consistency_pairs else None,
-        work.read(image_set.table, "images"),
+        work.read(base.images.table, "images"),
         max_length,
     )
-    open_image = image_set.opener(base.resize_px)
+    open_image = base.images.opener(base.model.resize_px)
 
     def ask(part: pa.Table, progress: Progress) -> pa.Table:
-        vlm = work.vlm(base)
+        vlm = work.vlm(base.model)
         return reference_logps(
             vlm,
-            render_chat(vlm.processor, prompt.text),
+            render_chat(vlm.processor, base.prompt.text),
             part,
             open_image,
             max_length=max_length,

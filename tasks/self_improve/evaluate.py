@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_lib.config.base import Split
-from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.methods.self_improve.inputs import Inputs
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.progress import Progress
@@ -25,20 +25,12 @@ log = logging.getLogger("whyscore.stage")
 
 
 @stage(version=2, gpu=True, in_shards=True)
-def evaluate(
-    work: Work,
-    config: Evaluation,
-    prompt: Prompt,
-    model: ModelRef,
-    image_set: ImageSet,
-    splits: tuple[Split, ...],
-    seed: int,
-) -> None:
+def evaluate(work: Work, config: Evaluation, inputs: Inputs, splits: tuple[Split, ...], seed: int) -> None:
     """Predict scores and explanations for the images of some splits, and measure the scores (section 4.3)."""
     from pipeline_lib.methods.self_improve.evaluation import evaluate_answers, is_collapsed
 
-    table = work.in_shards(answers, prompt, model, image_set, splits)
-    tables = evaluate_answers(table, splits, work.read(image_set.table, "bins"), config, seed)
+    table = work.in_shards(answers, inputs, splits)
+    tables = evaluate_answers(table, splits, work.read(inputs.images.table, "bins"), config, seed)
     if is_collapsed(tables.metrics, config.min_parse_rate):
         log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
     work.write("predictions", tables.predictions, schemas.PREDICTIONS)
@@ -46,15 +38,14 @@ def evaluate(
     work.write("metrics", tables.metrics, schemas.METRICS)
 
 
-def answers(work: Work, prompt: Prompt, model: ModelRef, image_set: ImageSet, splits: tuple[Split, ...]) -> InShards:
+def answers(work: Work, inputs: Inputs, splits: tuple[Split, ...]) -> InShards:
     """What the model says about every image of some splits."""
-    images = work.read(image_set.table, "images")
+    images = work.read(inputs.images.table, "images")
     images = images.filter(pc.is_in(images["split"], pa.array(splits)))
-    # Answers depend on the model and the photographs alone: other bootstrap settings do not ask the model again.
-    asked = artifact_key("answers", 1, {"prompt": prompt, "model": model, "image_set": image_set})
-    return ask_about(
-        work, f"answers/{asked}/{'-'.join(splits)}", images, prompt, model, image_set.opener(model.resize_px)
-    )
+    # Answers depend on the model and the images alone: other bootstrap settings do not ask the model again.
+    address = f"answers/{artifact_key('answers', 1, {'inputs': inputs})}/{'-'.join(splits)}"
+    open_image = inputs.images.opener(inputs.model.resize_px)
+    return ask_about(work, address, images, inputs.prompt, inputs.model, inputs.max_new_tokens, open_image)
 
 
 def ask_about(
@@ -63,6 +54,7 @@ def ask_about(
     images: pa.Table,
     prompt: Prompt,
     model: ModelRef,
+    max_new_tokens: int,
     open_image: "Callable[[str, str], Image]",
 ) -> InShards:
     """The answers of a model to some images, its score distributions among them."""
@@ -79,7 +71,7 @@ def ask_about(
             resolve_score_tokens(vlm.processor.tokenizer, chat),
             part,
             open_image,
-            max_new_tokens=model.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             batch_size=work.runtime.generation_batch_size,
             progress=progress,
         )

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
@@ -17,7 +17,7 @@ TEXTS_AN_IMAGE = 16
 def judge(
     work: Work,
     rows: int | None,
-    evaluation: Evaluation,
+    bootstrap: Bootstrap,
     fitted_judge: ArtifactRef,
     predictions: ArtifactRef,
     seed: int,
@@ -27,7 +27,7 @@ def judge(
 
     table = work.in_shards(verdicts, rows, fitted_judge, predictions, seed)
     work.write("verdicts", table, schemas.VERDICTS)
-    work.write("metrics", judge_metrics(table, evaluation, seed), schemas.METRICS)
+    work.write("metrics", judge_metrics(table, bootstrap, seed), schemas.METRICS)
 
 
 def verdicts(work: Work, rows: int | None, fitted_judge: ArtifactRef, predictions: ArtifactRef, seed: int) -> InShards:

@@ -1,7 +1,8 @@
 """predictions -> verdicts of a judge model."""
 
+from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.methods.self_improve.prompt import Criterion
-from pipeline_lib.methods.self_improve.recipe import Evaluation, OpenAIJudge
+from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.tables import schemas
@@ -15,7 +16,7 @@ def judge_openai(
     rows: int | None,
     rubric: Rubric,
     criterion: Criterion,
-    evaluation: Evaluation,
+    bootstrap: Bootstrap,
     predictions: ArtifactRef,
     seed: int,
 ) -> None:
@@ -27,4 +28,4 @@ def judge_openai(
     chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed, ("test",))
     verdicts = ask_judge(config, work.runtime.openai, rubric, criterion, chosen, work.store, work.label)
     work.write("verdicts", verdicts, schemas.VERDICTS)
-    work.write("metrics", judge_metrics(verdicts, evaluation, seed), schemas.METRICS)
+    work.write("metrics", judge_metrics(verdicts, bootstrap, seed), schemas.METRICS)

@@ -1,12 +1,14 @@
 """predictions of every model -> anchors."""
 
+from collections.abc import Sequence
+
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
 @stage(version=1)
-def keep_anchors(work: Work, rows: int, answered: list[tuple[int, str, ArtifactRef]], seed: int) -> None:
+def keep_anchors(work: Work, rows: int, answered: Sequence[tuple[int, str, ArtifactRef]], seed: int) -> None:
     """Keep the explanations of the same test images by every model, so that a later judge can re-score them all."""
     from pipeline_lib.methods.self_improve.anchors import draw_anchors
 

@@ -10,19 +10,26 @@ from tasks.stage import Work, stage
 
 
 @stage(version=1, gpu=True, in_shards=True)
-def predict(work: Work, prompt: Prompt, model: ModelRef, new_images: ArtifactRef, evaluated: ArtifactRef) -> None:
+def predict(
+    work: Work,
+    prompt: Prompt,
+    model: ModelRef,
+    max_new_tokens: int,
+    new_images: ArtifactRef,
+    evaluated: ArtifactRef,
+) -> None:
     """Score images that have no score and say why, on the scale of the data that the model was evaluated on (4.3)."""
     from pipeline_lib.methods.self_improve.predictions import new_predictions
 
-    given = work.in_shards(answers, prompt, model, new_images)
+    given = work.in_shards(answers, prompt, model, max_new_tokens, new_images)
     images, scale = work.read(new_images, "new_images"), work.read(evaluated, "reference_values")
     work.write("new_predictions", new_predictions(images, given, scale), schemas.NEW_PREDICTIONS)
 
 
-def answers(work: Work, prompt: Prompt, model: ModelRef, new_images: ArtifactRef) -> InShards:
+def answers(work: Work, prompt: Prompt, model: ModelRef, max_new_tokens: int, new_images: ArtifactRef) -> InShards:
     """What the model says about every new image that can be read."""
     from pipeline_lib.methods.self_improve.predictions import to_ask
     from pipeline_lib.use.new_images import opener
 
     images = to_ask(work.read(new_images, "new_images"))
-    return ask_about(work, work.address, images, prompt, model, opener(model.resize_px))
+    return ask_about(work, work.address, images, prompt, model, max_new_tokens, opener(model.resize_px))

@@ -2,14 +2,13 @@
 
 import pyarrow as pa
 
-from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.methods.self_improve.prompt import Prompt
-from pipeline_lib.methods.self_improve.recipe import Evaluation, Faithfulness
+from pipeline_lib.config.base import Bootstrap
+from pipeline_lib.methods.self_improve.inputs import Inputs
+from pipeline_lib.methods.self_improve.recipe import Faithfulness
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, artifact_key
 from pipeline_lib.store.shards import InShards
 from pipeline_lib.tables import schemas
-from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
 
@@ -17,10 +16,8 @@ from tasks.stage import Work, stage
 def probe_faithfulness(
     work: Work,
     config: Faithfulness,
-    evaluation: Evaluation,
-    prompt: Prompt,
-    model: ModelRef,
-    image_set: ImageSet,
+    bootstrap: Bootstrap,
+    inputs: Inputs,
     fitted_judge: ArtifactRef,
     predictions: ArtifactRef,
     seed: int,
@@ -29,46 +26,36 @@ def probe_faithfulness(
     from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
     from pipeline_lib.methods.self_improve.round_trip import load_judge
 
-    others = work.in_shards(other_explanations, config, prompt, model, image_set, predictions, seed)
+    others = work.in_shards(other_explanations, config, inputs, predictions, seed)
     answers = work.read(predictions, "predictions")
     probes = draw_probes(answers, config.rows, seed)
     table = faithfulness_table(load_judge(work.read(fitted_judge, "judge_terms")), probes, others)
     work.write("faithfulness", table, schemas.FAITHFULNESS)
-    work.write("metrics", faithfulness_metrics(table, answers, evaluation, seed), schemas.METRICS)
+    work.write("metrics", faithfulness_metrics(table, answers, bootstrap, seed), schemas.METRICS)
 
 
 def other_explanations(
-    work: Work,
-    config: Faithfulness,
-    prompt: Prompt,
-    model: ModelRef,
-    image_set: ImageSet,
-    predictions: ArtifactRef,
-    seed: int,
+    work: Work, config: Faithfulness, inputs: Inputs, predictions: ArtifactRef, seed: int
 ) -> InShards:
-    """What the model says for the same scores with another photograph before its eyes."""
+    """What the model says for the same scores with another image before its eyes."""
     from pipeline_lib.methods.self_improve.faithfulness import OTHER_EXPLANATIONS, draw_probes, explain_other_images
     from pipeline_lib.vlm.chat import render_chat
 
-    open_image = image_set.opener(model.resize_px)
+    open_image = inputs.images.opener(inputs.model.resize_px)
 
     def explain(part: pa.Table, progress: Progress) -> pa.Table:
-        vlm = work.vlm(model)
+        vlm = work.vlm(inputs.model)
         return explain_other_images(
             vlm,
-            render_chat(vlm.processor, prompt.text),
+            render_chat(vlm.processor, inputs.prompt.text),
             part,
             open_image,
-            max_new_tokens=model.max_new_tokens,
+            max_new_tokens=inputs.max_new_tokens,
             batch_size=work.runtime.generation_batch_size,
             progress=progress,
         )
 
     # What the model says depends on none of the judge's and the bootstrap's settings: those do not ask it again.
-    asked = artifact_key(
-        "other_explanations",
-        1,
-        {"prompt": prompt, "model": model, "image_set": image_set, "config": config, "seed": seed},
-    )
+    asked = artifact_key("other_explanations", 1, {"inputs": inputs, "config": config, "seed": seed})
     probes = draw_probes(work.read(predictions, "predictions"), config.rows, seed)
     return InShards(f"other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)

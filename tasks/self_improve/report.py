@@ -47,7 +47,7 @@ def report(
     work: Work,
     settings: Settings,
     base: ModelRef,
-    image_set: ImageSet,
+    images: ImageSet,
     fitted_judge: ArtifactRef,
     models: list[EvaluatedModel],
 ) -> None:
@@ -77,15 +77,15 @@ def report(
         recipe=settings.recipe.model_copy(update={"runtime": type(settings.recipe.runtime)()}),
         prompt=settings.prompt,
         model_name=base.name,
-        images=work.read(image_set.table, "images"),
-        bins=work.read(image_set.table, "bins"),
-        unreadable_images=work.read(image_set.table, "unreadable_images"),
+        images=work.read(images.table, "images"),
+        bins=work.read(images.table, "bins"),
+        unreadable_images=work.read(images.table, "unreadable_images"),
         judge_holdout=work.read(fitted_judge, "judge_holdout"),
         models=[results_of(model) for model in models if model.tested],
         branches=[results_of(model) for model in models if not model.tested],
     )
     folder = work.attempt.folder
-    page = render_report(results, image_set.opener(base.resize_px))
+    page = render_report(results, images.opener(base.resize_px))
     (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "model_card.md").write_text(model_card(results), encoding="utf-8")
     (folder / "results.txt").write_text(results_table(results), encoding="utf-8")

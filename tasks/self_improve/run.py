@@ -7,11 +7,12 @@ from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import fingerprint, read_image_list
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
-from pipeline_lib.methods.self_improve.prompt import Prompt, load_prompt
+from pipeline_lib.methods.self_improve.inputs import Inputs
+from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
+from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
 from tasks.self_improve.evaluate import evaluate
@@ -19,77 +20,89 @@ from tasks.self_improve.judge import judge
 from tasks.self_improve.judge_openai import judge_openai
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel
+from tasks.stage import At
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
+from tasks.stage.plan import is_planning
 from tasks.stage.shards import check_workers
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
 
-class Setting(NamedTuple):
-    """What all stages of one run share."""
+class Run(NamedTuple):
+    """What all stages of one run share; `base` is the base model with the prompt and the images."""
 
     recipe: SelfImproveRecipe
     store: ArtifactStore
-    prompt: Prompt
-    base: ModelRef
-    image_set: ImageSet
+    base: Inputs
+
+    @property
+    def at(self) -> At:
+        """How and where stages are computed."""
+        return At(self.recipe.runtime)
 
     def keep(self, path: str, ref: ArtifactRef) -> ArtifactRef:
         """Write the small file `runs/<name>/<path>.json` that tells people which artifact is what."""
-        self.store.write_pointer(f"runs/{self.recipe.name}/{path}.json", {"address": ref.address, **ref.model_dump()})
+        if not is_planning():
+            self.store.write_pointer(
+                f"runs/{self.recipe.name}/{path}.json", {"address": ref.address, **ref.model_dump()}
+            )
         return ref
 
+    def finish(self, path: str, ref: ArtifactRef, folder: str = "report") -> None:
+        """Keep the last artifact, and copy its files to `runs/<name>/<folder>/` for people."""
+        self.keep(path, ref)
+        if not is_planning():
+            self.store.copy_out(ref.address, f"runs/{self.recipe.name}/{folder}")
 
-def prepare(recipe: SelfImproveRecipe) -> Setting:
+
+def prepare(recipe: SelfImproveRecipe) -> Run:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
-    at = recipe.runtime
-    show_recipe(recipe)
-    store = ArtifactStore(at.store)
-    store.check_writable()
-    if not pool_deployment():  # else the worker that computes looks at its own
-        check_memory(at)
-    prompt, base = load_prompt(recipe.prompt), resolve_model(recipe.model)
-    check_workers(at, base.location, image_folder(recipe.data))
+    runtime = recipe.runtime
+    store, prompt, model = ArtifactStore(runtime.store), load_prompt(recipe.prompt), resolve_model(recipe.model)
+    if not is_planning():
+        show_recipe(recipe)
+        store.check_writable()
+        if not pool_deployment():  # else the worker that computes looks at its own
+            check_memory(runtime)
+        check_workers(runtime, model.location, image_folder(recipe.data))
     image_list = read_image_list(recipe.data, recipe.seed)
-    facts = check_model(at, base, prompt, label="base")
-    table = discretize(at, recipe.data, recipe.seed, fingerprint(image_list))
-    setting = Setting(recipe, store, prompt, base, ImageSet.of(recipe.data, table, recipe.runtime))
-    setting.keep("model_facts", facts)
-    setting.keep("images", table)
-    return setting
+    facts = check_model(At(runtime, "base"), model, prompt)
+    table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
+    images = ImageSet.of(recipe.data, table, runtime)
+    base = Inputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
+    run = Run(recipe, store, base)
+    run.keep("model_facts", facts)
+    run.keep("images", table)
+    return run
 
 
 def evaluate_and_judge(
-    setting: Setting,
+    run: Run,
     fitted_judge: ArtifactRef,
     iteration: int,
     kind: Kind,
-    model: ModelRef,
+    inputs: Inputs,
     training: ArtifactRef | None = None,
 ) -> EvaluatedModel:
     """Everything that one row of the paper's Table 1 needs."""
-    recipe, at, seed = setting.recipe, setting.recipe.runtime, setting.recipe.seed
+    recipe, seed = run.recipe, run.recipe.seed
     is_branch = iteration > 1 and kind != "merged"
     splits: tuple[Split, ...] = ("val",) if is_branch and recipe.evaluation.branches == "val" else ("val", "test")
-    name, folder = (f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
-    predictions = evaluate(at, recipe.evaluation, setting.prompt, model, setting.image_set, splits, seed, label=name)
-    verdicts = judge(at, recipe.judge.rows, recipe.evaluation, fitted_judge, predictions, seed, label=name)
-    setting.keep(f"{folder}/predictions", predictions)
-    setting.keep(f"{folder}/verdicts", verdicts)
+    at, folder = run.at.labelled(f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
+    predictions = evaluate(at, recipe.evaluation, inputs, splits, seed)
+    verdicts = judge(at, recipe.judge.rows, recipe.evaluation.bootstrap, fitted_judge, predictions, seed)
+    run.keep(f"{folder}/predictions", predictions)
+    run.keep(f"{folder}/verdicts", verdicts)
     openai_verdicts = faithfulness = None
     if recipe.judge.openai.model and "test" in splits:
-        openai_verdicts = judge_openai(
-            at, recipe.judge.openai, recipe.judge.rows, load_rubric(recipe.judge.openai.rubric),
-            setting.prompt.criterion, recipe.evaluation, predictions, seed, label=name,
-        )  # fmt: skip
-        setting.keep(f"{folder}/openai_verdicts", openai_verdicts)
+        openai_verdicts = ask_judge_model(run, at, predictions)
+        run.keep(f"{folder}/openai_verdicts", openai_verdicts)
     if recipe.faithfulness.rows and "test" in splits:
         faithfulness = probe_faithfulness(
-            at, recipe.faithfulness, recipe.evaluation, setting.prompt, model, setting.image_set, fitted_judge,
-            predictions, seed, label=name,
-        )  # fmt: skip
-        setting.keep(f"{folder}/faithfulness", faithfulness)
+            at, recipe.faithfulness, recipe.evaluation.bootstrap, inputs, fitted_judge, predictions, seed
+        )
+        run.keep(f"{folder}/faithfulness", faithfulness)
     return EvaluatedModel(
         iteration=iteration,
         kind=kind,
@@ -99,4 +112,19 @@ def evaluate_and_judge(
         openai_verdicts=openai_verdicts,
         faithfulness=faithfulness,
         training=training,
+    )
+
+
+def ask_judge_model(run: Run, at: At, predictions: ArtifactRef) -> ArtifactRef:
+    """Have the recipe's judge model rate the explanations of the test images."""
+    judge_config = run.recipe.judge
+    return judge_openai(
+        at,
+        judge_config.openai,
+        judge_config.rows,
+        load_rubric(judge_config.openai.rubric),
+        run.base.prompt.criterion,
+        run.recipe.evaluation.bootstrap,
+        predictions,
+        run.recipe.seed,
     )

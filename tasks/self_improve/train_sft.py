@@ -2,30 +2,18 @@
 
 from typing import Literal
 
-from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.methods.self_improve.prompt import Prompt
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.tables import schemas
-from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.train.job import TrainingJob
 from tasks.common.train import train
 from tasks.stage import Work, stage
 
 
-@stage(version=2, gpu=True)  # 2: the Qwen families' loss, and all families' log, are means over the tokens of a step
-def train_sft(
-    work: Work,
-    config: IterativeTraining,
-    prompt: Prompt,
-    model: ModelRef,
-    image_set: ImageSet,
-    score_pairs: ArtifactRef,
-    target: Literal["score", "score_text"],
-    seed: int,
-    iteration: int,
-) -> None:
+# 2: in every family the mean over a step's tokens
+@stage(version=2, gpu=True)
+def train_sft(work: Work, job: TrainingJob, score_pairs: ArtifactRef, target: Literal["score", "score_text"]) -> None:
     """Supervised fine-tuning on the chosen answers, on their score alone or on the whole text (section 5.2)."""
-    train(
-        work, config, prompt, model, image_set, score_pairs, "score_pairs", config.learning_rate, seed, iteration,
-        method="sft", options={"target": target}, log_schema=schemas.SFT_LOG,
-    )  # fmt: skip
+    from pipeline_lib.methods.self_improve.pairs import score_parts, usable_pairs
+
+    pairs = usable_pairs(work.read(score_pairs, "score_pairs"), job.lora.max_length)
+    train(work, job, {"pairs": score_parts(pairs) if target == "score" else pairs}, schemas.SFT_LOG)

@@ -24,7 +24,6 @@ from tasks.stage.plan import is_planning, note
 from tasks.stage.references import artifact_references
 
 if TYPE_CHECKING:
-    from pipeline_lib.methods.self_improve.prompt import Prompt
     from pipeline_lib.vlm.engine.engine import Engine
     from pipeline_lib.vlm.load import Vlm
     from pipeline_lib.vlm.model_ref import ModelRef
@@ -66,14 +65,14 @@ class Work:
         vlm: Vlm = self.loaded[which]
         return vlm
 
-    def engine(self, model: "ModelRef", prompt: "Prompt") -> "Engine":
+    def engine(self, model: "ModelRef", prompt: str, max_new_tokens: int) -> "Engine":
         """A model behind the generation server, which is asked to prove itself once a stage; no weights are loaded."""
         from pipeline_lib.vlm.engine.engine import Engine
 
-        which = model, prompt.text, self.runtime.generation_server, self.address
+        which = model, prompt, max_new_tokens, self.runtime.generation_server, self.address
         if which not in self.loaded:
             self.loaded.clear()
-            self.loaded[which] = Engine(model, prompt.text, self.store, self.runtime.generation_server)
+            self.loaded[which] = Engine(model, prompt, max_new_tokens, self.store, self.runtime.generation_server)
         engine: Engine = self.loaded[which]
         return engine
 

@@ -87,7 +87,7 @@ def compute_in_pool(
 
 
 def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, Any], label: str) -> ArtifactRef:
-    """Compute a stage (`<package>.<name>`) that another worker asked for, on the machine whose memory the recipe speaks of.
+    """Compute a stage (`<package>.<name>`) that another worker asked for, if this machine has the recipe's memory.
 
     Raises `WhyScoreError` when there is less, or when this worker would make another artifact.
     """

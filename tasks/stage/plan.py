@@ -1,7 +1,7 @@
 """What a run will ask for, found out by running its flow without computing anything."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -30,10 +30,8 @@ def plan(flow: Callable[..., object], *arguments: Any) -> list[Planned]:
     `flow` is the function of a flow, called outside of Prefect. Nothing is computed, and nothing is written.
     """
     with _planning() as planned:
-        try:
+        with suppress(PlanEnds):
             flow(*arguments)
-        except PlanEnds:
-            pass
         return planned
 
 

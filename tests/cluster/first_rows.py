@@ -7,27 +7,22 @@ from tasks.self_improve.fit_judge import fit_judge
 from tasks.self_improve.generate import generate
 from tasks.self_improve.judge import judge
 from tasks.self_improve.run import evaluate_and_judge, prepare
+from tasks.stage import At
 
 
 @flow
 def generate_only(recipe: SelfImproveRecipe) -> None:
     """Score pairs of the base."""
-    setting = prepare(recipe)
-    generate(
-        recipe.runtime, recipe.generation, setting.prompt, setting.base, setting.image_set, recipe.seed, 1,
-        label="ite-1",
-    )  # fmt: skip
+    run = prepare(recipe)
+    generate(run.at.labelled("ite-1"), recipe.generation, run.base, recipe.seed, 1)
 
 
 @flow
 def first_rows(recipe: SelfImproveRecipe) -> None:
     """Score pairs of the base, its predictions, verdicts on them, and the probe of its explanations."""
-    setting = prepare(recipe)
-    at, seed = recipe.runtime, recipe.seed
-    pairs = generate(
-        at, recipe.generation, setting.prompt, setting.base, setting.image_set, seed, 1, label="ite-1"
-    )  # fmt: skip
-    fitted_judge = fit_judge(at, recipe.judge.round_trip, pairs, seed)
-    measured = evaluate_and_judge(setting, fitted_judge, 0, "zero-shot", setting.base)
-    few = at.model_copy(update={"shard_rows": 1})  # the judge's shards are large: otherwise there would be one
-    judge(few, 30, recipe.evaluation, fitted_judge, measured.predictions, seed, label="in shards")
+    run, seed = prepare(recipe), recipe.seed
+    pairs = generate(run.at.labelled("ite-1"), recipe.generation, run.base, seed, 1)
+    fitted_judge = fit_judge(run.at, recipe.judge.round_trip, pairs, seed)
+    measured = evaluate_and_judge(run, fitted_judge, 0, "zero-shot", run.base)
+    few = recipe.runtime.model_copy(update={"shard_rows": 1})  # the judge's are large: otherwise there would be one
+    judge(At(few, "in shards"), 30, recipe.evaluation.bootstrap, fitted_judge, measured.predictions, seed)

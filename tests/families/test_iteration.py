@@ -9,23 +9,23 @@ from safetensors.torch import load_file
 
 from pipeline_lib.methods.self_improve.evaluation import ANSWERS, answer_images, evaluate_answers
 from pipeline_lib.methods.self_improve.merge import merge_adapters
-from pipeline_lib.methods.self_improve.recipe import Evaluation, IterativeTraining, Merge
+from pipeline_lib.methods.self_improve.pairs import usable_pairs
+from pipeline_lib.methods.self_improve.recipe import Evaluation, Merge, Training
 from pipeline_lib.methods.self_improve.score_pairs import generate_score_pairs
 from pipeline_lib.methods.self_improve.swap import swap_scores
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.key import ArtifactRef
 from pipeline_lib.tables import schemas
-from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture, reference_of
+from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture, reference_of, training
 from pipeline_lib.testing.tiny_families import LAYERS
 from pipeline_lib.train.dpo import train_dpo
-from pipeline_lib.train.pairs import usable_pairs
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base, load_vlm
 from tests.families.conftest import Loaded
 
 CPU = torch.device("cpu")
-CONFIG = IterativeTraining(learning_rate=1e-2, lora_rank=2, batch_size=4, micro_batch_size=2, max_length=400)
+CONFIG = Training(learning_rate=1e-2, lora_rank=2, batch_size=4, micro_batch_size=2, max_length=400)
 
 
 def open_image(image: str, sha256: str):  # type: ignore[no-untyped-def]
@@ -66,23 +66,12 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
     def train(name: str, pairs: pa.Table) -> Path:
         vlm = load_base(ref, CPU)
         before = {key: weight.clone() for key, weight in vlm.model.state_dict().items()}
+        given = training(
+            ref, store, f"steps/{name}/k", tmp_path / name, CONFIG,
+            seed=1, checkpoint_every=10, gradient_checkpointing=True,
+        )  # fmt: skip
         log = train_dpo(
-            vlm,
-            render_chat(vlm.processor, PROMPT),
-            pairs,
-            open_image,
-            reference,
-            config=CONFIG,
-            learning_rate=CONFIG.learning_rate,
-            start=None,
-            seed=1,
-            store=store,
-            address=f"steps/{name}/k",
-            checkpoint_every=10,
-            gradient_checkpointing=True,
-            base_name="tiny",
-            what=name,
-            save_to=tmp_path / name,
+            vlm, render_chat(vlm.processor, PROMPT), usable_pairs(pairs, 400), open_image, reference, **given
         )
         assert log.num_rows == 2 and np.isfinite(log["loss"].to_numpy()).all()
         assert abs(log["loss"][0].as_py() - np.log(2)) < 0.05 and min(log["grad_norm"].to_pylist()) > 0

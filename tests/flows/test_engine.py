@@ -16,7 +16,7 @@ import pytest
 from prefect import flow
 
 from pipeline_lib.config.load import load_recipe
-from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.methods.self_improve.inputs import Inputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
@@ -35,7 +35,7 @@ class Generated(NamedTuple):
     folder: Path
     server: EngineServer
     recipe: SelfImproveRecipe
-    image_set: ImageSet
+    inputs: Inputs
     by_transformers: ArtifactRef
     by_engine: ArtifactRef
 
@@ -44,12 +44,9 @@ class Generated(NamedTuple):
 
 
 @flow(name="pairs_alone")
-def pairs(recipe: SelfImproveRecipe) -> tuple[ImageSet, ArtifactRef]:
-    setting = prepare(recipe)
-    made = generate(
-        recipe.runtime, recipe.generation, setting.prompt, setting.base, setting.image_set, recipe.seed, 1, label="g"
-    )
-    return setting.image_set, made
+def pairs(recipe: SelfImproveRecipe) -> tuple[Inputs, ArtifactRef]:
+    run = prepare(recipe)
+    return run.base, generate(run.at.labelled("g"), recipe.generation, run.base, recipe.seed, 1)
 
 
 SMALL = {"generation.fraction": 0.15, "model.max_new_tokens": 16}
@@ -102,21 +99,19 @@ def test_where_the_server_is_changes_nothing_and_a_finished_stage_asks_it_nothin
 
 CHILD = """
 import json, sys
-from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.config.load import load_recipe
+from pipeline_lib.methods.self_improve.inputs import Inputs
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.vlm.model_ref import resolve_model
-from pipeline_lib.methods.self_improve.prompt import load_prompt
 from tasks.self_improve.generate import generate
 from tasks.stage import Work
 
-path, overrides, photographs, address = sys.argv[1:]
+path, overrides, inputs, address = sys.argv[1:]
 recipe = load_recipe(path, json.loads(overrides))
 store = ArtifactStore(recipe.runtime.store)
 with store.attempt() as attempt:
-    generate.__wrapped__(
-        Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, load_prompt(recipe.prompt),
-        resolve_model(recipe.model), ImageSet.model_validate_json(photographs), recipe.seed, 1,
+    generate.body(
+        Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, Inputs.model_validate_json(inputs),
+        recipe.seed, 1,
     )
 """
 
@@ -127,7 +122,7 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
     address = "steps/generate/" + "0" * 64
     command = [
         sys.executable, "-c", CHILD, str(generated.folder / "small.yaml"), overrides,
-        generated.image_set.model_dump_json(), address,
+        generated.inputs.model_dump_json(), address,
     ]  # fmt: skip
     server.delay_s = 0.1
     child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -16,22 +16,27 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
-from pipeline_lib.store import ArtifactStore
-from pipeline_lib.testing.tiny import picture, preference_pairs, reference_of
+from pipeline_lib.methods.self_improve.recipe import Training
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.testing.tiny import picture, preference_pairs, publish_folder, reference_of, training
 from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import dpo, sft
+from pipeline_lib.train.job import SFT
 from pipeline_lib.train.lora import save_adapter
 from pipeline_lib.train.pairs import render_answer
 from pipeline_lib.vlm import sharing
 from pipeline_lib.vlm.chat import Chat, tokens
 from pipeline_lib.vlm.load import Vlm
+from pipeline_lib.vlm.model_ref import ModelRef
 from tests.parity.pairs import SHAPES, Tiny, adapted, bare
 
 ROWS, BATCH, MICRO = 7, 4, (1, 2, 4)
 RATE, BETA = 1e-3, 0.5
 TEXTS = ["sharp.", "calm, the light is good and the colours are bright.", "bright, the light is good."]
 CPU = torch.device("cpu")
+NOWHERE = ModelRef(
+    name="tiny", location="none", revision=None, fingerprint="none", dtype="float32", resize_px=16
+)  # the model is in memory
 
 Row = dict[str, Any]
 Figures = dict[str, float]
@@ -80,28 +85,17 @@ class Bench:
 
     def train(self, method: Callable[..., Any], micro: int, likelihood: float = 0.0, **options: Any) -> Trained:
         tiny, self.opened = bare(self.name), []
-        config = IterativeTraining(
+        config = Training(
             learning_rate=RATE, lora_rank=4, batch_size=BATCH, micro_batch_size=micro, max_length=800, beta=BETA,
             sft_weight=likelihood, max_grad_norm=1e9,
         )  # fmt: skip
-        method(
-            Vlm(tiny.model, tiny.processor, CPU),
-            tiny.chat,
-            self.pairs,
-            self._open,
-            **options,
-            config=config,
-            learning_rate=RATE,
-            start=self.folder / "start",
-            seed=3,
-            store=ArtifactStore(str(self.folder / f"store-{micro}")),
-            address="steps/train/k",
-            checkpoint_every=100,
-            gradient_checkpointing=False,
-            base_name="tiny",
-            what="training",
-            save_to=self.folder / f"adapter-{micro}",
-        )
+        store = ArtifactStore(str(self.folder / f"store-{micro}"))
+        start = publish_folder(store, ArtifactRef(stage="train", key="start"), self.folder / "start")
+        given = training(
+            NOWHERE, store, "steps/train/k", self.folder / f"adapter-{micro}", config,
+            start=start, checkpoint_every=100, **({"loss": SFT()} if method is sft.train_sft else {}),
+        )  # fmt: skip
+        method(Vlm(tiny.model, tiny.processor, CPU), tiny.chat, self.pairs, self._open, **options, **given)
         return Trained(self.history, load_file(self.folder / f"adapter-{micro}" / "adapter_model.safetensors"))
 
     def by_hand(self, step: Callable[[Tiny, list[Row]], tuple[Tensor, Figures]]) -> Trained:
@@ -182,7 +176,7 @@ def supervised_step(tiny: Tiny, rows: list[Row]) -> tuple[Tensor, Figures]:
 
 @pytest.mark.parametrize("bench", [family.name for family in FAMILIES], indirect=True)
 def test_supervised_training_is_the_mean_over_tokens(bench: Bench) -> None:
-    trained = {micro: bench.train(sft.train_sft, micro, target="score_text") for micro in MICRO}
+    trained = {micro: bench.train(sft.train_sft, micro) for micro in MICRO}
     expected = bench.by_hand(supervised_step)
     for ours in trained.values():
         bench.same(ours, expected)

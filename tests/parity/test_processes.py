@@ -26,13 +26,14 @@ from pipeline_lib.config.base import Runtime
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.errors import DataError, Interrupted, StoreError, WhyScoreError
 from pipeline_lib.methods.self_improve.prompt import load_prompt
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
+from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.progress import Progress, listening
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.testing.tiny import model_ref, picture, preference_pairs, reference_of
 from pipeline_lib.testing.tiny_families import save
 from pipeline_lib.train import launch
-from pipeline_lib.train.learn import Learning, learn
+from pipeline_lib.train.job import DPO, SFT, Place, TrainingJob
+from pipeline_lib.train.run_job import run_job
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
 from tests.parity.pairs import family
@@ -42,14 +43,14 @@ AT = "steps/train_score/k"
 PROMPT = load_prompt("aesthetics_short")
 PAIRS = 13
 STEPS = 8  # of 8 and 5 pairs in each epoch: of the 5, one process of two has 2 + 1, the other 2 and a filler
-CONFIG = IterativeTraining(
+CONFIG = Training(
     learning_rate=1e-3, lora_rank=4, batch_size=8, micro_batch_size=2, epochs=4, max_length=400, sft_weight=0.5
 )
 long = pytest.mark.skipif(not os.environ.get("WHYSCORE_TEST_PLATFORM"), reason="long: make test-platform runs it")
 
 
 class Data(NamedTuple):
-    learning: Learning
+    job: TrainingJob
     tables: dict[str, pa.Table]
 
 
@@ -72,38 +73,34 @@ def data_for(model: Path, images: Path) -> Data:
     chat = render_chat(vlm.processor, PROMPT.text)
     chosen = [f"#Score: {at % 10}\n\n#Explain: {'The light is good. ' * (1 + at * at % 9)}" for at in range(PAIRS)]
     pairs = preference_pairs(PAIRS, chat.prompt, image_sha256=digests, chosen=chosen)
-    learning = Learning(
-        method="dpo",
-        config=CONFIG,
+    job = TrainingJob(
+        base=model_ref(model),
+        prompt=PROMPT.text,
+        images=ImageSet(table=ArtifactRef(stage="discretize", key="k"), folder=str(images), max_megapixels=1.0),
+        loss=DPO(beta=CONFIG.beta, sft_weight=CONFIG.sft_weight),
+        lora=CONFIG.lora,
         learning_rate=CONFIG.learning_rate,
-        prompt=PROMPT,
-        model=model_ref(model),
-        image_set=ImageSet(table=ArtifactRef(stage="discretize", key="k"), folder=str(images), max_megapixels=1.0),
         start=None,
         seed=3,
-        store="",
-        address=AT,
-        checkpoint_every=1,
-        gradient_checkpointing=True,
-        what="training",
     )
-    return Data(learning, {"pairs": pairs, "reference": reference_of(vlm, chat, pairs)})
+    return Data(job, {"pairs": pairs, "reference": reference_of(vlm, chat, pairs)})
 
 
 Train = Callable[..., Trained]
 
 
 def train_in(folder: Path, data: Data, name: str, processes: int, *, fsdp: bool = False, **changes: Any) -> Trained:
-    learning = data.learning.model_copy(update={"store": str(folder / f"store-{name}"), **changes})
-    tables = dict(data.tables)
-    if learning.method == "sft":
+    address = changes.pop("address", AT)
+    job, tables = data.job.model_copy(update=changes), dict(data.tables)
+    if job.loss.loss == "sft":
         del tables["reference"]
     save_to = folder / f"{name}-{time.monotonic_ns()}"
+    place = Place(ArtifactStore(str(folder / f"store-{name}")), address, save_to, "training", 1, True)
     if processes == 1:
-        log = learn(learning, tables, save_to, CPU)
+        log = run_job(job, place, tables, CPU)
     else:
         runtime = Runtime(training_processes=processes, device="cpu", fsdp=fsdp)
-        log = launch.learn_in_processes(learning, tables, save_to, runtime)
+        log = launch.run_job_in_processes(job, place, tables, runtime)
     return Trained(log, load_file(save_to / "adapter_model.safetensors"))
 
 
@@ -175,19 +172,19 @@ def test_a_killed_process_is_said_and_the_next_run_goes_on_alone(
 ) -> None:
     """With TRL's own trainer: a model whose window is shorter than the longest row cannot share the prefix."""
     model = tmp_path / "model"
-    shutil.copytree(data.learning.model.location, model)
+    shutil.copytree(data.job.base.location, model)
     config = json.loads((model / "config.json").read_text())
     config["text_config"] |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 200}
     (model / "config.json").write_text(json.dumps(config))
-    whole = train("whole", 1, model=model_ref(model))
+    whole = train("whole", 1, base=model_ref(model))
     caplog.clear()
     kill = at_checkpoint(STEPS // 2, tmp_path, "a", lambda: training_processes(os.getpid())[1].kill())
     with caplog.at_level(logging.INFO), pytest.raises(WhyScoreError, match="processes was killed by signal 9"):
-        train("a", 2, model=model_ref(model))
+        train("a", 2, base=model_ref(model))
     kill.join()
     assert training_processes(os.getpid()) == []
     assert sum("trained by TRL's own trainer" in line for line in caplog.messages) == 1
-    same(whole, train("a", 1, model=model_ref(model)))  # the first half of its curve is that of two
+    same(whole, train("a", 1, base=model_ref(model)))  # the first half of its curve is that of two
 
 
 def test_sigterm_stops_both_within_a_step_with_a_checkpoint(train: Train, whole: Trained, tmp_path: Path) -> None:
@@ -214,7 +211,7 @@ def test_a_checkpoint_of_one_process_is_gone_on_from_by_two(train: Train, whole:
 def test_supervised_training_in_two_processes(name: str, tmp_path: Path) -> None:
     """Of models that transformers takes for ones that normalise their loss over a step, and not."""
     data = data_for(save(family(name), tmp_path / "model"), tmp_path)
-    changes = {"method": "sft", "options": {"target": "score_text"}}
+    changes = {"loss": SFT()}
     same(train_in(tmp_path, data, "one", 1, **changes), train_in(tmp_path, data, "two", 2, **changes))
 
 
@@ -225,7 +222,7 @@ def test_three_processes_start_from_an_adapter(train: Train, data: Data, tmp_pat
     for name in ("one", "three"):
         store = ArtifactStore(str(tmp_path / f"store-{name}"))
         with store.attempt() as attempt:
-            learn(data.learning.model_copy(update={"store": store.root}), data.tables, attempt.folder, CPU)
+            run_job(data.job, Place(store, AT, attempt.folder, "training", 1, True), data.tables, CPU)
             store.publish(first.address, attempt, {})
     changes = {"start": first, "address": f"{AT}2"}
     same(train("one", 1, **changes), train("three", 3, **changes))
@@ -234,7 +231,7 @@ def test_three_processes_start_from_an_adapter(train: Train, data: Data, tmp_pat
 @long
 def test_an_error_for_people_is_raised_as_it_is(train: Train) -> None:
     with pytest.raises(DataError, match=r"longer than training\.max_length = 64"):
-        train("a", 2, config=CONFIG.model_copy(update={"max_length": 64}))
+        train("a", 2, lora=CONFIG.lora.model_copy(update={"max_length": 64}))
 
 
 WAITING = """

@@ -8,12 +8,16 @@ import httpx
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from pipeline_lib.config.base import Model, Runtime
+from pipeline_lib.config.base import Model, Runtime, Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.errors import ModelError, WhyScoreError
+from pipeline_lib.methods.self_improve.inputs import Inputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
+from pipeline_lib.methods.self_improve.recipe import Training
+from pipeline_lib.methods.self_improve.training import dpo_job
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.vlm.model_ref import resolve_model
+from pipeline_lib.train.job import TrainingJob
+from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.stage.gpu_pool import _patiently, compute_here
 
 GPU_STAGES = (
@@ -25,15 +29,17 @@ GPU_STAGES = (
 def example(name: str, hint: Any) -> Any:
     """A value for a stage's argument, with everything set that a default would hide."""
     table = ArtifactRef(stage="discretize", key="0" * 64)
-    known = {
-        "model": resolve_model(Model(id="bundled", max_tiles=3)).with_adapter(ArtifactRef(stage="merge", key="1" * 64)),
-        "base": resolve_model(Model(id="bundled")),
-        "prompt": load_prompt("aesthetics"),
-        "image_set": ImageSet(table=table, folder="s3://photographs", max_megapixels=50.0),
-        "splits": ("val", "test"),
+    model = resolve_model(Model(id="bundled", max_tiles=3)).with_adapter(ArtifactRef(stage="merge", key="1" * 64))
+    images = ImageSet(table=table, folder="s3://images", max_megapixels=50.0)
+    inputs = Inputs(model=model, prompt=load_prompt("aesthetics"), images=images, max_new_tokens=9)
+    known: dict[Any, Any] = {
+        Inputs: inputs,
+        TrainingJob: dpo_job(Training(), inputs, seed=7, iteration=2),
+        ModelRef: inputs.model,
+        tuple[Split, ...]: ("val", "test"),
     }
-    if name in known:
-        return known[name]
+    if hint in known:
+        return known[hint]
     if hint in (ArtifactRef, ArtifactRef | None):
         return ArtifactRef(stage=name, key="2" * 64)
     if isinstance(hint, type) and issubclass(hint, BaseModel):
@@ -43,8 +49,8 @@ def example(name: str, hint: Any) -> Any:
 
 @pytest.mark.parametrize("stage", GPU_STAGES)
 def test_arguments_keep_their_key_through_json(stage: str) -> None:
-    run = getattr(import_module(f"tasks.{stage}"), stage)
-    hints = {name: hint for name, hint in get_type_hints(run).items() if name not in ("work", "return")}
+    run = getattr(import_module(f"tasks.self_improve.{stage}"), stage)
+    hints = {name: hint for name, hint in get_type_hints(run.body).items() if name not in ("work", "return")}
     given = {name: example(name, hint) for name, hint in hints.items()}
     sent = json.dumps({name: TypeAdapter(hints[name]).dump_python(given[name], mode="json") for name in hints})
     received = [TypeAdapter(hints[name]).validate_python(value) for name, value in json.loads(sent).items()]
@@ -55,7 +61,7 @@ def test_arguments_keep_their_key_through_json(stage: str) -> None:
 def test_a_worker_of_another_version_refuses() -> None:
     arguments = {"config": {"fraction": 0.5}, "score_pairs": {"stage": "generate", "key": "3" * 64}}
     with pytest.raises(WhyScoreError, match="different versions"):
-        compute_here("swap", "0" * 64, Runtime(), {**arguments, "seed": 1, "iteration": 2}, "ite-2 swap")
+        compute_here("self_improve.swap", "0" * 64, Runtime(), {**arguments, "seed": 1, "iteration": 2}, "ite-2 swap")
     with pytest.raises(WhyScoreError, match="no such stage"):
         compute_here("os", "0" * 64, Runtime(), {}, "")
 

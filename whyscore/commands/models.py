@@ -55,5 +55,5 @@ def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
     base = resolve_model(recipe.model)
     found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
-    export_model(store, found, prompt, folder, adapter_only=adapter_only)
+    export_model(store, found, prompt, recipe.model.max_new_tokens, folder, adapter_only=adapter_only)
     typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")

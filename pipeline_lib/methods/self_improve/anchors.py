@@ -6,9 +6,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
-from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.metrics.agreement import Agreement, judge_agreement
 from pipeline_lib.sampling import draw_rows
 from pipeline_lib.tables import schemas
@@ -43,7 +43,7 @@ def draw_anchors(predictions: Sequence[tuple[int, str, pa.Table]], rows: int, se
     return pa.concat_tables(parts) if parts else schemas.ANCHORS.empty_table()
 
 
-def anchor_figures(judges: list[AnchorVerdicts], config: Evaluation, seed: int) -> str:
+def anchor_figures(judges: list[AnchorVerdicts], config: Bootstrap, seed: int) -> str:
     """Cons, Use and Gen of every model by every judge, and how far the first judge agrees with each other one."""
     lines = [f"{'model':<20} {'judge':<32} {'Cons':<20} {'Use':<20} {'Gen':<20} unscored"]
     for iteration, kind in _models(judges[0].table):

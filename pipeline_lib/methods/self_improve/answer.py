@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+EXPLAIN_TAG = "#Explain:"
+
 _ANSWER = re.compile(r"\s*#Score:\s*([0-9])\s+#Explain:\s*(\S.*)", re.DOTALL)
 
 

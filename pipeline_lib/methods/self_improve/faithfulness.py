@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL.Image import Image
 
+from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.evaluation import metric_row
-from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge
 from pipeline_lib.methods.self_improve.score_mentions import mentioned_scores
 from pipeline_lib.metrics.scores import Estimate, mean_estimate, score_metrics
@@ -118,7 +118,7 @@ def text_change(one: str, other: str) -> float:
     return 1.0 - 2 * (a & b).total() / (a.total() + b.total())
 
 
-def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: Evaluation, seed: int) -> pa.Table:
+def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: Bootstrap, seed: int) -> pa.Table:
     """The figures of one model on test with intervals, in `schemas.METRICS`.
 
     `recovered_spearman`, `recovered_mae`: stated score against the one read from the text alone, without its numbers.

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline_lib.config.base import Split
-from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.config.base import Bootstrap, Split
 from pipeline_lib.metrics.scores import mean_estimate
 from pipeline_lib.sampling import draw_rows
 
@@ -26,7 +25,7 @@ def draw_for_judge(
     return pa.concat_tables(parts)
 
 
-def judge_metrics(verdicts: pa.Table, config: Evaluation, seed: int) -> pa.Table:
+def judge_metrics(verdicts: pa.Table, config: Bootstrap, seed: int) -> pa.Table:
     """Mean grades 0..4 of each split with intervals, in `schemas.METRICS`: `cons`, and `use` and `gen` if judged.
 
     Only verdicts with status `scored` count. Unparsed answers have no explanation (the parse rate counts them);

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import BaseRecipe, Fraction, Positive, PreferenceTraining, Section
+from pipeline_lib.config.base import BaseRecipe, Bootstrap, Fraction, Lora, Positive, Section
 
 SCORES = tuple(range(10))
 """The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
@@ -34,11 +34,16 @@ class Swap(Section):
     fraction: Fraction = Field(1.0, description="Share of the score pairs that are swapped (A.1: AVA .3)")
 
 
-class IterativeTraining(PreferenceTraining):
+class Training(Lora):
     """DPO on LoRA adapters, in each iteration (sections 3.2 and 4.2, Table 4, appendix A.1)."""
 
+    learning_rate: float = Field(5e-5, gt=0)
     decay_per_iteration: float = Field(
         0.8, gt=0, le=1, description="The learning rate of iteration n is lr x this^(n-1)"
+    )
+    beta: float = Field(0.1, gt=0, description="DPO's beta")
+    sft_weight: float = Field(
+        0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps the format; paper: none"
     )
     start_from: Literal["previous", "fresh"] = Field(
         "previous", description="Adapters start from the previous iteration's adapter, or anew from the base"
@@ -109,11 +114,9 @@ class GridSearch(Section):
     )
 
 
-class Evaluation(Section):
+class Evaluation(Bootstrap):
     """Scores, explanations and their intervals (section 4.3)."""
 
-    bootstrap_samples: int = Field(1000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
     min_parse_rate: float = Field(0.5, ge=0, le=1, description="A model under this parse rate is reported as collapsed")
     branches: Literal["test", "val"] = Field(
         "test",
@@ -124,6 +127,11 @@ class Evaluation(Section):
     def key_fields(self) -> dict[str, Any]:
         """All fields but the branches': the splits of an evaluation are handed to the stage beside this section."""
         return self.model_dump(exclude={"branches"})
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """How intervals are made, without the rest."""
+        return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
 
 
 class Faithfulness(Section):
@@ -185,7 +193,7 @@ class SelfImproveRecipe(BaseRecipe):
     )
     generation: Generation = Generation()
     swap: Swap = Swap()
-    training: IterativeTraining = IterativeTraining()
+    training: Training = Training()
     consistency: Consistency = Consistency()
     merge: Merge = Merge()
     evaluation: Evaluation = Evaluation()

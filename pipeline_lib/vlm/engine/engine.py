@@ -32,14 +32,16 @@ ADDRESS_FIELD = "runtime.generation_server.base_url"
 class Engine:
     """A model behind a generation server; the server is checked when it is first asked for answers."""
 
-    def __init__(self, model: ModelRef, prompt: str, store: ArtifactStore, server: GenerationServer):
+    def __init__(
+        self, model: ModelRef, prompt: str, max_new_tokens: int, store: ArtifactStore, server: GenerationServer
+    ):
         check_address(server.base_url, ADDRESS_FIELD, KEY_VARIABLE)
         self.ref, self.prompt, self.store, self.server = model, prompt, store, server
         self.model_type = load_config(model).model_type
         self.processor = load_processor(model)
         self.chat = render_chat(self.processor, prompt)
         ends = end_ids(own_generation_config(model), self.processor.tokenizer, self.chat)
-        self.limits = Limits(model.max_new_tokens, ends, image_ids(self.processor) or [])
+        self.limits = Limits(max_new_tokens, ends, image_ids(self.processor) or [])
         self.wording: Wording | None = None
 
     def answers(

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from pipeline_lib.errors import DataError
+from pipeline_lib.methods.self_improve.pairs import answers_of_pairs
 from pipeline_lib.methods.self_improve.swap import swap_scores
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, preference_pairs, reference_of
 from pipeline_lib.train import reference
-from pipeline_lib.train.reference import answers_of_pairs, with_reference
+from pipeline_lib.train.reference import with_reference
 from pipeline_lib.train.stored_reference import REFERENCE
 from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.load import Vlm, load_base

@@ -17,21 +17,32 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import TrainerCallback
 
 from pipeline_lib.errors import DataError, Interrupted, ModelError, StoreError
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
-from pipeline_lib.store import ArtifactStore
+from pipeline_lib.methods.self_improve.pairs import usable_pairs
+from pipeline_lib.methods.self_improve.recipe import Training
+from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.tables import schemas
-from pipeline_lib.testing.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs, reference_of
+from pipeline_lib.testing.tiny import (
+    LAYERS,
+    PROMPT,
+    model_ref,
+    open_picture,
+    picture,
+    preference_pairs,
+    publish_folder,
+    reference_of,
+    training,
+)
 from pipeline_lib.train import dpo
 from pipeline_lib.train.dpo import train_dpo
 from pipeline_lib.train.lora import language_linears
-from pipeline_lib.train.pairs import usable_pairs
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm, load_base
 
 CPU = torch.device("cpu")
 PAIRS = 8
 AT = "steps/train_score/k"
-CONFIG = IterativeTraining(
+START = ArtifactRef(stage="train_score", key="start")
+CONFIG = Training(
     learning_rate=5e-3, lora_rank=4, batch_size=2, micro_batch_size=1, max_length=400, schedule="linear", beta=0.1
 )
 
@@ -48,22 +59,12 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[pa.Table, Pat
     def run(name: str, *, open_image: Callable[[str, str], Image.Image] = open_picture, **options: Any) -> Any:
         vlm, chat = fresh(tiny_model)
         store = options.pop("store", None) or ArtifactStore(str(tmp_path / f"store-{name}"))
-        given: dict[str, Any] = {
-            "config": CONFIG,
-            "learning_rate": CONFIG.learning_rate,
-            "start": None,
-            "seed": 3,
-            "store": store,
-            "address": AT,
-            "checkpoint_every": 2,
-            "gradient_checkpointing": False,
-            "base_name": "tiny",
-            "what": "training",
-            "save_to": tmp_path / name,
-        }
+        config = options.pop("config", CONFIG)
         pairs = preference_pairs(PAIRS, chat.prompt)
-        given["reference"] = reference_of(vlm, chat, pairs)
-        log = train_dpo(vlm, chat, pairs, open_image, **given | options)
+        if start := options.pop("start", None):
+            options["start"] = publish_folder(store, START, start)
+        given = training(tiny_model, store, AT, tmp_path / name, config, **{"checkpoint_every": 2} | options)
+        log = train_dpo(vlm, chat, pairs, open_image, reference_of(vlm, chat, pairs), **given)
         return log, tmp_path / name
 
     return run

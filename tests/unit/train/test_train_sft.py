@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,18 +11,31 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
-from pipeline_lib.store import ArtifactStore
+from pipeline_lib.methods.self_improve.pairs import score_parts, usable_pairs
+from pipeline_lib.methods.self_improve.recipe import Training
+from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.tables import schemas
-from pipeline_lib.testing.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
+from pipeline_lib.testing.tiny import (
+    LAYERS,
+    PROMPT,
+    model_ref,
+    open_picture,
+    picture,
+    preference_pairs,
+    publish_folder,
+    training,
+)
 from pipeline_lib.train import sft
-from pipeline_lib.train.sft import Target, train_sft
+from pipeline_lib.train.job import SFT
+from pipeline_lib.train.sft import train_sft
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
 from pipeline_lib.vlm.load import Vlm, load_base
 
 PAIRS = 8
 AT = "steps/train_sft/k"
-CONFIG = IterativeTraining(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=2, max_length=400)
+START = ArtifactRef(stage="train_sft", key="start")
+CONFIG = Training(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=2, max_length=400)
+Target = Literal["score", "score_text"]
 TARGETS: tuple[Target, ...] = ("score", "score_text")
 
 
@@ -37,21 +50,13 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
 
     def run(name: str, target: Target, *, open_image: Any = open_picture, **options: Any) -> Any:
         vlm, chat = fresh(tiny_model)
-        given: dict[str, Any] = {
-            "config": CONFIG,
-            "learning_rate": CONFIG.learning_rate,
-            "start": None,
-            "seed": 3,
-            "store": ArtifactStore(str(tmp_path / f"store-{name}")),
-            "address": AT,
-            "checkpoint_every": 1,
-            "gradient_checkpointing": False,
-            "base_name": "tiny",
-            "what": "training",
-            "save_to": tmp_path / name,
-        }
-        pairs = preference_pairs(PAIRS, chat.prompt, **options.pop("columns", {}))
-        log = train_sft(vlm, chat, pairs, open_image, target, **given | options)
+        store = options.pop("store", None) or ArtifactStore(str(tmp_path / f"store-{name}"))
+        pairs = usable_pairs(preference_pairs(PAIRS, chat.prompt, **options.pop("columns", {})), 400)
+        config = options.pop("config", CONFIG)
+        if start := options.pop("start", None):
+            options["start"] = publish_folder(store, START, start)
+        given = training(tiny_model, store, AT, tmp_path / name, config, loss=SFT(), **options)
+        log = train_sft(vlm, chat, score_parts(pairs) if target == "score" else pairs, open_image, **given)
         return schemas.conform(log, schemas.SFT_LOG).to_pylist(), tmp_path / name
 
     return run

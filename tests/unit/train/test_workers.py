@@ -17,15 +17,16 @@ import torch
 from PIL import Image
 
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining
+from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.testing.tiny import PROMPT, model_ref, open_picture, picture, preference_pairs
+from pipeline_lib.testing.tiny import PROMPT, model_ref, open_picture, picture, preference_pairs, training
+from pipeline_lib.train.job import SFT
 from pipeline_lib.train.sft import train_sft
 from pipeline_lib.train.workers import loader_arguments
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
 
-CONFIG = IterativeTraining(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=1, max_length=400)
+CONFIG = Training(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=1, max_length=400)
 AT = "steps/train_score/k"
 SLOW_S = 0.2
 
@@ -36,25 +37,11 @@ def learn(model: Path, folder: Path, name: str, open_image: OpenImage, workers: 
     """Four steps of four passes with a checkpoint after each; returns the adapter."""
     vlm = load_base(model_ref(model), torch.device("cpu"))
     chat = render_chat(vlm.processor, PROMPT)
-    log = train_sft(
-        vlm,
-        chat,
-        preference_pairs(pairs, chat.prompt),
-        open_image,
-        "score_text",
-        config=CONFIG,
-        learning_rate=CONFIG.learning_rate,
-        start=None,
-        seed=3,
-        store=ArtifactStore(str(folder / f"store-{name}")),
-        address=AT,
-        checkpoint_every=1,
-        gradient_checkpointing=False,
-        base_name="tiny",
-        what="training",
-        save_to=folder / name,
-        decode_workers=workers,
-    )
+    given = training(
+        model, ArtifactStore(str(folder / f"store-{name}")), AT, folder / name, CONFIG,
+        loss=SFT(), decode_workers=workers,
+    )  # fmt: skip
+    log = train_sft(vlm, chat, preference_pairs(pairs, chat.prompt), open_image, **given)
     assert log.num_rows == pairs // 4
     return (folder / name / "adapter_model.safetensors").read_bytes()
 

@@ -115,8 +115,8 @@ def generate(store: ArtifactStore, tmp_path: Path, folders: Callable[[str], Path
             "adapters": str(tmp_path / "served"),
             "max_retries": 2,
         } | fields
-        ref = model_ref(folders(family), max_new_tokens=LENGTH, adapter=adapter)
-        engine = Engine(ref, PROMPT, store, GenerationServer(**given))
+        ref = model_ref(folders(family), adapter=adapter)
+        engine = Engine(ref, PROMPT, LENGTH, store, GenerationServer(**given))
         table = generate_score_pairs_by_engine(
             engine, sized_images(), open_sized, min_distance=3, seed=0, iteration=1, progress=Progress("pairs", IMAGES)
         )
@@ -180,7 +180,7 @@ def test_answers_that_end_by_themselves_are_told_from_those_that_are_cut(
     assert own_generation_config(model_ref(tmp_path / "ends")).eos_token_id == [2, end]
     with running(EngineServer(often)) as server:  # which knows nothing of the end token: it is told
         engine = Engine(
-            model_ref(tmp_path / "ends", max_new_tokens=LENGTH), PROMPT, store,
+            model_ref(tmp_path / "ends"), PROMPT, LENGTH, store,
             GenerationServer(base_url=server.url, adapters=str(tmp_path)),
         )  # fmt: skip
         rows = generate_score_pairs_by_engine(
@@ -333,8 +333,8 @@ def test_requests_overlap_as_many_as_are_allowed(server: EngineServer, generate:
 def test_a_server_is_checked_once_and_told_no_more_than_it_needs(
     server: EngineServer, store: ArtifactStore, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    ref = model_ref(folders(MOST), max_new_tokens=LENGTH)
-    engine = Engine(ref, PROMPT, store, GenerationServer(base_url=server.url, adapters=str(tmp_path)))
+    ref = model_ref(folders(MOST))
+    engine = Engine(ref, PROMPT, LENGTH, store, GenerationServer(base_url=server.url, adapters=str(tmp_path)))
     assert not server.requests  # a stage that is in the store already asks nothing
 
     def pairs(first: int) -> pa.Table:

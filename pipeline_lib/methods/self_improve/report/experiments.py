@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import yaml
 
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining, Merge, SelfImproveRecipe
+from pipeline_lib.methods.self_improve.recipe import Merge, SelfImproveRecipe, Training
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report.comparison import Comparison, Row
 from pipeline_lib.report.formatting import (
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
     name: str
     metrics: list[pa.Table]
-    training: IterativeTraining | None = None  # the cell of a grid
+    training: Training | None = None  # the cell of a grid
     merge: Merge | None = None
 
 
@@ -169,7 +169,7 @@ def _rank(row: Row, by: Column) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def _recipe_lines(training: IterativeTraining | None) -> str:
+def _recipe_lines(training: Training | None) -> str:
     assert training is not None
     cell = {name: getattr(training, name) for name in ("learning_rate", "beta", "lora_rank")}
     return str(yaml.safe_dump({"training": cell}, default_flow_style=None, sort_keys=False))

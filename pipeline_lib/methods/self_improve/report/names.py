@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining, Merge
+from pipeline_lib.methods.self_improve.recipe import Merge, Training
 
 
 def merge_name(merge: Merge) -> str:
@@ -17,7 +17,7 @@ def merge_name(merge: Merge) -> str:
     return " · ".join(words)
 
 
-def cell_name(training: IterativeTraining) -> str:
+def cell_name(training: Training) -> str:
     """A cell of the grid: `lr 5e-5 · beta 0.1 · rank 64`."""
     rate = f"{training.learning_rate:g}".replace("e-0", "e-")
     return f"lr {rate} · beta {training.beta:g} · rank {training.lora_rank}"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipeline_lib.methods.self_improve.recipe import IterativeTraining, Merge, SelfImproveRecipe
+from pipeline_lib.methods.self_improve.recipe import Merge, SelfImproveRecipe, Training
 from pipeline_lib.methods.self_improve.report.experiments import (
     Result,
     ablation_comparison,
@@ -35,7 +35,7 @@ def metrics(split: str, **figures: float) -> pa.Table:
 
 
 def cell(rate: float, srcc: float, parse_rate: float = 0.9) -> Result:
-    training = IterativeTraining(learning_rate=rate, beta=0.2, lora_rank=8)
+    training = Training(learning_rate=rate, beta=0.2, lora_rank=8)
     figures = metrics("val", srcc_unfitted=srcc, plcc_unfitted=srcc - 0.1, parse_rate=parse_rate)
     return Result(cell_name(training), [figures], training)
 

@@ -1,0 +1,69 @@
+"""One training of one adapter as a value: what it is (`TrainingJob`), and where it happens (`Place`)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline_lib.config.base import Lora
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.vlm.model_ref import ModelRef
+
+
+class DPO(BaseModel):
+    """TRL's sigmoid loss, plus `sft_weight` times the negative log-likelihood of the chosen answer, a token's mean."""
+
+    model_config = ConfigDict(frozen=True)
+
+    loss: Literal["dpo"] = "dpo"
+    beta: float
+    sft_weight: float = 0.0
+
+
+class SFT(BaseModel):
+    """Negative log-likelihood of the column `chosen`, the mean over its tokens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    loss: Literal["sft"] = "sft"
+
+
+class TrainingJob(BaseModel):
+    """Everything that decides which adapter a training makes, but for its rows; the stages that train have it in
+    their key."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: ModelRef  # without adapter: also DPO's reference
+    prompt: str  # text of the user's turn
+    images: ImageSet
+    loss: Annotated[DPO | SFT, Field(discriminator="loss")]
+    lora: Lora
+    learning_rate: float
+    start: ArtifactRef | None  # the adapter to begin from; None: a fresh one, whose random half `seed` decides
+    seed: int
+
+
+class Processes(NamedTuple):
+    """This process as one of several that train one adapter together; the first writes all that is written."""
+
+    size: int
+    rank: int
+    fsdp: bool  # weights are shared among them instead of held by each
+    folder: Path  # one that all of them see, for checkpoints on their way to the store
+    asked_to_stop: Callable[[], bool]  # true in one of them is enough
+
+
+class Place(NamedTuple):
+    """Where a training happens and how it is called, none of which changes the adapter."""
+
+    store: ArtifactStore
+    address: str  # checkpoints go to the store below it, and the newest valid one there is resumed from
+    save_to: Path  # folder that the adapter is written to
+    label: str  # this training's name in progress lines and errors
+    checkpoint_every: int  # optimiser steps
+    gradient_checkpointing: bool = False
+    decode_workers: int = 0  # further processes that make batches of images
+    processes: Processes | None = None  # None: this one alone
