@@ -27,7 +27,7 @@ def grid_search(recipe: SelfImproveRecipe) -> ArtifactRef:
     run = prepare(recipe)
     at, seed, base = run.at.labelled("ite-1"), recipe.seed, run.base
     score_pairs = generate(at, recipe.generation, base, seed, 1)
-    reference = compute_reference(at, recipe.training.max_length, base, score_pairs, None)
+    reference = compute_reference(at, recipe.training.max_length, base.inputs, score_pairs, None)
     run.keep("grid_search/reference", reference)
     cells = []
     for training in grid(recipe):

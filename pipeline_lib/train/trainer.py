@@ -175,8 +175,8 @@ def _train(trainer: Any, resume: Path | None, place: Place) -> None:
     except pickle.UnpicklingError as error:
         where = place.store.path(place.address, "checkpoints")
         raise StoreError(
-            f"{place.label}: {resume.name if resume else 'a checkpoint'} in {where} holds more than tensors and numbers, so"
-            f" it is not used ({str(error).splitlines()[0]}). Remove that folder and run the recipe again"
+            f"{place.label}: {resume.name if resume else 'a checkpoint'} in {where} holds more than tensors and"
+            f" numbers, so it is not used ({str(error).splitlines()[0]}). Remove that folder and run the recipe again"
         ) from error
 
 

@@ -1,45 +1,39 @@
 """Which recipe field changes the key of which stage: every field stands in the table below, or the test fails."""
 
-import operator
+import importlib
+import pkgutil
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from pydantic import BaseModel
 
+import tasks
+from flows.experiments.ablation import ablation
+from flows.self_improve import self_improve
 from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.demo.dataset import write_dataset
+from pipeline_lib.methods.self_improve import rubric
 from pipeline_lib.methods.self_improve.prompt import Criterion, Prompt
 from pipeline_lib.methods.self_improve.recipe import Merge, SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, artifact_key, canonical_json
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.stage import Stage
+from tasks.stage.plan import Planned, plan
 
-# The sections that each stage is handed, beside the artifacts of the stages before it (see flows/self_improve.py).
-HANDED = {
-    "check_model": ("model", "prompt"),
-    "discretize": ("data", "seed"),
-    "generate": ("generation", "model", "prompt", "seed"),
-    "swap": ("swap", "seed"),
-    "compute_reference": ("training.max_length", "model", "prompt"),
-    "train_score": ("training", "model", "prompt", "seed"),
-    "train_sft": ("training", "model", "prompt", "seed"),
-    "train_consistency": ("training", "consistency", "model", "prompt", "seed"),
-    "ties_merge": ("merge", "model", "seed"),
-    "evaluate": ("evaluation", "model", "prompt", "seed"),
-    "fit_judge": ("judge.round_trip", "seed"),
-    "judge": ("judge.rows", "evaluation", "seed"),
-    "judge_openai": ("judge.openai", "judge.rows", "evaluation", "seed"),
-    "probe_faithfulness": ("faithfulness", "evaluation", "model", "prompt", "seed"),
-}
 TRAIN = {"train_score", "train_consistency"}
 LEARN = {*TRAIN, "train_sft"}
 MODEL = {"check_model", "generate", "compute_reference", *LEARN, "ties_merge", "evaluate", "probe_faithfulness"}
 PROMPT = {"check_model", "generate", "compute_reference", *LEARN, "evaluate", "probe_faithfulness"}
 SEED = {
     "discretize", "generate", "swap", *LEARN, "ties_merge", "evaluate", "fit_judge", "judge", "judge_openai",
-    "probe_faithfulness",
+    "probe_faithfulness", "keep_anchors",
 }  # fmt: skip
 EVALUATION = {"evaluate", "judge", "judge_openai", "probe_faithfulness"}
 ONLY_WHERE: set[str] = set()
@@ -49,7 +43,7 @@ FLOW: set[str] = set()  # read by the flow, which hands on what it chooses: a nu
 FIELDS: dict[str, tuple[Any, set[str]]] = {
     "name": ("another", set()),
     "seed": (5, SEED),
-    "iterations": (2, set()),
+    "iterations": (2, {"keep_anchors"}),
     "prompt": ("aesthetics_short", PROMPT),
     "data.dataset": ("koniq10k", {"discretize"}),
     "data.table": ("elsewhere.csv", ONLY_WHERE),
@@ -58,9 +52,9 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.score_column": ("mos", {"discretize"}),
     "data.split_column": (None, {"discretize"}),
     "data.group_column": ("source", {"discretize"}),
-    "data.split_lists.train": ("train.txt", ONLY_WHERE),  # what they say is in the fingerprint of the rows
-    "data.split_lists.val": ("val.txt", ONLY_WHERE),
-    "data.split_lists.test": ("test.txt", ONLY_WHERE),
+    "data.split_lists.train": ("train.txt", {"discretize"}),  # which is in the fingerprint of the rows
+    "data.split_lists.val": ("val.txt", {"discretize"}),
+    "data.split_lists.test": ("test.txt", {"discretize"}),
     "data.val_fraction": (0.2, {"discretize"}),
     "data.test_fraction": (0.2, {"discretize"}),
     "data.max_unreadable_fraction": (0.2, {"discretize"}),
@@ -70,7 +64,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "model.dtype": ("float32", MODEL),
     "model.resize_px": (64, MODEL),
     "model.max_tiles": (4, MODEL),
-    "model.max_new_tokens": (9, MODEL),
+    "model.max_new_tokens": (9, {"generate", "evaluate", "probe_faithfulness"}),
     "generation.fraction": (0.5, {"generate"}),
     "generation.redraw": (False, {"generate"}),
     "generation.min_distance": (2, {"generate"}),
@@ -78,8 +72,8 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "swap.fraction": (0.3, {"swap"}),
     "training.learning_rate": (1e-3, LEARN),
     "training.decay_per_iteration": (1.0, LEARN),
-    "training.beta": (0.2, LEARN),
-    "training.sft_weight": (1.0, LEARN),
+    "training.beta": (0.2, TRAIN),
+    "training.sft_weight": (1.0, TRAIN),
     "training.lora_rank": (8, LEARN),
     "training.batch_size": (64, LEARN),
     "training.micro_batch_size": (2, LEARN),
@@ -96,18 +90,18 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "merge.majority_sign_method": ("total", {"ties_merge"}),
     "evaluation.bootstrap_samples": (200, EVALUATION),
     "evaluation.confidence": (0.9, EVALUATION),
-    "evaluation.min_parse_rate": (0.1, EVALUATION),
-    "evaluation.branches": ("val", FLOW),
+    "evaluation.min_parse_rate": (0.1, {"evaluate"}),
+    "evaluation.branches": ("val", {"evaluate", "keep_anchors"}),
     "judge.rows": (10, {"judge", "judge_openai"}),
-    "judge.anchors": (10, FLOW),
+    "judge.anchors": (10, {"keep_anchors"}),
     "judge.round_trip.holdout_fraction": (0.3, {"fit_judge"}),
     "judge.openai.model": ("gpt-4o-2024-08-06", {"judge_openai"}),
     "judge.openai.max_tokens": (99, {"judge_openai"}),
     "judge.openai.temperature": (None, {"judge_openai"}),
-    "judge.openai.rubric": ("short", FLOW),
+    "judge.openai.rubric": ("short", {"judge_openai"}),
     "faithfulness.rows": (10, {"probe_faithfulness"}),
     "ablation.rows": (("dpo",), FLOW),
-    "ablation.sft_learning_rate": (1e-4, FLOW),
+    "ablation.sft_learning_rate": (1e-4, {"train_sft"}),
     "grid_search.learning_rate": ((1e-4,), FLOW),
     "grid_search.beta": ((0.3,), FLOW),
     "grid_search.lora_rank": ((4,), FLOW),
@@ -141,12 +135,6 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "runtime.pixel_cache_gb": (2.0, set()),
     "runtime.dask": ("tcp://elsewhere:8786", set()),
 }
-BASE: dict[str, Any] = {
-    "name": "r",
-    "data": {"table": "t.csv"},
-    "model": {"id": "owner/model", "revision": "a" * 40},
-    "runtime": {"training_processes": 2},  # one alone has nobody to share weights with
-}
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -157,91 +145,111 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def model_ref(recipe: SelfImproveRecipe, adapter: ArtifactRef | None = None) -> ModelRef:
-    from pipeline_lib.vlm.model_ref import resolve_model
-
-    ref = resolve_model(recipe.model)
-    return ref.with_adapter(adapter) if adapter else ref
-
-
-def keys(recipe: SelfImproveRecipe) -> dict[str, str]:
-    """The key of each stage; the artifacts of earlier stages are held fixed, so that each field shows alone."""
-    from pipeline_lib.methods.self_improve.prompt import load_prompt
-
-    earlier = ArtifactRef(stage="generate", key="0" * 64)
-    image_set = ImageSet.of(recipe.data, ArtifactRef(stage="discretize", key="1" * 64), recipe.runtime)
-    arguments: dict[str, dict[str, Any]] = {}
-    for stage, sections in HANDED.items():
-        arguments[stage] = {"earlier": earlier, "image_set": image_set, "iteration": 1}
-        for section in sections:
-            value: Any = operator.attrgetter(section)(recipe)
-            if section == "prompt":
-                value = load_prompt(recipe.prompt)
-            if section == "model":
-                value = model_ref(recipe)
-            arguments[stage][section] = value
-    return {stage: artifact_key(stage, 1, given) for stage, given in arguments.items()}
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The fields of a recipe over forty small images."""
+    folder = tmp_path_factory.mktemp("data")
+    table = write_dataset(folder, seed=5, train=100, val=30, test=30)
+    rows = pd.read_csv(table)
+    for column, same in {"file": "image", "mos": "score", "source": "image"}.items():
+        rows[column] = rows[same]
+    rows.to_csv(table, index=False)
+    koniq10k = rows[["image", "score", "split"]].set_axis(["image_name", "MOS", "set"], axis=1)
+    koniq10k.to_csv(folder / "koniq10k.csv", index=False)
+    for split in ("train", "val", "test"):
+        names = rows.loc[rows["split"] == split, "image"]
+        (folder / f"{split}.txt").write_text("\n".join(names) + "\n")
+    return {
+        "name": "r",
+        "iterations": 3,
+        "data": {"table": str(table)},
+        "model": {"id": "owner/model", "revision": "a" * 40},
+        "judge": {"openai": {"model": "a-judge"}},
+        "runtime": {"store": str(folder / "store"), "training_processes": 2},  # FSDP needs more than one
+    }
 
 
-def changed(field: str, value: Any) -> SelfImproveRecipe:
-    fields = SelfImproveRecipe.model_validate(BASE).model_dump()
+def planned(fields: dict[str, Any]) -> dict[str, Planned]:
+    """All stages that the run and its ablation ask for, by flow and label; nothing is computed."""
+    recipe = SelfImproveRecipe.model_validate(fields)
+    return {
+        f"{flow.name} {stage.label}": stage
+        for flow in (self_improve, ablation)
+        for stage in plan(flow.fn, recipe)
+        if stage.ref.stage not in ("report", "compare")  # which show the whole recipe
+    }
+
+
+def own(value: Any) -> Any:
+    """A stage's arguments without the keys of earlier artifacts, so that each field shows where it is read."""
+    if isinstance(value, dict):
+        return {name: "" if name == "key" and "stage" in value else own(item) for name, item in value.items()}
+    return [own(item) for item in value] if isinstance(value, list) else value
+
+
+def changed(fields: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    fields = SelfImproveRecipe.model_validate(fields).model_dump()
     *parents, leaf = field.split(".")
     section = fields
     for parent in parents:
         section = section[parent]
     assert value is None or section[leaf] != value, f"{field}: give a value that differs from the default"
     section[leaf] = value
-    return SelfImproveRecipe.model_validate(fields)
+    return fields
 
 
 def test_the_table_knows_every_field_of_the_recipe_and_no_other() -> None:
-    assert set(leaves(SelfImproveRecipe)) == set(FIELDS)
+    assert set(leaves(SelfImproveRecipe)) - {"method"} == set(FIELDS)  # which is always the same
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_field_changes_the_keys_of_its_stages_and_no_others(field: str) -> None:
+def test_a_field_changes_the_keys_of_its_stages_and_no_others(
+    field: str, base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     value, stages = FIELDS[field]
-    before, after = keys(SelfImproveRecipe.model_validate(BASE)), keys(changed(field, value))
-    assert {stage for stage in HANDED if before[stage] != after[stage]} == stages
+    data = Path(base["data"]["table"]).parent
+    if field == "data.table":  # elsewhere, but the same
+        shutil.copytree(data, tmp_path / "data")
+        value = str(tmp_path / "data" / "scores.csv")
+    elif field == "data.images":
+        value = str(data)
+    elif field.startswith("data.split_lists."):
+        value = str(data / value)
+    elif field == "judge.openai.rubric":
+        for name in ("paper", "short"):
+            (tmp_path / f"{name}.txt").write_text(f"{name}: {{score}} {{text}}")
+        monkeypatch.setattr(rubric, "FOLDER", tmp_path)
+    moved = changed(base, "data.table", str(data / "koniq10k.csv")) if field == "data.dataset" else base
+    before, after = planned(base), planned(changed(moved, field, value))
+    both = before.keys() & after.keys()
+    assert len(both) > 20
+    assert {before[at].ref.stage for at in both if own(before[at].arguments) != own(after[at].arguments)} == stages
+    # What a key holds is all that decides it.
+    assert all((before[at].ref == after[at].ref) == (before[at].arguments == after[at].arguments) for at in both)
 
 
 def test_nothing_under_runtime_changes_a_key() -> None:
     assert all(not stages for field, (_, stages) in FIELDS.items() if field.startswith("runtime."))
 
 
-def test_the_table_of_sections_is_that_of_the_stages() -> None:
-    """Each stage takes the sections that `HANDED` says, in every flow; a section that a stage takes is in its key."""
-    import ast
-    from pathlib import Path
-
-    names = {name: name for name in ("training", "merge", "model", "prompt", "seed")}
-    names |= dict.fromkeys(("base", "score_model", "consistency_model"), "model")
-    found: dict[str, set[str]] = {}
-    for path in sorted((Path(__file__).parents[2] / "flows").glob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in HANDED):
-                continue
-            sections = set()
-            for argument in call.args:
-                text = ast.unparse(argument).removeprefix("setting.")
-                section = text.removeprefix("recipe.") if text.startswith("recipe.") else names.get(text)
-                if section and section != "runtime":
-                    sections.add(section)
-            assert sections == found.setdefault(call.func.id, sections), f"{path.name}: {call.func.id}"
-    assert found == {stage: set(sections) for stage, sections in HANDED.items()}
+def test_stages_of_one_name_are_one_stage() -> None:
+    """Two stages of one name and the same arguments would take each other's artifacts."""
+    modules: dict[str, str] = {}
+    for found in pkgutil.walk_packages(tasks.__path__, "tasks."):
+        for stage in vars(importlib.import_module(found.name)).values():
+            if isinstance(stage, Stage):
+                assert modules.setdefault(stage.name, stage.body.__module__) == stage.body.__module__
+    assert len(modules) > 15
 
 
 def test_where_a_model_lies_and_what_it_is_called_is_not_in_the_key_but_what_it_is() -> None:
-    ref = ModelRef(
-        name="a", location="/a", revision=None, fingerprint="f", dtype="float32", resize_px=9, max_new_tokens=8
-    )
+    ref = ModelRef(name="a", location="/a", revision=None, fingerprint="f", dtype="float32", resize_px=9)
     key = artifact_key("s", 1, {"model": ref})
     for same in ({"name": "b"}, {"location": "/b"}, {"revision": "c" * 40}):
         assert artifact_key("s", 1, {"model": ref.model_copy(update=same)}) == key
     adapter = ArtifactRef(stage="train_score", key="k")
     others: list[dict[str, Any]] = [
-        {"fingerprint": "g"}, {"dtype": "bfloat16"}, {"resize_px": 8}, {"max_tiles": 2}, {"max_new_tokens": 9},
-        {"adapter": adapter},
+        {"fingerprint": "g"}, {"dtype": "bfloat16"}, {"resize_px": 8}, {"max_tiles": 2}, {"adapter": adapter},
     ]  # fmt: skip
     assert {next(iter(other)) for other in others} | {"name", "location", "revision"} == set(ModelRef.model_fields)
     found = {artifact_key("s", 1, {"model": ref.model_copy(update=other)}) for other in others}
@@ -289,7 +297,7 @@ def test_canonical_json_is_one_text_for_equal_values_and_refuses_what_is_none() 
 
 
 CHILD = """
-from pipeline_lib.methods.self_improve.recipe import Merge, Recipe
+from pipeline_lib.methods.self_improve.recipe import Merge, SelfImproveRecipe as Recipe
 from pipeline_lib.store import ArtifactRef, artifact_key
 recipe = Recipe.model_validate({"name": "r", "data": {"table": "t.csv"}, "model": {"id": "bundled"}})
 print(artifact_key("s", 1, {"recipe": recipe, "ref": ArtifactRef(stage="x", key="k"), "fields": {"b": 1, "a": 2}}))

@@ -1,4 +1,6 @@
-"""What a model is asked: one value from the flow to the stages."""
+"""What a model is given: one value from the flow to the stages."""
+
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,19 +11,25 @@ from pipeline_lib.vlm.model_ref import ModelRef
 
 
 class Inputs(BaseModel):
-    """A model, the prompt that it is asked, the images that it is asked about, and the longest answer in tokens."""
+    """A model, the prompt that it is asked, and the images that it is asked about."""
 
     model_config = ConfigDict(frozen=True)
 
     model: ModelRef
     prompt: Prompt
     images: ImageSet
+
+    def with_adapter(self, adapter: ArtifactRef) -> Self:
+        """The same for the model under another adapter."""
+        return self.model_copy(update={"model": self.model.with_adapter(adapter)})
+
+
+class Question(Inputs):
+    """Inputs that the model answers itself, with so many tokens at most."""
+
     max_new_tokens: int
 
-    def under(self, model: ModelRef) -> "Inputs":
-        """The same question to another model."""
-        return self.model_copy(update={"model": model})
-
-    def with_adapter(self, adapter: ArtifactRef) -> "Inputs":
-        """The same question to the model under another adapter."""
-        return self.under(self.model.with_adapter(adapter))
+    @property
+    def inputs(self) -> Inputs:
+        """Without the length of an answer, for stages that generate none."""
+        return Inputs(model=self.model, prompt=self.prompt, images=self.images)
