@@ -13,8 +13,8 @@ from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import SCORES, Evaluation, Split
 from pipeline_lib.vlm.answer import parse_answer
 from pipeline_lib.vlm.batches import ask_in_batches
-from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import Chat
+from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.score_tokens import ScoreTokens
 
@@ -61,8 +61,9 @@ def answer_images(
     Score distribution and answer come from one prefill of the image.
     """
 
-    def answer(batch: list[dict[str, Any]], pictures: list[Image]) -> list[dict[str, Any]]:
-        found = generate_branches(vlm, chat, pictures, [[""]] * len(batch), max_new_tokens, scores)
+    def answer(batch: list[dict[str, Any]], pictures: list[list[Image]]) -> list[dict[str, Any]]:
+        questions = [Question(chat, shown) for shown in pictures]
+        found = generate_answers(vlm, questions, Greedy(max_new_tokens=max_new_tokens), scores)
         rows = []
         for row, readout, (result,) in zip(batch, found.readouts, found.answers, strict=True):
             parsed = parse_answer(result.text)
@@ -70,7 +71,7 @@ def answer_images(
                 row
                 | {
                     "score_distribution": readout.distribution,
-                    "digit_mass": readout.digit_mass,
+                    "digit_mass": readout.mass,
                     "text": result.text,
                     "text_tokens": result.tokens,
                     "parsed": parsed is not None,

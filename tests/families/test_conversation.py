@@ -15,10 +15,10 @@ from pipeline_lib.train.lora import check_lora, language_linears, lora_config
 from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.chat import render_chat, tokens
 from pipeline_lib.vlm.check import check_model
-from pipeline_lib.vlm.inference import generate_greedy, read_scores
 from pipeline_lib.vlm.load import load_base, load_processor
 from pipeline_lib.vlm.prompt import load_prompt
 from pipeline_lib.vlm.score_tokens import resolve_score_tokens
+from tests.asking import generate_greedy, read_scores
 from tests.families.conftest import Loaded
 from tests.tiny import PROMPT, model_ref, picture
 from tests.tiny_families import LAYERS, TILE_PX, sentencepiece
@@ -126,7 +126,7 @@ def test_a_batch_gives_what_single_images_give(loaded: Loaded) -> None:
     for image, readout in zip(images, readouts, strict=True):
         alone = read_scores(vlm, chat, loaded.scores, [image])[0]
         assert readout.distribution == pytest.approx(alone.distribution, abs=1e-5)
-        assert readout.digit_mass == pytest.approx(alone.digit_mass, abs=1e-5)
+        assert readout.mass == pytest.approx(alone.mass, abs=1e-5)
     assert len({readout.distribution[0] for readout in readouts}) == len(SIZES)
 
 

@@ -11,7 +11,7 @@ from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.prefix_shared import sharing_prefix
 from pipeline_lib.train.reference import ANSWERS
-from pipeline_lib.vlm.sharing import why_not_shared
+from pipeline_lib.vlm.generate.attention import why_not_shared
 from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch, triples
 from tests.tiny_families import FAMILIES
 

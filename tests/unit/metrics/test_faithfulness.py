@@ -22,8 +22,9 @@ from pipeline_lib.progress import Progress
 from pipeline_lib.recipe import Evaluation
 from pipeline_lib.vlm.answer import answer_prefix
 from pipeline_lib.vlm.chat import Chat, render_chat
-from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
+from pipeline_lib.vlm.generate.inputs import answer_tokens
 from pipeline_lib.vlm.load import Vlm, load_base
+from tests.asking import generate_greedy
 from tests.tiny import PROMPT, model_ref, open_picture, picture
 
 CONFIG = Evaluation(bootstrap_samples=100)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline_lib.errors import DataError
 from pipeline_lib.preference.swap import swap_scores
-from pipeline_lib.train import reference
+from pipeline_lib.train import answer_logps
 from pipeline_lib.train.reference import answers_of_pairs, with_reference
 from pipeline_lib.train.stored_reference import REFERENCE
 from pipeline_lib.vlm.chat import Chat, render_chat
@@ -102,8 +102,8 @@ def test_a_model_that_cannot_share_the_prefix_takes_the_plain_path_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pairs, swapped, table = made
-    monkeypatch.setattr("pipeline_lib.vlm.sharing.SHARED", frozenset())
-    monkeypatch.setattr(reference, "shared_logps", None)
+    monkeypatch.setattr("pipeline_lib.vlm.generate.attention.SHARED", frozenset())
+    monkeypatch.setattr(answer_logps, "shared_logps", None)
     plain = reference_of(*base, pairs, consistency_pairs=swapped)
     assert "reads each answer in a row of its own, two to three times slower: it was not tested with" in caplog.text
     assert plain.drop_columns("logp").equals(table.drop_columns("logp"))
