@@ -27,6 +27,9 @@ SIZES = [(28, 28), (60, 30), (30, 90), (112, 84), (1, 1)]
 """Several aspect ratios and counts of tiles."""
 
 
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
 def noise(size: tuple[int, int]) -> Image.Image:
     return picture(f"{size}", side_px=128).crop((0, 0, *size))
 
@@ -48,6 +51,18 @@ def test_the_conversation_is_rendered_as_the_family_was_trained(loaded: Loaded) 
     assert tokenizer.convert_ids_to_tokens(ids[-1]) == family.end and ids.count(ids[-1]) == 1 + chat.prompt.count(
         family.end
     )
+
+
+def test_several_images_stand_in_front_of_the_text(loaded: Loaded) -> None:
+    pieces = {"llava-interleave": "<image>", "internvl": "<IMG_CONTEXT>\n", "llava": "<image>\n", "qwen": QWEN_IMAGE}
+    placeholder = next(piece for name, piece in pieces.items() if loaded.family.name.startswith(name))
+    processor = loaded.vlm.processor
+    for count in (2, 3):
+        chat = render_chat(processor, PROMPT, images=count)
+        assert chat.prompt == loaded.family.prompt.replace(placeholder, count * placeholder)
+        assert (chat.separator, chat.end) == (loaded.family.separator, loaded.family.end)
+    with pytest.raises(ModelError, match=r"renders 2 image placeholders .* for 1 image\(s\)"):
+        render_chat(processor, f"What is in {processor.image_token}?")
 
 
 def test_training_generation_and_scoring_see_the_same_tokens(loaded: Loaded) -> None:

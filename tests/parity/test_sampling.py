@@ -10,11 +10,13 @@ from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.generate import Answers, Greedy, NextTokens, Question, Sampled, attention, generate_answers
 from pipeline_lib.vlm.generate.plain import generate_plain, read_plain
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
-from tests.parity.test_generation import SAME, ending_at, furthest, pictures
+from tests.parity.test_generation import ending_at, furthest, pictures
 from tests.tiny import PROMPT
 
 DECODING = Sampled(max_new_tokens=6, temperature=0.9, top_p=0.9, seed=3)
 ROWS = 32
+CLOSE = 5e-6
+"""In probability. Float32 rounding of 32 rows that are padded to the longest."""
 _known: dict[str, Answers] = {}
 
 
@@ -52,7 +54,7 @@ def test_batches_of_any_size_and_order_give_the_same_texts(loaded: Loaded) -> No
         some = order[start : start + 4]
         found = generate_answers(loaded.vlm, [rows[at] for at in some], DECODING, read_of(loaded))
         assert found.answers == [expected.answers[at] for at in some]
-        assert furthest(found.readouts, [expected.readouts[at] for at in some]) < SAME
+        assert furthest(found.readouts, [expected.readouts[at] for at in some]) < CLOSE
     for at in order[:3]:
         assert generate_answers(loaded.vlm, [rows[at]], DECODING).answers == [expected.answers[at]]
 
@@ -60,7 +62,7 @@ def test_batches_of_any_size_and_order_give_the_same_texts(loaded: Loaded) -> No
 def test_the_plain_path_gives_the_same_texts(loaded: Loaded) -> None:  # noqa: F811
     rows, expected = questions(loaded), whole(loaded)
     assert generate_plain(loaded.vlm, rows, DECODING) == expected.answers
-    assert furthest(read_plain(loaded.vlm, rows, read_of(loaded)), expected.readouts) < SAME
+    assert furthest(read_plain(loaded.vlm, rows, read_of(loaded)), expected.readouts) < CLOSE
     greedy = Greedy(max_new_tokens=6)
     assert generate_plain(loaded.vlm, rows[:6], greedy) == generate_answers(loaded.vlm, rows[:6], greedy).answers
 
@@ -112,8 +114,8 @@ def test_two_images_are_read_in_their_order(loaded: Loaded) -> None:  # noqa: F8
         with torch.no_grad():
             every = vlm.model(**inputs).logits[0, -1].double().softmax(0)
         some = every[list(read.ids)]
-        assert readout.distribution == pytest.approx((some / some.sum()).tolist(), abs=SAME)
-        assert readout.mass == pytest.approx(float(some.sum()), abs=SAME)
+        assert readout.distribution == pytest.approx((some / some.sum()).tolist(), abs=CLOSE)
+        assert readout.mass == pytest.approx(float(some.sum()), abs=CLOSE)
     assert len({round(readout.distribution[0], 4) for readout in found.readouts}) == 3
 
 
@@ -127,4 +129,4 @@ def test_a_model_that_cannot_share_is_asked_the_plain_way(
     monkeypatch.setattr("pipeline_lib.vlm.generate.prefix_generation.decode", None)
     found = generate_answers(loaded.vlm, questions(loaded), DECODING, read_of(loaded))
     assert found.answers == expected.answers
-    assert furthest(found.readouts, expected.readouts) < SAME
+    assert furthest(found.readouts, expected.readouts) < CLOSE
