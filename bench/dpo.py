@@ -30,10 +30,10 @@ from trl import DPOConfig, DPOTrainer
 
 from bench.results import add_rows
 from bench.shapes import SMALL, Shape, build, pairs
+from pipeline_lib.train.answer_logps import shared_logps
 from pipeline_lib.train.lora import lora_config
-from pipeline_lib.train.prefix_rows import PAIR
+from pipeline_lib.train.prefix_rows import Row
 from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer
-from pipeline_lib.train.reference import shared_logps
 from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer
 from pipeline_lib.vlm.load import Vlm
 
@@ -47,14 +47,14 @@ class Side(NamedTuple):
     flops: int  # of one
 
 
-def reference(shape: Shape, batch_size: int, device: str, dtype: torch.dtype) -> Callable[[], dict[str, list[float]]]:
+def reference(shape: Shape, batch_size: int, device: str, dtype: torch.dtype) -> Callable[[], list[list[float]]]:
     """A function that does the reference's pass over three answers a picture."""
     model, processor = build(shape, device, dtype)
     vlm = Vlm(model, processor, torch.device(device))
-    rows = [
-        row | {"swapped": row["chosen"].partition("\n")[0] + "\n" + row["rejected"].partition("\n")[2]}
-        for row in pairs(shape, batch_size)
-    ]
+    rows = []
+    for pair in pairs(shape, batch_size):
+        swapped = pair["chosen"].partition("\n")[0] + "\n" + pair["rejected"].partition("\n")[2]
+        rows.append(Row([pair["image"]], pair["prompt"], [pair["chosen"], pair["rejected"], swapped]))
     return lambda: shared_logps(vlm, rows)
 
 
@@ -65,8 +65,7 @@ def step(
     rows = pairs(shape, batch_size)
     if kind == "stored":
         logps = reference(shape, batch_size, device, dtype)()
-        rows = [row | {name: logps[side][at] for name, side in zip(REFERENCE, PAIR, strict=True)}
-                for at, row in enumerate(rows)]  # fmt: skip
+        rows = [row | dict(zip(REFERENCE, values, strict=False)) for row, values in zip(rows, logps, strict=True)]
     model, processor = build(shape, device, dtype)
     folder = tempfile.mkdtemp(prefix="whyscore-bench-")
     torch.manual_seed(1)

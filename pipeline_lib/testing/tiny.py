@@ -213,12 +213,12 @@ def reference_of(
     vlm: Any, chat: Any, pairs: pa.Table, open_image: Any = open_picture, consistency_pairs: pa.Table | None = None
 ) -> pa.Table:
     """The reference of pairs about images of `image_table`, in `schemas.REFERENCE_LOGPS`."""
-    from pipeline_lib.methods.self_improve.pairs import answers_of_pairs
+    from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS, answers_of_pairs
     from pipeline_lib.train.reference import reference_logps
 
     rows = answers_of_pairs(pairs, consistency_pairs, image_table(pairs.num_rows), 400)
     progress = Progress("reference", pairs.num_rows)
-    found = reference_logps(vlm, chat, rows, open_image, max_length=400, batch_size=8, progress=progress)
+    found = reference_logps(vlm, chat, rows, PAIR_ANSWERS, open_image, max_length=400, batch_size=8, progress=progress)
     return schemas.conform(found, schemas.REFERENCE_LOGPS)
 
 

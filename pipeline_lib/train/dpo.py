@@ -21,8 +21,8 @@ from pipeline_lib.train.reference import with_reference
 from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer, StoredReferenceDPOTrainer
 from pipeline_lib.train.trainer import train_adapter
 from pipeline_lib.vlm.chat import Chat
+from pipeline_lib.vlm.generate.attention import why_not_shared
 from pipeline_lib.vlm.load import Vlm
-from pipeline_lib.vlm.sharing import why_not_shared
 
 log = logging.getLogger("whyscore.train")
 

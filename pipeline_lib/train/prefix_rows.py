@@ -1,34 +1,55 @@
-"""Preference pairs as rows that hold their prefix once: `[prefix | chosen | rejected | .. | padding]`.
+"""Rows that hold their prefix once, with any number of answers: `[prefix | answer 1 | .. | answer K | padding]`.
 
-The prefix is the prompt with its image, hundreds to thousands of tokens; the answers are short. A row gives each answer
-what it has in a row of its own: its positions follow the prefix, and the other answers are hidden from it.
+The prefix is the prompt with its images, hundreds to thousands of tokens; the answers are short. A row gives each
+answer what it has in a row of its own: its positions follow the prefix, and the other answers are hidden from it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
-from pipeline_lib.vlm.attention import PADDING, PREFIX
 from pipeline_lib.vlm.chat import tokens
+from pipeline_lib.vlm.generate.attention import PADDING, PREFIX
 
 PAIR = ("chosen", "rejected")
 
 
-def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]], answers: Sequence[str] = PAIR) -> dict[str, Tensor]:
-    """A batch of B pairs (`image`, and as rendered strings `prompt` and its K answers), each image processed once.
+class Row(NamedTuple):
+    """A rendered prompt with its images, in the order of its placeholders, and the answers to it.
+
+    An answer is a rendered string, or the ids of its tokens as they were generated; an empty one has no tokens. A long
+    row may be split: rows with some of the answers each give the same values.
+    """
+
+    images: Sequence[Image]
+    prompt: str
+    answers: Sequence[str | Sequence[int]]
+
+
+def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """`collate_rows` of pairs as TRL's trainer is given them: `image`, and rendered `prompt`, `chosen`, `rejected`."""
+    rows = [Row([pair["image"]], pair["prompt"], [pair[side] for side in PAIR]) for pair in pairs]
+    return collate_rows(processor, rows)
+
+
+def collate_rows(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """A batch of B rows of up to K answers, each image processed once.
 
     - `row_ids`, `row_parts`: (B, L) token ids, and which part of the row each token is of; `attention_mask` likewise
-    - `input_ids`, `completion_mask`: (KB, 1 + A) the answers alone, all chosen before all rejected as TRL has them,
-      behind one column that stands for the end of the prefix
+    - `input_ids`, `completion_mask`: (KB, 1 + A) the answers alone, the first ones of all rows before all second ones
+      as TRL has them, behind one column that stands for the end of the prefix
     - whatever else the processor makes of the images
 
-    Strings are tokenised apart and without special tokens, as TRL does it; an empty one is an answer without tokens.
+    Strings are tokenised apart and without special tokens, as TRL does it. A row with fewer answers than K has empty
+    ones behind its own.
     """
     prompts = processor(
-        images=[[pair["image"]] for pair in pairs],
-        text=[pair["prompt"] for pair in pairs],
+        images=[list(row.images) for row in rows],
+        text=[row.prompt for row in rows],
         padding=True,
         padding_side="right",
         return_tensors="pt",
@@ -38,14 +59,15 @@ def collate_pairs(processor: Any, pairs: Sequence[dict[str, Any]], answers: Sequ
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids, mask = prompts.pop("input_ids"), prompts.pop("attention_mask").bool()
     prefixes = [row[real] for row, real in zip(ids, mask, strict=True)]
-    texts = [[torch.tensor(tokens(tokenizer, pair[answer]), dtype=ids.dtype) for pair in pairs] for answer in answers]
-    rows = list(zip(prefixes, *texts, strict=True))
+    answers = zip_longest(*(row.answers for row in rows), fillvalue="")
+    texts = [[torch.tensor(_ids(tokenizer, text), dtype=ids.dtype) for text in of_rows] for of_rows in answers]
+    parts = list(zip(prefixes, *texts, strict=True))
     row_parts = _pad(
-        [torch.cat([torch.full_like(part, kind) for kind, part in enumerate(row)]) for row in rows], PADDING
+        [torch.cat([torch.full_like(part, kind) for kind, part in enumerate(row)]) for row in parts], PADDING
     )
-    alone = [torch.cat([ids.new_tensor([pad]), text]) for side in texts for text in side]
+    alone = [torch.cat([ids.new_tensor([pad]), text]) for of_rows in texts for text in of_rows]
     batch = {
-        "row_ids": _pad([torch.cat(row) for row in rows], pad),
+        "row_ids": _pad([torch.cat(row) for row in parts], pad),
         "row_parts": row_parts,
         "attention_mask": (row_parts != PADDING).long(),
         "input_ids": _pad(alone, pad),
@@ -86,7 +108,7 @@ def restart(positions: Tensor, row_parts: Tensor) -> Tensor:
 
 
 def predictors(row_parts: Tensor, answers: int, length: int) -> Tensor:
-    """(KB, length) where in its row the token before each token of an answer stands; all chosen before all rejected.
+    """(KB, length) where in its row the token before each token of an answer stands, in the order of `collate_rows`.
 
     The last token of the prefix predicts the first token of all K `answers`. Behind the end of an answer the values
     have no meaning, but stay inside the row.
@@ -95,6 +117,10 @@ def predictors(row_parts: Tensor, answers: int, length: int) -> Tensor:
     at = lengths.cumsum(0).flatten()[:, None] + torch.arange(length, device=row_parts.device) - 1
     at[:, 0] = lengths[0].repeat(answers) - 1
     return at.clamp(max=row_parts.shape[1] - 1)
+
+
+def _ids(tokenizer: Any, answer: str | Sequence[int]) -> Sequence[int]:
+    return tokens(tokenizer, answer) if isinstance(answer, str) else answer
 
 
 def _pad(rows: list[Tensor], value: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from trl import DPOTrainer
 
 from pipeline_lib.train import prefix_rows
-from pipeline_lib.vlm.attention import attention_behind_prefix
+from pipeline_lib.vlm.generate.attention import attention_behind_prefix
 
 FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
 """What of a batch TRL's loss is to see; the rest is for the rows."""
@@ -51,7 +51,7 @@ class PrefixSharedDPOTrainer(DPOTrainer):
 def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
     """Within it, each call of a VLM without its head runs on the rows of `batch`, whatever the call is given.
 
-    Such a call returns states of shape (KB, 1 + A, hidden) for a batch of `prefix_rows.collate_pairs`: the one in
+    Such a call returns states of shape (KB, 1 + A, hidden) for a batch of `prefix_rows`: the one in
     column i predicts token i of an answer, the last column has no meaning. The images are encoded in the first call:
     weights that are shared among GPUs are whole within a call alone.
     """

@@ -1,4 +1,4 @@
-"""Ask a model about many images in batches: alike images together, the next ones opened while it works."""
+"""Ask a model about many rows in batches: those of alike images together, the next images opened while it works."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 THREADS = 4
 
-_fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # images that a model had room for, where it ran out of it
+_fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # rows that a model had room for, where it ran out of it
 
 
 def ask_in_batches(
@@ -26,38 +26,43 @@ def ask_in_batches(
     records: Sequence[Record],
     open_image: Callable[[str, str], Image],
     size: int,
-    ask: Callable[[list[Record], list[Image]], list[Answer]],
+    ask: Callable[[list[Record], list[list[Image]]], list[Answer]],
     progress: Progress,
 ) -> list[Answer]:
-    """What `ask` answers for each record, in the order of the records; it gets at most `size` of them with pictures.
+    """What `ask` answers for each record, in the order of the records; it gets up to `size` of them with their images.
 
-    Records hold `image`, `image_sha256`, `width_px` and `height_px`. Images of like proportions come in one batch,
-    since those are cut into as many tiles or patches and need no padding. Where a GPU has no room for a batch it is
-    halved, for this model from then on. Neither changes an answer but by rounding.
+    A record of one image holds `image`, `image_sha256`, `width_px` and `height_px`; one of several holds a list of such
+    records as `images`. Images of like proportions come in one batch, since those are cut into as many tiles or patches
+    and need no padding. Where a GPU has no room for a batch it is halved, for this model from then on. Neither changes
+    an answer but by rounding.
     """
-    left = sorted(range(len(records)), key=lambda at: proportions(records[at]))
+
+    def open_images(record: Record) -> list[Image]:
+        return [open_image(image["image"], image["image_sha256"]) for image in images_of(record)]
+
+    left = sorted(range(len(records)), key=lambda at: [proportions(image) for image in images_of(records[at])])
     answers: dict[int, Answer] = {}
-    opened: dict[int, Future[Image]] = {}
+    opened: dict[int, Future[list[Image]]] = {}
     pool = ThreadPoolExecutor(THREADS)
     try:
         while left:
             size = min(size, _fits.get(model, size))
             for at in left[: 2 * size]:
                 if at not in opened:
-                    opened[at] = pool.submit(open_image, records[at]["image"], records[at]["image_sha256"])
+                    opened[at] = pool.submit(open_images, records[at])
                     if len(opened) == 1:  # alone: where a source has something to prepare, it does so once
                         opened[at].result()
             batch = left[:size]
-            pictures = [opened[at].result() for at in batch]
+            images = [opened[at].result() for at in batch]
             try:
-                found = ask([records[at] for at in batch], pictures)
+                found = ask([records[at] for at in batch], images)
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
                 found = None
             if found is None:  # outside the handler, whose traceback would keep the tensors
                 _fits[model] = (len(batch) + 1) // 2
-                log.warning("no room on the device for %d images at a time; going on with %d", len(batch), _fits[model])
+                log.warning("no room on the device for %d rows at a time; going on with %d", len(batch), _fits[model])
                 torch.cuda.empty_cache()
                 continue
             answers |= zip(batch, found, strict=True)
@@ -68,6 +73,12 @@ def ask_in_batches(
     finally:
         pool.shutdown(cancel_futures=True)
     return [answers[at] for at in range(len(records))]
+
+
+def images_of(record: Record) -> list[Record]:
+    """The images of a record, a record each."""
+    images: list[Record] = record.get("images") or [record]
+    return images
 
 
 def proportions(record: Record) -> tuple[float, bool]:

@@ -8,14 +8,16 @@ checked that tokenising the two parts gives the tokens of the whole.
 from typing import Any, NamedTuple
 
 from pipeline_lib.errors import ModelError
-from pipeline_lib.methods.self_improve.answer import answer_prefix
+
+_EXAMPLES = ("An example.", "# An example.", "7 of 10.")
+"""Answers that begin with a letter, a sign and a digit, which tokenizers treat differently."""
 
 
 class Chat(NamedTuple):
-    """The parts of a conversation about one image: `prompt + separator + answer + end`.
+    """The parts of a conversation about one or several images: `prompt + separator + answer + end`.
 
-    `prompt` ends where the assistant's turn begins and holds the image placeholder and exactly one begin token, if the
-    family has one. None of the parts gets special tokens added when it is tokenised.
+    `prompt` ends where the assistant's turn begins and holds a placeholder for each image and exactly one begin token,
+    if the family has one. None of the parts gets special tokens added when it is tokenised.
     """
 
     prompt: str
@@ -27,14 +29,14 @@ class Chat(NamedTuple):
         return self.separator + text + (self.end if finished else "")
 
 
-def render_chat(processor: Any, prompt: str) -> Chat:
-    """Render a prompt about one image with the model's own chat template.
+def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
+    """Render a question about some images with the model's own chat template; the images stand before the text.
 
-    Raises `ModelError` when there is no end token, no image placeholder, a second begin token, or when prompt and
-    answer would be tokenised differently apart and together.
+    Raises `ModelError` when there is no end token, not one placeholder an image, a second begin token, or when prompt
+    and answer would be tokenised differently apart and together.
     """
     tokenizer = processor.tokenizer
-    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
     turns = [{"role": "user", "content": content}]
     rendered = processor.apply_chat_template(turns, add_generation_prompt=True)
     rendered = _with_one_begin_token(tokenizer, rendered)
@@ -42,14 +44,19 @@ def render_chat(processor: Any, prompt: str) -> Chat:
     image_token = getattr(processor, "image_token", None)
     if image_token and image_token not in rendered:
         raise ModelError(f"the chat template renders no image placeholder {image_token!r}: {rendered!r}")
-    chat = Chat(rendered, "" if rendered[-1:].isspace() else " ", end)
-    answer = chat.answer(answer_prefix(7) + " An example.")
-    apart, joint = tokens(tokenizer, rendered) + tokens(tokenizer, answer), tokens(tokenizer, rendered + answer)
-    if apart != joint:
+    if image_token and (found := rendered.count(image_token)) != images:
         raise ModelError(
-            f"tokens differ where the answer begins: together {joint[-24:]}, apart {apart[-24:]};"
-            " this tokenizer merges across the end of the prompt and cannot be trained on"
+            f"the chat template renders {found} image placeholders {image_token!r} for {images} image(s): {rendered!r};"
+            " remove the placeholder from the prompt's text, or use a model that takes several images"
         )
+    chat = Chat(rendered, "" if rendered[-1:].isspace() else " ", end)
+    for answer in map(chat.answer, _EXAMPLES):
+        apart, joint = tokens(tokenizer, rendered) + tokens(tokenizer, answer), tokens(tokenizer, rendered + answer)
+        if apart != joint:
+            raise ModelError(
+                f"tokens differ where the answer begins: together {joint[-24:]}, apart {apart[-24:]};"
+                " this tokenizer merges across the end of the prompt and cannot be trained on"
+            )
     return chat
 
 

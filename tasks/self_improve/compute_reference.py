@@ -23,7 +23,7 @@ def logps(
     work: Work, max_length: int, base: Inputs, score_pairs: ArtifactRef, consistency_pairs: ArtifactRef | None
 ) -> InShards:
     """The log-probabilities of every answer that can be trained on."""
-    from pipeline_lib.methods.self_improve.pairs import answers_of_pairs
+    from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS, answers_of_pairs
     from pipeline_lib.train.reference import reference_logps
     from pipeline_lib.vlm.chat import render_chat
 
@@ -41,6 +41,7 @@ def logps(
             vlm,
             render_chat(vlm.processor, base.prompt.text),
             part,
+            PAIR_ANSWERS,
             open_image,
             max_length=max_length,
             batch_size=work.runtime.generation_batch_size,

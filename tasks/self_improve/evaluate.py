@@ -58,7 +58,7 @@ def ask_about(
     open_image: "Callable[[str, str], Image]",
 ) -> InShards:
     """The answers of a model to some images, its score distributions among them."""
-    from pipeline_lib.methods.self_improve.evaluation import ANSWERS, answer_images
+    from pipeline_lib.methods.self_improve.evaluation import MODEL_ANSWERS, answer_images
     from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
     from pipeline_lib.vlm.chat import render_chat
 
@@ -76,4 +76,4 @@ def ask_about(
             progress=progress,
         )
 
-    return InShards(address, images, ANSWERS, ask)
+    return InShards(address, images, MODEL_ANSWERS, ask)

@@ -19,12 +19,15 @@ from pipeline_lib.testing.tiny import PROMPT, model_ref, picture
 from pipeline_lib.testing.tiny_families import LAYERS, TILE_PX, sentencepiece
 from pipeline_lib.train.lora import check_lora, language_linears, lora_config
 from pipeline_lib.vlm.chat import render_chat, tokens
-from pipeline_lib.vlm.inference import generate_greedy, read_scores
 from pipeline_lib.vlm.load import load_base, load_processor
+from tests.asking import generate_greedy, read_scores
 from tests.families.conftest import Loaded
 
 SIZES = [(28, 28), (60, 30), (30, 90), (112, 84), (1, 1)]
 """Several aspect ratios and counts of tiles."""
+
+
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def noise(size: tuple[int, int]) -> Image.Image:
@@ -48,6 +51,18 @@ def test_the_conversation_is_rendered_as_the_family_was_trained(loaded: Loaded) 
     assert tokenizer.convert_ids_to_tokens(ids[-1]) == family.end and ids.count(ids[-1]) == 1 + chat.prompt.count(
         family.end
     )
+
+
+def test_several_images_stand_in_front_of_the_text(loaded: Loaded) -> None:
+    pieces = {"llava-interleave": "<image>", "internvl": "<IMG_CONTEXT>\n", "llava": "<image>\n", "qwen": QWEN_IMAGE}
+    placeholder = next(piece for name, piece in pieces.items() if loaded.family.name.startswith(name))
+    processor = loaded.vlm.processor
+    for count in (2, 3):
+        chat = render_chat(processor, PROMPT, images=count)
+        assert chat.prompt == loaded.family.prompt.replace(placeholder, count * placeholder)
+        assert (chat.separator, chat.end) == (loaded.family.separator, loaded.family.end)
+    with pytest.raises(ModelError, match=r"renders 2 image placeholders .* for 1 image\(s\)"):
+        render_chat(processor, f"What is in {processor.image_token}?")
 
 
 def test_training_generation_and_scoring_see_the_same_tokens(loaded: Loaded) -> None:
@@ -126,7 +141,7 @@ def test_a_batch_gives_what_single_images_give(loaded: Loaded) -> None:
     for image, readout in zip(images, readouts, strict=True):
         alone = read_scores(vlm, chat, loaded.scores, [image])[0]
         assert readout.distribution == pytest.approx(alone.distribution, abs=1e-5)
-        assert readout.digit_mass == pytest.approx(alone.digit_mass, abs=1e-5)
+        assert readout.mass == pytest.approx(alone.mass, abs=1e-5)
     assert len({readout.distribution[0] for readout in readouts}) == len(SIZES)
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline_lib.data.images import decode
 from pipeline_lib.errors import DataError, ModelError
 from pipeline_lib.testing.tiny import model_ref, picture
-from pipeline_lib.vlm.inference import generate_greedy, read_scores
 from pipeline_lib.vlm.load import load_base, load_processor
+from tests.asking import generate_greedy, read_scores
 from tests.families.conftest import Loaded
 
 _CLIP = {

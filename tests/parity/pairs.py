@@ -1,5 +1,6 @@
 """Pairs of unequal lengths about images of unequal shapes, and tiny models with an adapter that does something."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -7,11 +8,13 @@ from datasets import Dataset
 from peft import get_peft_model
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
+from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS
 from pipeline_lib.testing.tiny import PROMPT, picture
 from pipeline_lib.testing.tiny_families import FAMILIES, Family
 from pipeline_lib.train.lora import lora_config
-from pipeline_lib.train.prefix_rows import PAIR, collate_pairs
+from pipeline_lib.train.prefix_rows import PAIR, Row, collate_rows
 from pipeline_lib.vlm.chat import Chat, render_chat
+from pipeline_lib.vlm.load import Vlm
 
 SHAPES = [(28, 28), (60, 30), (30, 90), (56, 42), (42, 84), (28, 56)]
 GOOD = ["sharp.", "calm, the light is good and the colours are bright.", "bright, the light is good."]
@@ -82,4 +85,18 @@ def plain_batch(tiny: Tiny, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def shared_batch(tiny: Tiny, rows: list[dict[str, Any]], answers: tuple[str, ...] = PAIR) -> dict[str, Any]:
-    return collate_pairs(tiny.processor, rows, answers)
+    return collate_rows(tiny.processor, as_rows(rows, answers))
+
+
+def as_rows(rows: list[dict[str, Any]], answers: Sequence[str] = PAIR) -> list[Row]:
+    """Pairs in the form that knows no names of answers."""
+    return [Row([row["image"]], row["prompt"], [row[answer] for answer in answers]) for row in rows]
+
+
+Logps = Callable[[Vlm, Sequence[Row]], list[list[float]]]
+
+
+def logps_by_name(logps: Logps, vlm: Vlm, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Of triples, for each of `PAIR_ANSWERS` a value a row."""
+    found = logps(vlm, as_rows(rows, PAIR_ANSWERS))
+    return {answer: [values[at] for values in found] for at, answer in enumerate(PAIR_ANSWERS)}

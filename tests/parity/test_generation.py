@@ -11,13 +11,13 @@ from PIL import Image
 from pipeline_lib.methods.self_improve.answer import answer_prefix
 from pipeline_lib.testing.tiny import picture
 from pipeline_lib.testing.tiny_families import FAMILIES
-from pipeline_lib.vlm import branched, side_by_side
-from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import tokens
-from pipeline_lib.vlm.inference import Generated, ScoreReadout, generate_greedy, model_inputs, read_scores
+from pipeline_lib.vlm.generate import Generated, Readout, prefix_decoding, prefix_generation
+from pipeline_lib.vlm.generate.attention import SHARED
+from pipeline_lib.vlm.generate.inputs import model_inputs
+from pipeline_lib.vlm.generate.prefix_decoding import Prefix
 from pipeline_lib.vlm.load import Vlm
-from pipeline_lib.vlm.sharing import SHARED
-from pipeline_lib.vlm.side_by_side import Prefix
+from tests.asking import ask, generate_greedy, read_scores
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
 from tests.parity.pairs import adapted
 
@@ -46,11 +46,11 @@ def plain(given: Loaded, beginnings: list[list[str]], length: int) -> list[list[
     return [[next(results) for _ in row] for row in beginnings]
 
 
-def furthest(one: list[ScoreReadout], other: list[ScoreReadout]) -> float:
+def furthest(one: list[Readout], other: list[Readout]) -> float:
     return max(
         abs(a - b)
         for left, right in zip(one, other, strict=True)
-        for a, b in zip([*left.distribution, left.digit_mass], [*right.distribution, right.digit_mass], strict=True)
+        for a, b in zip([*left.distribution, left.mass], [*right.distribution, right.mass], strict=True)
     )
 
 
@@ -67,20 +67,20 @@ def ending_at(vlm: Vlm, token: int) -> Iterator[None]:
 
 def frequent_token(given: Loaded, beginnings: list[list[str]]) -> int:
     """A token in the middle of an answer to the first image."""
-    image, text = pictures()[:1], given.chat.prompt + beginnings[0][0]
-    inputs = model_inputs(given.vlm, image, [text])
+    text = given.chat.prompt + beginnings[0][0]
+    inputs = model_inputs(given.vlm, [pictures()[:1]], [text])
     row = given.vlm.model.generate(**inputs, do_sample=False, max_new_tokens=4)[0]
     return int(row[-1])
 
 
 def test_true_and_wrong_score_are_explained_as_on_the_plain_path(loaded: Loaded) -> None:  # noqa: F811
     beginnings = pairs(loaded)
-    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+    found = ask(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
     assert found.answers == plain(loaded, beginnings, 24)
     assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
     assert len({answer.text for row in found.answers for answer in row}) > 5
     with ending_at(loaded.vlm, frequent_token(loaded, beginnings)):
-        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
+        found = ask(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
         assert found.answers == plain(loaded, beginnings, 24)
     ended = [answer.finished for row in found.answers for answer in row]
     assert any(ended) and (not all(ended) or len({answer.tokens for row in found.answers for answer in row}) > 1)
@@ -89,7 +89,7 @@ def test_true_and_wrong_score_are_explained_as_on_the_plain_path(loaded: Loaded)
 
 def test_score_distribution_and_answer_come_out_as_on_the_plain_path(loaded: Loaded) -> None:  # noqa: F811
     beginnings = [[""]] * len(SIZES)
-    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+    found = ask(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
     assert found.answers == plain(loaded, beginnings, 24)
     expected = read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())
     assert furthest(found.readouts, expected) < SAME
@@ -105,7 +105,7 @@ def test_beginnings_of_different_lengths_and_numbers(loaded: Loaded) -> None:  #
         [],
         ["The picture is sharp"],
     ]
-    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 10, loaded.scores)
+    found = ask(loaded.vlm, loaded.chat, pictures(), beginnings, 10, loaded.scores)
     assert found.answers == plain(loaded, beginnings, 10)
     assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
 
@@ -113,15 +113,17 @@ def test_beginnings_of_different_lengths_and_numbers(loaded: Loaded) -> None:  #
 def _assert_noticed(
     given: Loaded, wrong: Callable[[list[Prefix]], list[Prefix]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beginnings, decode = pairs(given), side_by_side.decode
-    monkeypatch.setattr(branched, "decode", lambda model, prefixes, *rest: decode(model, wrong(prefixes), *rest))
-    found = generate_branches(given.vlm, given.chat, pictures(), beginnings, 24)
+    beginnings, decode = pairs(given), prefix_decoding.decode
+    monkeypatch.setattr(
+        prefix_generation, "decode", lambda model, prefixes, *rest: decode(model, wrong(prefixes), *rest)
+    )
+    found = ask(given.vlm, given.chat, pictures(), beginnings, 24)
     assert found.answers != plain(given, beginnings, 24)
 
 
 def test_the_prefix_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     _assert_noticed(
-        loaded, lambda all_: [one._replace(images=[(at + 1) % 5 for at in one.images]) for one in all_], monkeypatch
+        loaded, lambda all_: [one._replace(rows=[(at + 1) % 5 for at in one.rows]) for one in all_], monkeypatch
     )
 
 
@@ -147,24 +149,24 @@ def test_positions_of_the_wrong_image_are_noticed(loaded: Loaded, monkeypatch: p
 
 @pytest.mark.parametrize("loaded", LENGTHS_DIFFER, indirect=True)
 def test_padding_that_is_seen_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    start = side_by_side._Rows.__init__
+    start = prefix_decoding._Rows.__init__
 
     def seen(rows: Any, *given: Any) -> None:
         start(rows, *given)
-        rows._parts[:, : rows._length] = side_by_side.PREFIX
+        rows._parts[:, : rows._length] = prefix_decoding.PREFIX
 
-    monkeypatch.setattr(side_by_side._Rows, "__init__", seen)
+    monkeypatch.setattr(prefix_decoding._Rows, "__init__", seen)
     _assert_noticed(loaded, lambda prefixes: prefixes, monkeypatch)
 
 
 def test_an_answer_that_sees_another_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    feed, beginnings = side_by_side._Rows.feed, pairs(loaded)
+    feed, beginnings = prefix_decoding._Rows.feed, pairs(loaded)
     monkeypatch.setattr(
-        side_by_side._Rows,
+        prefix_decoding._Rows,
         "feed",
         lambda row, ids, parts, offsets, keep: feed(row, ids, parts.clamp(max=1), offsets, keep),
     )
-    found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
+    found = ask(loaded.vlm, loaded.chat, pictures(), beginnings, 24)
     assert found.answers != plain(loaded, beginnings, 24)
 
 
@@ -177,12 +179,12 @@ def test_attention_that_does_not_reach_back_to_the_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, asked = loaded.vlm.model.config.text_config, []
-    decode = side_by_side.decode
-    monkeypatch.setattr(branched, "decode", lambda *given: asked.append(1) or decode(*given))
+    decode = prefix_decoding.decode
+    monkeypatch.setattr(prefix_generation, "decode", lambda *given: asked.append(1) or decode(*given))
     own, config.sliding_window = config.sliding_window, window
     try:
         beginnings = [*pairs(loaded)[:4], ["", loaded.chat.separator + "#Score: "]]
-        found = generate_branches(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
+        found = ask(loaded.vlm, loaded.chat, pictures(), beginnings, 24, loaded.scores)
         assert found.answers == plain(loaded, beginnings, 24)
         assert furthest(found.readouts, read_scores(loaded.vlm, loaded.chat, loaded.scores, pictures())) < SAME
     finally:
@@ -230,7 +232,7 @@ def test_an_image_is_seen_and_read_once(loaded: Loaded) -> None:  # noqa: F811
     """The guard of the speed: one prefill an image instead of two, without padding, and of answers their own tokens."""
     vlm, chat, images, length = loaded.vlm, loaded.chat, pictures()[:4], 6
     padded, read = (lambda mask: (mask.numel(), int(mask.sum())))(
-        model_inputs(vlm, images, [chat.prompt] * 4)["attention_mask"]
+        model_inputs(vlm, [[image] for image in images], [chat.prompt] * 4)["attention_mask"]
     )
     context = len(tokens(vlm.processor.tokenizer, loaded.scores.context))
     beginning = len(tokens(vlm.processor.tokenizer, chat.separator + answer_prefix(7)))
@@ -239,7 +241,7 @@ def test_an_image_is_seen_and_read_once(loaded: Loaded) -> None:  # noqa: F811
         for image in images:
             read_scores(vlm, chat, loaded.scores, [image])
     with Work(vlm) as pair:
-        answers = generate_branches(vlm, chat, images, pairs(loaded)[:4], length, loaded.scores).answers
+        answers = ask(vlm, chat, images, pairs(loaded)[:4], length, loaded.scores).answers
     steps = max(answer.tokens for row in answers for answer in row) - 1
     assert (pair.seen, sum(pair.prefills)) == (once.seen, 4)
     assert pair.tokens == read + 4 * context + 8 * (beginning - context) + 8 * steps
@@ -250,7 +252,7 @@ def test_an_image_is_seen_and_read_once(loaded: Loaded) -> None:  # noqa: F811
     assert twice.tokens == 2 * padded + 8 * beginning + 8 * steps
 
     with Work(vlm) as asked:
-        answers = generate_branches(vlm, chat, images, [[""]] * 4, length, loaded.scores).answers
+        answers = ask(vlm, chat, images, [[""]] * 4, length, loaded.scores).answers
     steps = max(row[0].tokens for row in answers) - 1
     assert (asked.seen, sum(asked.prefills)) == (once.seen, 4)
     assert asked.tokens == read - 4 + 4 * (1 + context) + 4 * (1 + steps)
@@ -263,7 +265,7 @@ def test_an_image_is_seen_and_read_once(loaded: Loaded) -> None:  # noqa: F811
 def test_images_that_are_alike_are_read_in_one_pass(loaded: Loaded) -> None:  # noqa: F811
     images = [picture(f"{size}", side_px=128).crop((0, 0, *size)) for size in [(60, 30), (28, 28), (60, 30)]]
     with Work(loaded.vlm) as work:
-        generate_branches(loaded.vlm, loaded.chat, images, [["One", "Another"]] * 3, 2)
+        ask(loaded.vlm, loaded.chat, images, [["One", "Another"]] * 3, 2)
     assert sum(work.prefills) == 3 and len(work.prefills) <= 2
 
 
@@ -273,8 +275,8 @@ def test_under_an_adapter_that_is_not_folded_in(name: str) -> None:
     vlm = Vlm(tiny.model, tiny.processor, torch.device("cpu"))
     beginnings = [[tiny.chat.separator + answer_prefix(score) for score in (2, 7)]] * len(SIZES)
     images = [image for image in pictures() for _ in (0, 1)]
-    found = generate_branches(vlm, tiny.chat, pictures(), beginnings, 12).answers
+    found = ask(vlm, tiny.chat, pictures(), beginnings, 12).answers
     texts = [text for row in beginnings for text in row]
     assert [answer for row in found for answer in row] == generate_greedy(vlm, tiny.chat, images, texts, 12)
     with tiny.model.disable_adapter():
-        assert found != generate_branches(vlm, tiny.chat, pictures(), beginnings, 12).answers
+        assert found != ask(vlm, tiny.chat, pictures(), beginnings, 12).answers

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS
 from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.prefix_shared import sharing_prefix
-from pipeline_lib.train.reference import ANSWERS
-from pipeline_lib.vlm.sharing import why_not_shared
+from pipeline_lib.vlm.generate.attention import why_not_shared
 from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch, triples
 
 NAMES = [family.name for family in FAMILIES]
@@ -82,7 +82,7 @@ def test_log_probabilities_of_every_token(name: str, dtype: torch.dtype, toleran
 
 def difference_of_three(tiny: Tiny, rows: list[dict[str, Any]]) -> float:
     """Of the tokens of all answers in rows of three, from rows of one."""
-    ours = shared(tiny, rows, ANSWERS)
+    ours = shared(tiny, rows, PAIR_ANSWERS)
     there = [row for row in rows if row["swapped"]]
     third = plain(tiny, [{**row, "rejected": row["swapped"]} for row in there])[len(there) :]
     assert 0 < len(there) < len(rows)

@@ -7,13 +7,14 @@ import pytest
 import torch
 from trl import DPOConfig, DPOTrainer
 
+from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS
 from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
+from pipeline_lib.train.answer_logps import plain_logps, shared_logps
 from pipeline_lib.train.lora import lora_config
-from pipeline_lib.train.reference import ANSWERS, plain_logps, shared_logps
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.load import Vlm
-from tests.parity.pairs import Tiny, bare, data, pairs, plain_batch, triples
+from tests.parity.pairs import Tiny, bare, data, logps_by_name, pairs, plain_batch, shared_batch, triples
 from tests.parity.test_generation import Work
 from tests.parity.test_log_probabilities import BREAKS, _other_order
 
@@ -46,8 +47,8 @@ def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: fl
     tiny = bare(name)
     tiny.model.to(dtype)
     rows = triples(tiny.chat, 6)
-    length = {text: len(tokens(tiny.processor.tokenizer, text)) for row in rows for text in map(row.get, ANSWERS)}
-    found = [logps(vlm_of(tiny), rows) for logps in (shared_logps, plain_logps)]
+    length = {text: len(tokens(tiny.processor.tokenizer, text)) for row in rows for text in map(row.get, PAIR_ANSWERS)}
+    found = [logps_by_name(logps, vlm_of(tiny), rows) for logps in (shared_logps, plain_logps)]
     expected = of_trl(tiny, rows, tmp_path)
     texts = [row[side] for side in prefix_rows.PAIR for row in rows]
     for values in found:
@@ -66,10 +67,10 @@ def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: fl
 def test_what_is_wrong_in_a_row_is_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = bare(name)
     rows = triples(tiny.chat, 6)
-    right = plain_logps(vlm_of(tiny), rows)
+    right = logps_by_name(plain_logps, vlm_of(tiny), rows)
     monkeypatch.setattr(prefix_rows, broken, {**BREAKS, "predictors": _other_order}[broken])
-    wrong = shared_logps(vlm_of(tiny), rows)
-    assert max(abs(a - b) for side in ANSWERS for a, b in zip(right[side], wrong[side], strict=True)) > 1
+    wrong = logps_by_name(shared_logps, vlm_of(tiny), rows)
+    assert max(abs(a - b) for side in PAIR_ANSWERS for a, b in zip(right[side], wrong[side], strict=True)) > 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,14 +78,14 @@ def test_each_image_is_seen_and_each_prefix_read_once(name: str) -> None:
     """The guard of the speed: one pass for the answers of both kinds of pairs, and the head scores answers alone."""
     tiny = bare(name)
     rows = triples(tiny.chat, 6)
-    batch = prefix_rows.collate_pairs(tiny.processor, rows, ANSWERS)
+    batch = shared_batch(tiny, rows, PAIR_ANSWERS)
     vlm = vlm_of(tiny)
     with Work(vlm) as once:
-        shared_logps(vlm, rows)
+        logps_by_name(shared_logps, vlm, rows)
     assert once.prefills == [6]
     assert once.tokens == batch["row_ids"].numel()
     with Work(vlm) as apart:
-        plain_logps(vlm, rows)
+        logps_by_name(plain_logps, vlm, rows)
     assert apart.prefills == [6, 6, 4]
     assert 2 * once.seen < apart.seen < 3 * once.seen
     assert once.tokens < 0.6 * apart.tokens

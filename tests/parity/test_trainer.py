@@ -11,12 +11,12 @@ from trl import DPOConfig, DPOTrainer
 
 from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
+from pipeline_lib.train.answer_logps import plain_logps, shared_logps
 from pipeline_lib.train.lora import lora_config
 from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer
-from pipeline_lib.train.reference import plain_logps, shared_logps
 from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer, StoredReferenceDPOTrainer
 from pipeline_lib.vlm.load import Vlm
-from tests.parity.pairs import Tiny, bare, data, triples
+from tests.parity.pairs import Tiny, bare, data, logps_by_name, triples
 from tests.parity.test_log_probabilities import BREAKS
 
 STEPS = 20
@@ -38,7 +38,7 @@ def rows_of(tiny: Tiny, trainer_class: Any, count: int) -> list[dict[str, Any]]:
     rows = triples(tiny.chat, count)
     if issubclass(trainer_class, StoredReferenceDPOTrainer):
         logps = shared_logps if issubclass(trainer_class, FastDPOTrainer) else plain_logps
-        found = logps(Vlm(tiny.model.eval(), tiny.processor, torch.device("cpu")), rows)
+        found = logps_by_name(logps, Vlm(tiny.model.eval(), tiny.processor, torch.device("cpu")), rows)
         for name, side in zip(REFERENCE, prefix_rows.PAIR, strict=True):
             rows = [row | {name: value} for row, value in zip(rows, found[side], strict=True)]
     return [{name: value for name, value in row.items() if name != "swapped"} for row in rows]

@@ -15,11 +15,11 @@ from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens
 from pipeline_lib.metrics.scores import Estimate, fit_reference_values, mean_estimate, score_metrics
 from pipeline_lib.progress import Progress
 from pipeline_lib.vlm.batches import ask_in_batches
-from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import Chat
+from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
 
-ANSWERS = pa.schema(
+MODEL_ANSWERS = pa.schema(
     [
         ("image", pa.string()),
         ("image_sha256", pa.string()),
@@ -57,13 +57,14 @@ def answer_images(
     batch_size: int,
     progress: Progress,
 ) -> pa.Table:
-    """Ask the model about every image; one row each in `ANSWERS`. An answer that does not parse keeps its text.
+    """Ask the model about every image; one row each in `MODEL_ANSWERS`. An answer that does not parse keeps its text.
 
     Score distribution and answer come from one prefill of the image.
     """
 
-    def answer(batch: list[dict[str, Any]], pictures: list[Image]) -> list[dict[str, Any]]:
-        found = generate_branches(vlm, chat, pictures, [[""]] * len(batch), max_new_tokens, scores)
+    def answer(batch: list[dict[str, Any]], pictures: list[list[Image]]) -> list[dict[str, Any]]:
+        questions = [Question(chat, shown) for shown in pictures]
+        found = generate_answers(vlm, questions, Greedy(max_new_tokens=max_new_tokens), scores)
         rows = []
         for row, readout, (result,) in zip(batch, found.readouts, found.answers, strict=True):
             parsed = parse_answer(result.text)
@@ -71,7 +72,7 @@ def answer_images(
                 row
                 | {
                     "score_distribution": readout.distribution,
-                    "digit_mass": readout.digit_mass,
+                    "digit_mass": readout.mass,
                     "text": result.text,
                     "text_tokens": result.tokens,
                     "parsed": parsed is not None,
@@ -84,7 +85,7 @@ def answer_images(
     columns = ["image", "image_sha256", "split", "score", "bin", "width_px", "height_px"]
     records = images.select(columns).to_pylist()
     rows = ask_in_batches(vlm.model, records, open_image, batch_size, answer, progress)
-    return pa.Table.from_pylist(rows, schema=ANSWERS)
+    return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS)
 
 
 def evaluate_answers(

@@ -26,7 +26,8 @@ from pipeline_lib.progress import Progress
 from pipeline_lib.sampling import draw, draw_rows
 from pipeline_lib.tables.schemas import FAITHFULNESS, conform
 from pipeline_lib.vlm.chat import Chat
-from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
+from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
+from pipeline_lib.vlm.generate.inputs import answer_tokens
 from pipeline_lib.vlm.load import Vlm
 
 _TAG = "#Explain:"
@@ -86,8 +87,11 @@ def explain_other_images(
         for room, same in groupby(sorted(batch, key=lambda row: row["room"]), key=lambda row: row["room"]):
             asked = list(same)
             pictures = [open_image(row["other_image"], row["other_image_sha256"]) for row in asked]
-            results = generate_greedy(vlm, chat, pictures, [row["beginning"] for row in asked], room)
-            said = [result.text.strip() for result in results]
+            questions = [
+                Question(chat, [picture], [row["beginning"]]) for row, picture in zip(asked, pictures, strict=True)
+            ]
+            found = generate_answers(vlm, questions, Greedy(max_new_tokens=room))
+            said = [result.text.strip() for (result,) in found.answers]
             rows += [{"image": row["image"], "other_explanation": text} for row, text in zip(asked, said, strict=True)]
         progress.advance(len(batch))
     return pa.Table.from_pylist(rows, schema=OTHER_EXPLANATIONS)

@@ -10,6 +10,9 @@ from pipeline_lib.train.pairs import check_lengths
 
 log = logging.getLogger("whyscore.train")
 
+PAIR_ANSWERS = ("chosen", "rejected", "swapped")
+"""A pair's own answers, and the rejected one with the true score where there is a consistency pair."""
+
 
 def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
     """Pairs that can be trained on: rows in which either explanation is empty are left out, counted in the log.

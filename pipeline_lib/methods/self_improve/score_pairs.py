@@ -12,9 +12,8 @@ from pipeline_lib.methods.self_improve.recipe import SCORES
 from pipeline_lib.progress import Progress
 from pipeline_lib.sampling import draw, draw_rows
 from pipeline_lib.vlm.batches import Record, ask_in_batches
-from pipeline_lib.vlm.branched import generate_branches
 from pipeline_lib.vlm.chat import Chat, tokens
-from pipeline_lib.vlm.inference import Generated
+from pipeline_lib.vlm.generate import Generated, Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
 
 if TYPE_CHECKING:
@@ -65,9 +64,12 @@ def generate_score_pairs(
     counts answers, two an image. `open_image(image, sha256)` opens a photograph.
     """
 
-    def explain(batch: list[Record], pictures: list[Image]) -> list[Pair]:
-        beginnings = [[chat.separator + prefix for prefix in record["prefixes"]] for record in batch]
-        return generate_branches(vlm, chat, pictures, beginnings, max_new_tokens).answers
+    def explain(batch: list[Record], pictures: list[list[Image]]) -> list[Pair]:
+        questions = [
+            Question(chat, shown, [chat.separator + prefix for prefix in record["prefixes"]])
+            for record, shown in zip(batch, pictures, strict=True)
+        ]
+        return generate_answers(vlm, questions, Greedy(max_new_tokens=max_new_tokens)).answers
 
     records = _records(images, min_distance, seed, iteration)
     pairs = ask_in_batches(vlm.model, records, open_image, max(1, batch_size // 2), explain, progress)

@@ -1,17 +1,15 @@
 """Where in the vocabulary the ten scores are, found in context because tokenizers differ there."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline_lib.errors import ModelError
 from pipeline_lib.methods.self_improve.recipe import SCORES
 from pipeline_lib.vlm.chat import Chat, tokens
+from pipeline_lib.vlm.generate import NextTokens
 
 
-class ScoreTokens(NamedTuple):
+class ScoreTokens(NextTokens):
     """Text to put behind the prompt so that the next token is the score, and the ten ids to read there, in order."""
-
-    context: str
-    ids: tuple[int, ...]
 
 
 def resolve_score_tokens(tokenizer: Any, chat: Chat) -> ScoreTokens:

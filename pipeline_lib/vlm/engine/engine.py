@@ -21,7 +21,7 @@ from pipeline_lib.vlm.engine.adapter import adapter_name, can_load, check_base, 
 from pipeline_lib.vlm.engine.checks import Probe, prove
 from pipeline_lib.vlm.engine.request import KEY_VARIABLE, Limits, Served, Wording, all_of, connect, data_url
 from pipeline_lib.vlm.families import check_image
-from pipeline_lib.vlm.inference import Generated, end_ids, image_ids
+from pipeline_lib.vlm.generate.inputs import Generated, end_ids, image_ids
 from pipeline_lib.vlm.load import load_config, load_processor
 from pipeline_lib.vlm.model_ref import ModelRef
 

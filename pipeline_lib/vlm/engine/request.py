@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline_lib.config.base import GenerationServer
 from pipeline_lib.errors import EngineError
 from pipeline_lib.openai_server import Failure, Refusal, back_off_s, failure_of, read_key, send, server_name
-from pipeline_lib.vlm.inference import Generated
+from pipeline_lib.vlm.generate import Generated
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -12,7 +12,7 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.pairs import answers_of_pairs
 from pipeline_lib.methods.self_improve.swap import swap_scores
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, preference_pairs, reference_of
-from pipeline_lib.train import reference
+from pipeline_lib.train import answer_logps
 from pipeline_lib.train.reference import with_reference
 from pipeline_lib.train.stored_reference import REFERENCE
 from pipeline_lib.vlm.chat import Chat, render_chat
@@ -103,8 +103,8 @@ def test_a_model_that_cannot_share_the_prefix_takes_the_plain_path_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pairs, swapped, table = made
-    monkeypatch.setattr("pipeline_lib.vlm.sharing.SHARED", frozenset())
-    monkeypatch.setattr(reference, "shared_logps", None)
+    monkeypatch.setattr("pipeline_lib.vlm.generate.attention.SHARED", frozenset())
+    monkeypatch.setattr(answer_logps, "shared_logps", None)
     plain = reference_of(*base, pairs, consistency_pairs=swapped)
     assert "reads each answer in a row of its own, two to three times slower: it was not tested with" in caplog.text
     assert plain.drop_columns("logp").equals(table.drop_columns("logp"))

@@ -34,10 +34,10 @@ def open_blank(image: str, sha256: str) -> Image.Image:
 
 
 def ask(size: int, seen: list[list[str]], model: Any = None, room: int = 100) -> list[str]:
-    def answer(batch: list[dict[str, Any]], pictures: list[Image.Image]) -> list[str]:
+    def answer(batch: list[dict[str, Any]], images: list[list[Image.Image]]) -> list[str]:
         if len(batch) > room:
             raise torch.OutOfMemoryError("no room")
-        assert [picture.height for picture in pictures] == [int(row["image"]) + 1 for row in batch]
+        assert [picture.height for (picture,) in images] == [int(row["image"]) + 1 for row in batch]
         seen.append([row["image"] for row in batch])
         return [f"answer {row['image']}" for row in batch]
 
@@ -55,7 +55,24 @@ def test_like_images_come_together_and_answers_in_the_order_of_the_table() -> No
     assert ask(2, seen) == ANSWERS
     assert seen == [["1", "5"], ["0", "4"], ["2", "3"]]
     assert ask(4, seen) == ask(100, seen) == ANSWERS
-    assert ask_in_batches(Model(), [], open_blank, 3, lambda batch, pictures: batch, Progress("none", 0)) == []
+    assert ask_in_batches(Model(), [], open_blank, 3, lambda batch, images: batch, Progress("none", 0)) == []
+
+
+def test_rows_of_several_images_get_them_in_their_order() -> None:
+    """Pairs of one image sorted by the proportions of both; each row opens its own images."""
+    pairs = [[0, 3], [1, 0], [5, 1], [0, 2], [1, 5], [3, 0]]
+    rows = [{"at": at, "images": [RECORDS[one], RECORDS[other]]} for at, (one, other) in enumerate(pairs)]
+    rows += [RECORDS[4] | {"at": 6}]
+    seen: list[list[int]] = []
+
+    def answer(batch: list[dict[str, Any]], images: list[list[Image.Image]]) -> list[list[int]]:
+        seen.append([row["at"] for row in batch])
+        return [[picture.height - 1 for picture in of_row] for of_row in images]
+
+    progress = Progress("asking", 7)
+    assert ask_in_batches(Model(), rows, open_blank, 2, answer, progress) == [*pairs, [4]]
+    assert seen == [[2, 4], [1, 6], [3, 0], [5]]
+    assert progress.done == 7
 
 
 def test_a_batch_that_has_no_room_is_halved_and_the_size_remembered(caplog: pytest.LogCaptureFixture) -> None:
@@ -64,7 +81,7 @@ def test_a_batch_that_has_no_room_is_halved_and_the_size_remembered(caplog: pyte
         assert ask(6, seen, model, room=2) == ANSWERS
     assert [len(batch) for batch in seen] == [2] * 3
     sizes = [record.args for record in caplog.records if record.levelno == logging.WARNING]
-    assert sizes == [(6, 3), (3, 2)] and "no room on the device for 6 images" in caplog.text
+    assert sizes == [(6, 3), (3, 2)] and "no room on the device for 6 rows" in caplog.text
     caplog.clear()
     assert ask(6, seen, model, room=2) == ANSWERS  # it is known now
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -89,7 +106,7 @@ def test_the_next_pictures_are_opened_while_the_model_works() -> None:
             next_is_open.set()
         return Image.new("RGB", (1, 1))
 
-    def answer(batch: list[dict[str, Any]], pictures: list[Image.Image]) -> list[str]:
+    def answer(batch: list[dict[str, Any]], images: list[list[Image.Image]]) -> list[str]:
         assert next_is_open.wait(10)
         counts.append(len(opened))
         return ["" for _ in batch]
@@ -106,4 +123,4 @@ def test_what_is_wrong_with_a_picture_is_told() -> None:
         return Image.new("RGB", (1, 1))
 
     with pytest.raises(DataError, match="image 4 has changed"):
-        ask_in_batches(Model(), RECORDS, open_image, 1, lambda batch, pictures: batch, Progress("asking", 6))
+        ask_in_batches(Model(), RECORDS, open_image, 1, lambda batch, images: batch, Progress("asking", 6))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
+from pipeline_lib.vlm.engine.engine.engine import Engine, own_generation_config
 
 from pipeline_lib import openai_server
 from pipeline_lib.config.base import GenerationServer
@@ -23,7 +24,6 @@ from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture
 from pipeline_lib.testing.tiny_families import FAMILIES, VICUNA, save
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.engine.adapter import adapter_name
-from pipeline_lib.vlm.engine.engine import Engine, own_generation_config
 from pipeline_lib.vlm.load import load_base, load_vlm
 
 IMAGES, LENGTH = 4, 6
@@ -282,7 +282,7 @@ def test_a_folder_that_the_server_does_not_see_is_named(
     server: EngineServer, generate: Generate, store: ArtifactStore, folders: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from pipeline_lib.vlm.engine import adapter as engine_adapter
+    from pipeline_lib.vlm.engine.engine import adapter as engine_adapter
 
     monkeypatch.setattr(engine_adapter, "_put", lambda ref, store, folder: Path("/nowhere") / folder.name)
     with pytest.raises(EngineError, match=r"failed: HTTP 404: .*/nowhere/whyscore-e+ cannot be found.*the same path"):

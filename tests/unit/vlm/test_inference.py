@@ -10,8 +10,9 @@ from pipeline_lib.methods.self_improve.answer import answer_prefix
 from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
 from pipeline_lib.testing.tiny import PROMPT, build_model, build_processor, model_ref, picture, sentencepiece_tokenizer
 from pipeline_lib.vlm.chat import Chat, render_chat, tokens
-from pipeline_lib.vlm.inference import answer_tokens, generate_greedy, read_scores
+from pipeline_lib.vlm.generate.inputs import answer_tokens
 from pipeline_lib.vlm.load import Vlm, load_base
+from tests.asking import generate_greedy, read_scores
 
 CPU = torch.device("cpu")
 BEGINNINGS = ["", " " + answer_prefix(3), "", " " + answer_prefix(8) + " The picture", " #Score: "]
@@ -140,6 +141,6 @@ def test_scores_are_the_softmax_over_the_ten_digits(vlm: Vlm, chat: Chat) -> Non
             logits = vlm.model(**given).logits[0, -1].double()
         digits = torch.stack([logits[vlm.processor.tokenizer.convert_tokens_to_ids(str(d))] for d in range(10)])
         assert readout.distribution == pytest.approx((digits.exp() / digits.exp().sum()).tolist(), rel=1e-4)
-        assert readout.digit_mass == pytest.approx(float(digits.exp().sum() / logits.exp().sum()), rel=1e-4)
+        assert readout.mass == pytest.approx(float(digits.exp().sum() / logits.exp().sum()), rel=1e-4)
         assert sum(readout.distribution) == pytest.approx(1)
     assert readouts[0] != readouts[1]

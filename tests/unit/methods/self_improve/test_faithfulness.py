@@ -23,8 +23,9 @@ from pipeline_lib.progress import Progress
 from pipeline_lib.tables import schemas
 from pipeline_lib.testing.tiny import PROMPT, model_ref, open_picture, picture
 from pipeline_lib.vlm.chat import Chat, render_chat
-from pipeline_lib.vlm.inference import answer_tokens, generate_greedy
+from pipeline_lib.vlm.generate.inputs import answer_tokens
 from pipeline_lib.vlm.load import Vlm, load_base
+from tests.asking import generate_greedy
 
 CONFIG = Evaluation(bootstrap_samples=100)
 WORDS = ["awful", "bad", "poor", "weak", "plain", "fair", "decent", "good", "great", "superb"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
-from pipeline_lib.methods.self_improve.evaluation import ANSWERS, evaluate_answers
+from pipeline_lib.methods.self_improve.evaluation import MODEL_ANSWERS, evaluate_answers
 from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
 from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
 from pipeline_lib.methods.self_improve.prompt import load_prompt
@@ -63,7 +63,7 @@ def answers(images: pa.Table, skill: float, spread: float, fidelity: float, pars
                 "explanation": said if parsed else None,
             }
         )
-    return pa.Table.from_pylist(rows, schema=ANSWERS)
+    return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS)
 
 
 def training_log(kind: str, iteration: int, steps: int) -> pa.Table:

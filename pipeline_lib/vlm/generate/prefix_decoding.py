@@ -1,6 +1,6 @@
-"""Greedy decoding of several answers about each image over one cache, which holds what they share once.
+"""Decoding of several answers to each question over one cache, which holds what they share once.
 
-A row of a batch is an image, `[prefix | beginnings | a b | a b | ..]`: in each step the next tokens of its answers
+A row of a batch is a question, `[prefix | beginnings | a b | a b | ..]`: in each step the next tokens of its answers
 stand side by side. A token sees the prefix and what is before it in its own answer, and its position follows from the
 two, as in a row of training (`train.prefix_rows`). So the keys and values of the hundreds to thousands of image tokens
 are kept once and read once a step, however many answers there are, and are never copied to make room for a token.
@@ -13,55 +13,76 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-from pipeline_lib.vlm.attention import PADDING, PREFIX, attention_behind_prefix
+from pipeline_lib.vlm.generate.attention import PADDING, PREFIX, attention_behind_prefix
+from pipeline_lib.vlm.generate.decoding import Chooser
 
 
 class Prefix(NamedTuple):
-    """What the answers of some images of a batch have in common, equally many tokens in each."""
+    """What the answers of some rows of a batch have in common, equally many tokens in each."""
 
-    images: list[int]  # which ones of the batch
+    rows: list[int]  # which ones of the batch
     cache: Any  # the library's, with the keys and values of all tokens in every layer; `decode` uses it up
-    logits: Tensor  # (images, vocabulary) behind it
-    positions: Tensor  # (images, 1) of the token that follows, (images, 3) where there are three dimensions of them
+    logits: Tensor  # (rows, vocabulary) behind it
+    positions: Tensor  # (rows, 1) of the token that follows, (rows, 3) where there are three dimensions of them
 
 
 class Decoded(NamedTuple):
-    """The tokens that follow each beginning (N, B, T), and the logits behind `aside` (N, vocabulary)."""
+    """The tokens that follow each beginning (N, B, T), and the logits behind the text to read (N, vocabulary)."""
 
     tokens: Tensor
-    aside: Tensor
+    behind_read: Tensor
 
 
 def decode(
-    model: Any, prefixes: list[Prefix], beginnings: list[list[list[int]]], config: GenerationConfig, aside: list[int]
+    model: Any,
+    prefixes: list[Prefix],
+    beginnings: list[list[list[int]]],
+    reads: list[list[int]],
+    config: GenerationConfig,
+    choose: Chooser,
 ) -> Decoded:
-    """Go on greedily behind each image's prefix and each of its beginnings, which are tokens, at least one.
+    """Go on behind each row's prefix and each of its beginnings, which are tokens, at least one.
 
-    An image with fewer beginnings than another has rows without meaning at its end, and so has an answer behind its end
-    token. `aside` is one more text of every image, of which the next token's logits are wanted alone; an empty one asks
-    for those behind the prefix.
+    A row with fewer beginnings than another has answers without meaning at its end, and so has an answer behind its end
+    token. `reads` holds one more text of every row, of which the next token's logits are wanted alone; an empty one
+    asks for those behind the prefix. `choose` is given the N x B answers of a step in their order.
     """
     device, pad = prefixes[0].logits.device, config.pad_token_id
     ends = torch.tensor(config.eos_token_id, device=device)
     count = max(map(len, beginnings))
-    texts = [[*row, *[[pad]] * (count - len(row)), *([aside] if aside else [])] for row in beginnings]
+    read = any(reads)
+    texts = [
+        [*row, *[[pad]] * (count - len(row)), *([text or [pad]] if read else [])]
+        for row, text in zip(beginnings, reads, strict=True)
+    ]
+    behind = torch.cat([prefix.logits for prefix in prefixes])[_order(prefixes).to(device)]
+    if not texts[0]:
+        return Decoded(torch.empty(len(texts), 0, 0, dtype=torch.long), behind)
     ids, parts, offsets = _heads_then_ends(texts, pad).to(device)
     rows = _Rows(model, prefixes, ids.shape[1] + count * (config.max_new_tokens - 1))
     with attention_behind_prefix(model):
         logits = rows.feed(ids, parts, offsets, keep=len(texts[0]))
-        behind = logits[:, count] if aside else rows.in_order([prefix.logits for prefix in prefixes])
+        if read:
+            fed = torch.tensor([[bool(text)] for text in reads], device=device)
+            behind = torch.where(fed, logits[:, count], behind)
         lengths = torch.tensor([[len(text) for text in row[:count]] for row in texts], device=device)
         parts = torch.arange(1, count + 1, device=device).expand_as(lengths)
         done = torch.tensor([[at >= len(row) for at in range(count)] for row in beginnings], device=device)
         steps: list[Tensor] = []
-        while True:
+        while not bool(done.all()) and len(steps) < config.max_new_tokens:
+            if steps:
+                logits = rows.feed(steps[-1], parts, lengths + len(steps) - 1, keep=count)
             found = logits[:, :count].float()
             found[..., config.suppress_tokens or []] = -torch.inf
-            steps.append(found.argmax(-1).masked_fill(done, pad))
+            chosen = choose(found.flatten(0, 1), len(steps)).view_as(done)
+            steps.append(chosen.masked_fill(done, pad))
             done |= torch.isin(steps[-1], ends)
-            if len(steps) == config.max_new_tokens or bool(done.all()):
-                return Decoded(torch.stack(steps, -1), behind)
-            logits = rows.feed(steps[-1], parts, lengths + len(steps) - 1, keep=count)
+    return Decoded(torch.stack(steps, -1) if steps else parts.new_empty(*parts.shape, 0), behind)
+
+
+def _order(prefixes: list[Prefix]) -> Tensor:
+    """Where the rows of the batch are among those of the prefixes."""
+    return torch.tensor([at for prefix in prefixes for at in prefix.rows]).argsort()
 
 
 def _heads_then_ends(texts: list[list[list[int]]], pad: int) -> Tensor:
@@ -84,19 +105,15 @@ class _Rows:
 
     def __init__(self, model: Any, prefixes: list[Prefix], room: int):
         self._model = model
-        self._order = torch.tensor([at for prefix in prefixes for at in prefix.images]).argsort()
-        self._positions = self.in_order([prefix.positions for prefix in prefixes])
+        order = _order(prefixes)
+        self._positions = torch.cat([prefix.positions for prefix in prefixes])[order.to(prefixes[0].positions.device)]
         lengths = [prefix.cache.get_seq_length() for prefix in prefixes]
         self._length = max(lengths)
-        self._parts = self._positions.new_full((len(self._order), self._length + room), PADDING)
+        self._parts = self._positions.new_full((len(order), self._length + room), PADDING)
         for prefix, length in zip(prefixes, lengths, strict=True):
-            self._parts[prefix.images, self._length - length : self._length] = PREFIX
+            self._parts[prefix.rows, self._length - length : self._length] = PREFIX
         layers = range(len(prefixes[0].cache.layers))
-        self._cache = Cache(layers=[_RoomyLayer(prefixes, at, len(self._order), self._length, room) for at in layers])
-
-    def in_order(self, of_prefixes: list[Tensor]) -> Tensor:
-        """A row an image, in the order of the batch."""
-        return torch.cat(of_prefixes)[self._order.to(of_prefixes[0].device)]
+        self._cache = Cache(layers=[_RoomyLayer(prefixes, at, len(order), self._length, room) for at in layers])
 
     def feed(self, ids: Tensor, parts: Tensor, offsets: Tensor, keep: int) -> Tensor:
         """Logits (N, keep, vocabulary) of the last columns of `ids` (N, W); `offsets` count from the prefix's end."""
@@ -132,8 +149,8 @@ class _RoomyLayer(DynamicLayer):
             prefix.cache.layers[at] = None  # so that no two layers are there twice
             for store, states in zip(self._stores, (layer.keys, layer.values), strict=True):
                 start = length - states.shape[2]
-                store[prefix.images, :, :start] = 0  # hidden, but what is no number would spoil a product with nothing
-                store[prefix.images, :, start:length] = states
+                store[prefix.rows, :, :start] = 0  # hidden, but what is no number would spoil a product with nothing
+                store[prefix.rows, :, start:length] = states
         self._show(length)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

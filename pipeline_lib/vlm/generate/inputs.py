@@ -1,4 +1,4 @@
-"""Batched greedy generation and the score distribution, for models of every family."""
+"""What goes into a model and what comes out of it, whichever way it is asked."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,58 +7,55 @@ import torch
 from PIL.Image import Image
 from transformers import GenerationConfig
 
-from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens
 from pipeline_lib.vlm.chat import Chat, tokens
 from pipeline_lib.vlm.families import check_image
 from pipeline_lib.vlm.load import Vlm
 
 
+class Question(NamedTuple):
+    """A conversation about its images, which is a row of a batch, and how each of its answers begins.
+
+    A beginning is empty (the model begins by itself) or text that the answer goes on from, separator included. K equal
+    beginnings ask for K answers of one distribution. No beginning asks for no answer, only for what is read.
+    """
+
+    chat: Chat
+    images: Sequence[Image]  # in the order of the placeholders in the prompt
+    beginnings: Sequence[str] = ("",)
+    key: str = ""  # names the row for the noise of sampling; rows of one key and prompt get the same answers
+    first_answer: int = 0  # number of the first answer, where the answers of a row are split over calls
+
+
 class Generated(NamedTuple):
-    """A greedy continuation: its text, its tokens (end token included), and whether it ended by itself."""
+    """A continuation: its text, how many tokens it has (end token included), and whether it ended by itself."""
 
     text: str
     tokens: int
     finished: bool
     prompt_tokens: int  # of the input, image tokens included, padding excluded
+    ids: tuple[int, ...] = ()  # the tokens themselves; empty where a server does not tell them
 
 
-class ScoreReadout(NamedTuple):
-    """Probabilities of the ten scores (softmax over their logits alone) and their share of all probability."""
+class NextTokens(NamedTuple):
+    """A text to put behind the prompt, and the ids of tokens whose logits are read there, in order."""
+
+    context: str
+    ids: tuple[int, ...]
+
+
+class Readout(NamedTuple):
+    """Probabilities of the tokens that are read (softmax over their logits alone), and their share of all."""
 
     distribution: list[float]
-    digit_mass: float
+    mass: float
 
 
-@torch.inference_mode()
-def generate_greedy(
-    vlm: Vlm, chat: Chat, images: Sequence[Image], beginnings: Sequence[str], max_new_tokens: int
-) -> list[Generated]:
-    """Continue `prompt + beginning` for each image, greedily, in one batch.
-
-    A beginning is empty (the model states its own score) or holds an injected score (section 3.1). Batches are padded
-    on the left, so an answer is that of the image alone up to rounding.
-    """
-    inputs = model_inputs(vlm, images, [chat.prompt + beginning for beginning in beginnings])
-    config = greedy_config(vlm, chat, max_new_tokens)
-    length = inputs["input_ids"].shape[1]
-    output = vlm.model.generate(**inputs, generation_config=config)[:, length:].tolist()
-    given = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
-    return [read_continuation(vlm, config, before, row) for before, row in zip(given, output, strict=True)]
-
-
-@torch.inference_mode()
-def read_scores(vlm: Vlm, chat: Chat, scores: ScoreTokens, images: Sequence[Image]) -> list[ScoreReadout]:
-    """p_i = softmax over the logits of the ten score tokens, read where the score would be stated (section 4.3)."""
-    inputs = model_inputs(vlm, images, [chat.prompt + scores.context] * len(images))
-    return read_logits(vlm.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1], scores)
-
-
-def read_logits(logits: torch.Tensor, scores: ScoreTokens) -> list[ScoreReadout]:
-    """Score distributions from the logits (images, vocabulary) of the place where the score would be stated."""
+def read_logits(logits: torch.Tensor, ids: Sequence[int]) -> list[Readout]:
+    """A readout a row of the logits (rows, vocabulary) of one place."""
     logits = logits.double()
-    digits = logits[:, list(scores.ids)]
-    mass = (digits.logsumexp(1) - logits.logsumexp(1)).exp()
-    return [ScoreReadout(p, m) for p, m in zip(digits.softmax(1).tolist(), mass.tolist(), strict=True)]
+    chosen = logits[:, list(ids)]
+    mass = (chosen.logsumexp(1) - logits.logsumexp(1)).exp()
+    return [Readout(p, m) for p, m in zip(chosen.softmax(1).tolist(), mass.tolist(), strict=True)]
 
 
 def answer_tokens(vlm: Vlm, beginning: str) -> int:
@@ -66,13 +63,16 @@ def answer_tokens(vlm: Vlm, beginning: str) -> int:
     return len(tokens(vlm.processor.tokenizer, beginning))
 
 
-def model_inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
-    """What the model takes of images and texts, one image a text, padded on the left, on the model's device."""
-    for image in images:
+def model_inputs(vlm: Vlm, images: Sequence[Sequence[Image]], texts: list[str]) -> Any:
+    """What the model takes of texts and the images of each, padded on the left, on the model's device.
+
+    Raises `DataError` for an image of a shape that the model's family does not take.
+    """
+    for image in (image for of_text in images for image in of_text):
         check_image(vlm.model.config.model_type, image)
     # The padding side is passed each time: Qwen-based tokenizers pad on the right unless told otherwise.
     inputs = vlm.processor(
-        images=[[image] for image in images],
+        images=[list(of_text) for of_text in images],
         text=texts,
         padding=True,
         padding_side="left",
@@ -82,8 +82,11 @@ def model_inputs(vlm: Vlm, images: Sequence[Image], texts: list[str]) -> Any:
     return inputs.to(vlm.device, dtype=vlm.model.dtype)
 
 
-def greedy_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logits: bool = False) -> GenerationConfig:
-    """Greedy decoding up to one of the model's end tokens; with `output_logits`, logits and cache come back as well."""
+def generation_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logits: bool = False) -> GenerationConfig:
+    """Greedy decoding up to one of the model's end tokens; with `output_logits`, logits and cache come back as well.
+
+    Sampling chooses tokens by `token_chooser`, never by the library's own settings.
+    """
     tokenizer = vlm.processor.tokenizer
     ends = end_ids(vlm.model.generation_config, tokenizer, chat)
     # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
@@ -108,7 +111,8 @@ def read_continuation(vlm: Vlm, config: GenerationConfig, before: list[int], aft
     """What was generated behind the tokens `before`; `after` may go on behind its end token, with padding."""
     stop = next((at for at, token in enumerate(after) if token in config.eos_token_id), None)
     text = _continuation(vlm.processor.tokenizer, before, after[:stop])
-    return Generated(text, len(after) if stop is None else stop + 1, stop is not None, len(before))
+    ids = tuple(after if stop is None else after[: stop + 1])
+    return Generated(text, len(ids), stop is not None, len(before), ids)
 
 
 def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
