@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from tasks.stage.decorator.references import ArtifactReferences
+
+from tasks.stage.references import ArtifactReferences
 
 KEY = "0123456789abcdef" * 4
 

@@ -24,8 +24,8 @@ from pipeline_lib.train import dpo, sft
 from pipeline_lib.train.job import SFT
 from pipeline_lib.train.lora import save_adapter
 from pipeline_lib.train.pairs import render_answer
-from pipeline_lib.vlm import sharing
 from pipeline_lib.vlm.chat import Chat, tokens
+from pipeline_lib.vlm.generate import attention
 from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.model_ref import ModelRef
 from tests.parity.pairs import SHAPES, Tiny, adapted, bare
@@ -221,7 +221,7 @@ def test_dpo_is_the_mean_over_pairs_and_its_likelihood_term_over_tokens(
         return loss, figures
 
     if not shared:
-        monkeypatch.setattr(sharing, "SHARED", frozenset())
+        monkeypatch.setattr(attention, "SHARED", frozenset())
     trained = {micro: bench.train(dpo.train_dpo, micro, likelihood, reference=reference) for micro in MICRO}
     expected = bench.by_hand(step)
     for ours in trained.values():

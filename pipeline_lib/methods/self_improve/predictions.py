@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pipeline_lib.methods.self_improve.evaluation import ANSWERS
+from pipeline_lib.methods.self_improve.evaluation import MODEL_ANSWERS
 from pipeline_lib.tables import schemas
 
 
@@ -18,7 +18,7 @@ def to_ask(images: pa.Table) -> pa.Table:
     good = images.take(pa.array(first.values(), pa.int64()))
     table = good.select(["path", "image_sha256", "width_px", "height_px"]).rename_columns({"path": "image"})
     for name in ("split", "score", "bin"):  # what is not known of them
-        table = table.append_column(name, pa.nulls(table.num_rows, ANSWERS.field(name).type))
+        table = table.append_column(name, pa.nulls(table.num_rows, MODEL_ANSWERS.field(name).type))
     return table
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from pipeline_lib.vlm.engine.engine.engine import Engine, own_generation_config
 
 from pipeline_lib import openai_server
 from pipeline_lib.config.base import GenerationServer
@@ -24,6 +23,7 @@ from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture
 from pipeline_lib.testing.tiny_families import FAMILIES, VICUNA, save
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.engine.adapter import adapter_name
+from pipeline_lib.vlm.engine.engine import Engine, own_generation_config
 from pipeline_lib.vlm.load import load_base, load_vlm
 
 IMAGES, LENGTH = 4, 6
