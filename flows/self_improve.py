@@ -50,10 +50,10 @@ def improve(run: Run, iterations: int) -> Improved:
     recipe, keep, seed = run.recipe, run.keep, run.recipe.seed
     models: list[EvaluatedModel] = []
 
-    question = run.base
+    inputs = run.base
     for iteration in range(1, iterations + 1):
         at, folder = run.at.labelled(f"ite-{iteration}"), f"iteration-{iteration:02d}"
-        score_pairs = generate(at, recipe.generation, question, seed, iteration)
+        score_pairs = generate(at, recipe.generation, inputs, seed, iteration)
         keep(f"{folder}/score_pairs", score_pairs)
         consistency_pairs = None
         if iteration > 1:  # the base scores too badly to learn consistency yet (section 3.2)
@@ -66,20 +66,20 @@ def improve(run: Run, iterations: int) -> Improved:
             measure = partial(evaluate_and_judge, run, fitted_judge)
             models.append(measure(0, "zero-shot", run.base))
 
-        score = train_score(at, dpo_job(recipe.training, question, seed, iteration), score_pairs, reference)
+        score = train_score(at, dpo_job(recipe.training, inputs, seed, iteration), score_pairs, reference)
         keep(f"{folder}/score/adapter", score)
-        models.append(measure(iteration, "score", question.with_adapter(score), score))
+        models.append(measure(iteration, "score", inputs.with_adapter(score), score))
         if consistency_pairs is None:
-            question = question.with_adapter(score)
+            inputs = inputs.with_adapter(score)
             continue
 
-        job = dpo_job(recipe.training, question, seed, iteration, recipe.consistency.learning_rate_factor)
+        job = dpo_job(recipe.training, inputs, seed, iteration, recipe.consistency.learning_rate_factor)
         consistency = train_consistency(at, job, consistency_pairs, reference)
         keep(f"{folder}/consistency/adapter", consistency)
-        models.append(measure(iteration, "consistency", question.with_adapter(consistency), consistency))
+        models.append(measure(iteration, "consistency", inputs.with_adapter(consistency), consistency))
 
         merged = ties_merge(at, recipe.merge, run.base.model, score, consistency, seed)
         keep(f"{folder}/merged/adapter", merged)
-        question = question.with_adapter(merged)
-        models.append(measure(iteration, "merged", question))
+        inputs = inputs.with_adapter(merged)
+        models.append(measure(iteration, "merged", inputs))
     return Improved(models, fitted_judge)

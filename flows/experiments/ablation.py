@@ -5,7 +5,7 @@ from typing import Literal
 from prefect import flow
 
 from flows.self_improve import improve
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.training import dpo_job, sft_job
 from pipeline_lib.store import ArtifactRef
@@ -46,7 +46,7 @@ def base_pairs(run: Run, iteration: int) -> ArtifactRef:
     return generate(at, run.recipe.generation, run.base, run.recipe.seed, iteration)
 
 
-def static_dpo(run: Run) -> Question:
+def static_dpo(run: Run) -> GenerationInputs:
     """DPO on what the base wrote: two adapters, each trained through all iterations, merged once at the end."""
     recipe, seed, base = run.recipe, run.recipe.seed, run.base
     training, factor, swapped = recipe.training, recipe.consistency.learning_rate_factor, None
@@ -75,16 +75,16 @@ def static_dpo(run: Run) -> Question:
     return base.with_adapter(run.keep("ablation/dpo/merged", merged))
 
 
-def sft(run: Run, target: Literal["score", "score_text"]) -> Question:
+def sft(run: Run, target: Literal["score", "score_text"]) -> GenerationInputs:
     """Supervised training on the base's chosen answers, through all iterations."""
     recipe, row = run.recipe, f"sft_{target}"
     rate = recipe.ablation.sft_learning_rate or recipe.training.learning_rate
     training = recipe.training.model_copy(update={"learning_rate": rate})
 
-    question = run.base
+    inputs = run.base
     for iteration in range(1, recipe.iterations + 1):
-        job, pairs = sft_job(training, question, recipe.seed, iteration), base_pairs(run, iteration)
+        job, pairs = sft_job(training, inputs, recipe.seed, iteration), base_pairs(run, iteration)
         adapter = train_sft(run.at.labelled(f"{row} ite-{iteration}"), job, pairs, target)
         run.keep(f"ablation/{row}/iteration-{iteration:02d}", adapter)
-        question = question.with_adapter(adapter)
-    return question
+        inputs = inputs.with_adapter(adapter)
+    return inputs

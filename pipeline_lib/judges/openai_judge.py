@@ -16,7 +16,7 @@ from pipeline_lib.judges.budget import Budget, Prices, check_estimate
 from pipeline_lib.judges.chat_request import ask_once, chat_request
 from pipeline_lib.judges.endpoint import check_endpoint, read_key, server_name, server_url, without_key
 from pipeline_lib.judges.verdict import ASPECTS, Reply, Verdict, read_verdict
-from pipeline_lib.judges.verdict_cache import Question, VerdictCache
+from pipeline_lib.judges.verdict_cache import ScoredText, VerdictCache
 from pipeline_lib.methods.self_improve.prompt import Criterion
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
@@ -52,7 +52,7 @@ def ask_judge(
     rows = predictions.select(["image", "image_sha256", "split", "stated_score", "explanation"]).to_pylist()
     for row in rows:
         text = row.pop("explanation")
-        row["question"] = None if text is None else Question(row["stated_score"], text)
+        row["question"] = None if text is None else ScoredText(row["stated_score"], text)
     questions = list(dict.fromkeys(row["question"] for row in rows if row["question"]))
     cache = VerdictCache(store, config.model, rubric.digest(criterion), config.max_tokens)
     verdicts = cache.find(questions)
@@ -68,14 +68,14 @@ def ask_judge(
     return pa.Table.from_pylist([_row(row, config.model, verdicts) for row in rows], schema=schemas.VERDICTS)
 
 
-def _row(row: dict[str, object], judge: str, verdicts: dict[Question, Verdict]) -> dict[str, object]:
+def _row(row: dict[str, object], judge: str, verdicts: dict[ScoredText, Verdict]) -> dict[str, object]:
     question = row.pop("question")
-    verdict = verdicts[question] if isinstance(question, Question) else None
+    verdict = verdicts[question] if isinstance(question, ScoredText) else None
     grades = {aspect: getattr(verdict, aspect, None) for aspect in ASPECTS}
     return row | {"judge": judge, "status": verdict.status if verdict else "unparsed", "recovered_score": None} | grades
 
 
-def _preview(config: OpenAIJudge, endpoint: OpenAIEndpoint, messages: dict[Question, str], total: int) -> None:
+def _preview(config: OpenAIJudge, endpoint: OpenAIEndpoint, messages: dict[ScoredText, str], total: int) -> None:
     line = f"judge {config.model}: {total:,} explanations, {total - len(messages):,} already judged"
     estimate = Prices(endpoint).estimate(messages.values(), config.max_tokens)
     if messages and endpoint.usd_per_million_input_tokens is not None:
@@ -100,12 +100,12 @@ class _Asking:
         self.config, self.endpoint, self.cache, self.progress = config, endpoint, cache, progress
         self.model = cache.judge
         self.prices, self.budget = Prices(endpoint), Budget(endpoint.budget_usd)
-        self.verdicts: dict[Question, Verdict] = {}
+        self.verdicts: dict[ScoredText, Verdict] = {}
         self.failure: str | None = None
         self.stopped = asyncio.Event()
         self.not_before = 0.0  # a server that asks for a pause asks it of all
 
-    async def run(self, messages: dict[Question, str]) -> dict[Question, Verdict]:
+    async def run(self, messages: dict[ScoredText, str]) -> dict[ScoredText, Verdict]:
         from openai import AsyncOpenAI
 
         # In an order of its own: two processes that judge the same explanations meet in few of them.
@@ -127,7 +127,7 @@ class _Asking:
             log.info("judge %s: %s answers for $%.4f", self.model, f"{len(messages):,}", self.budget.spent)
         return self.verdicts
 
-    async def _work(self, client: "AsyncOpenAI", waiting: Iterator[tuple[Question, str]]) -> None:
+    async def _work(self, client: "AsyncOpenAI", waiting: Iterator[tuple[ScoredText, str]]) -> None:
         try:
             for question, message in waiting:
                 verdict = await asyncio.to_thread(self.cache.read, question)  # another process may have asked meanwhile

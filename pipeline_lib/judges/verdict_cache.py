@@ -19,7 +19,7 @@ READERS = 16
 """Files read at a time: a bucket answers in tens of milliseconds each."""
 
 
-class Question(NamedTuple):
+class ScoredText(NamedTuple):
     """What is judged."""
 
     score: int
@@ -34,14 +34,14 @@ class VerdictCache(NamedTuple):
     rubric_digest: str
     max_tokens: int
 
-    def find(self, questions: Iterable[Question]) -> dict[Question, Verdict]:
+    def find(self, questions: Iterable[ScoredText]) -> dict[ScoredText, Verdict]:
         """Those questions that were answered before, with their verdicts."""
         asked = list(questions)
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self.read, asked)
             return {question: verdict for question, verdict in zip(asked, found, strict=True) if verdict}
 
-    def read(self, question: Question) -> Verdict | None:
+    def read(self, question: ScoredText) -> Verdict | None:
         """A stored verdict, None when there is no usable one."""
         entry = self.store.read_pointer(self._path(question))
         if entry is None or entry != self._sealed(entry) or entry.get("score") != question.score:
@@ -53,7 +53,7 @@ class VerdictCache(NamedTuple):
         except ValidationError:
             return None
 
-    def write(self, question: Question, verdict: Verdict, answer: str | None) -> Verdict:
+    def write(self, question: ScoredText, verdict: Verdict, answer: str | None) -> Verdict:
         """Keep a verdict and the judge's own words; returns the one that counts, another process's if it was first."""
         entry = self._sealed(
             {
@@ -73,7 +73,7 @@ class VerdictCache(NamedTuple):
             self.store.write_pointer(path, entry)
         return first or verdict
 
-    def _path(self, question: Question) -> str:
+    def _path(self, question: ScoredText) -> str:
         judge = sha256(canonical_json([self.judge, self.rubric_digest]).encode()).hexdigest()
         return f"judge_cache/{judge}/{sha256(canonical_json(list(question)).encode()).hexdigest()}.json"
 

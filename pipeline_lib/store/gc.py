@@ -19,8 +19,8 @@ from pipeline_lib.store.manifest import Manifest
 from pipeline_lib.store.store import ArtifactStore
 
 SHARED = {
-    "answers": ("question",),
-    "other_explanations": ("question", "config", "seed"),
+    "answers": ("inputs",),
+    "other_explanations": ("inputs", "config", "seed"),
 }
 """Folders of shards that stages share: which of a stage's arguments name them (see the tasks that write them)."""
 

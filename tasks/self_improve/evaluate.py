@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline_lib.config.base import Split
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.progress import Progress
@@ -25,12 +25,12 @@ log = logging.getLogger("whyscore.stage")
 
 
 @stage(version=2, gpu=True, in_shards=True)
-def evaluate(work: Work, config: Evaluation, question: Question, splits: tuple[Split, ...], seed: int) -> None:
+def evaluate(work: Work, config: Evaluation, inputs: GenerationInputs, splits: tuple[Split, ...], seed: int) -> None:
     """Predict scores and explanations for the images of some splits, and measure the scores (section 4.3)."""
     from pipeline_lib.methods.self_improve.evaluation import evaluate_answers, is_collapsed
 
-    table = work.in_shards(answers, question, splits)
-    tables = evaluate_answers(table, splits, work.read(question.images.table, "bins"), config, seed)
+    table = work.in_shards(answers, inputs, splits)
+    tables = evaluate_answers(table, splits, work.read(inputs.images.table, "bins"), config, seed)
     if is_collapsed(tables.metrics, config.min_parse_rate):
         log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
     work.write("predictions", tables.predictions, schemas.PREDICTIONS)
@@ -38,14 +38,14 @@ def evaluate(work: Work, config: Evaluation, question: Question, splits: tuple[S
     work.write("metrics", tables.metrics, schemas.METRICS)
 
 
-def answers(work: Work, question: Question, splits: tuple[Split, ...]) -> InShards:
+def answers(work: Work, inputs: GenerationInputs, splits: tuple[Split, ...]) -> InShards:
     """What the model says about every image of some splits."""
-    images = work.read(question.images.table, "images")
+    images = work.read(inputs.images.table, "images")
     images = images.filter(pc.is_in(images["split"], pa.array(splits)))
     # Answers depend on the model and the images alone: other bootstrap settings do not ask the model again.
-    address = f"answers/{artifact_key('answers', 1, {'question': question})}/{'-'.join(splits)}"
-    open_image = question.images.opener(question.model.resize_px)
-    return ask_about(work, address, images, question.prompt, question.model, question.max_new_tokens, open_image)
+    address = f"answers/{artifact_key('answers', 1, {'inputs': inputs})}/{'-'.join(splits)}"
+    open_image = inputs.images.opener(inputs.model.resize_px)
+    return ask_about(work, address, images, inputs.prompt, inputs.model, inputs.max_new_tokens, open_image)
 
 
 def ask_about(

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import Generation
 from pipeline_lib.progress import Progress
 from pipeline_lib.store.shards import InShards
@@ -11,13 +11,13 @@ from tasks.stage import Work, stage
 
 
 @stage(version=1, gpu=True, in_shards=True)
-def generate(work: Work, config: Generation, question: Question, seed: int, iteration: int) -> None:
+def generate(work: Work, config: Generation, inputs: GenerationInputs, seed: int, iteration: int) -> None:
     """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
-    table = work.in_shards(score_pairs, config, question, seed, iteration)
+    table = work.in_shards(score_pairs, config, inputs, seed, iteration)
     work.write("score_pairs", table, schemas.PREFERENCE_PAIRS)
 
 
-def score_pairs(work: Work, config: Generation, question: Question, seed: int, iteration: int) -> InShards:
+def score_pairs(work: Work, config: Generation, inputs: GenerationInputs, seed: int, iteration: int) -> InShards:
     """Both explanations of every image that is drawn for an iteration."""
     from pipeline_lib.methods.self_improve.score_pairs import (
         choose_training_images,
@@ -27,19 +27,19 @@ def score_pairs(work: Work, config: Generation, question: Question, seed: int, i
     from pipeline_lib.vlm.chat import render_chat
 
     images = choose_training_images(
-        work.read(question.images.table, "images"), config.fraction, seed, iteration, redraw=config.redraw
+        work.read(inputs.images.table, "images"), config.fraction, seed, iteration, redraw=config.redraw
     )
-    open_image = question.images.opener(question.model.resize_px)
+    open_image = inputs.images.opener(inputs.model.resize_px)
 
     def explain(part: pa.Table, progress: Progress) -> pa.Table:
-        vlm = work.vlm(question.model)
+        vlm = work.vlm(inputs.model)
         return generate_score_pairs(
             vlm,
-            render_chat(vlm.processor, question.prompt.text),
+            render_chat(vlm.processor, inputs.prompt.text),
             part,
             open_image,
             min_distance=config.min_distance,
-            max_new_tokens=question.max_new_tokens,
+            max_new_tokens=inputs.max_new_tokens,
             batch_size=work.runtime.generation_batch_size,
             seed=seed,
             iteration=iteration,
@@ -48,7 +48,7 @@ def score_pairs(work: Work, config: Generation, question: Question, seed: int, i
 
     def explain_by_engine(part: pa.Table, progress: Progress) -> pa.Table:
         return generate_score_pairs_by_engine(
-            work.engine(question.model, question.prompt.text, question.max_new_tokens),
+            work.engine(inputs.model, inputs.prompt.text, inputs.max_new_tokens),
             part,
             open_image,
             min_distance=config.min_distance,

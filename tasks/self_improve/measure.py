@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pipeline_lib.config.base import Split
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.report.names import file_name
 from pipeline_lib.store import ArtifactRef
 from tasks.self_improve.compare import ComparedModel, compare
@@ -20,7 +20,7 @@ def measure(
     fitted_judge: ArtifactRef,
     experiment: Experiment,
     name: str,
-    question: Question,
+    inputs: GenerationInputs,
     splits: tuple[Split, ...],
 ) -> ComparedModel:
     """Evaluate a model on some splits, have its explanations judged, and keep it as a row of an experiment.
@@ -29,7 +29,7 @@ def measure(
     costs nothing.
     """
     recipe, seed, at = run.recipe, run.recipe.seed, run.at.labelled(name)
-    predictions = evaluate(at, recipe.evaluation, question, splits, seed)
+    predictions = evaluate(at, recipe.evaluation, inputs, splits, seed)
     if recipe.judge.openai.model and "test" in splits:
         verdicts = ask_judge_model(run, at, predictions)
     else:

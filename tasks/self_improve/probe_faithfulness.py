@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from pipeline_lib.config.base import Bootstrap
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import Faithfulness
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, artifact_key
@@ -17,7 +17,7 @@ def probe_faithfulness(
     work: Work,
     config: Faithfulness,
     bootstrap: Bootstrap,
-    question: Question,
+    inputs: GenerationInputs,
     fitted_judge: ArtifactRef,
     predictions: ArtifactRef,
     seed: int,
@@ -26,7 +26,7 @@ def probe_faithfulness(
     from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
     from pipeline_lib.methods.self_improve.round_trip import load_judge
 
-    others = work.in_shards(other_explanations, config, question, predictions, seed)
+    others = work.in_shards(other_explanations, config, inputs, predictions, seed)
     answers = work.read(predictions, "predictions")
     probes = draw_probes(answers, config.rows, seed)
     table = faithfulness_table(load_judge(work.read(fitted_judge, "judge_terms")), probes, others)
@@ -35,27 +35,27 @@ def probe_faithfulness(
 
 
 def other_explanations(
-    work: Work, config: Faithfulness, question: Question, predictions: ArtifactRef, seed: int
+    work: Work, config: Faithfulness, inputs: GenerationInputs, predictions: ArtifactRef, seed: int
 ) -> InShards:
     """What the model says for the same scores with another image before its eyes."""
     from pipeline_lib.methods.self_improve.faithfulness import OTHER_EXPLANATIONS, draw_probes, explain_other_images
     from pipeline_lib.vlm.chat import render_chat
 
-    open_image = question.images.opener(question.model.resize_px)
+    open_image = inputs.images.opener(inputs.model.resize_px)
 
     def explain(part: pa.Table, progress: Progress) -> pa.Table:
-        vlm = work.vlm(question.model)
+        vlm = work.vlm(inputs.model)
         return explain_other_images(
             vlm,
-            render_chat(vlm.processor, question.prompt.text),
+            render_chat(vlm.processor, inputs.prompt.text),
             part,
             open_image,
-            max_new_tokens=question.max_new_tokens,
+            max_new_tokens=inputs.max_new_tokens,
             batch_size=work.runtime.generation_batch_size,
             progress=progress,
         )
 
     # What the model says depends on none of the judge's and the bootstrap's settings: those do not ask it again.
-    asked = artifact_key("other_explanations", 1, {"question": question, "config": config, "seed": seed})
+    asked = artifact_key("other_explanations", 1, {"inputs": inputs, "config": config, "seed": seed})
     probes = draw_probes(work.read(predictions, "predictions"), config.rows, seed)
     return InShards(f"other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)

@@ -7,7 +7,7 @@ from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import fingerprint, read_image_list
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
     recipe: SelfImproveRecipe
     store: ArtifactStore
-    base: Question
+    base: GenerationInputs
 
     @property
     def at(self) -> At:
@@ -70,7 +70,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
     images = ImageSet.of(recipe.data, table, runtime)
-    base = Question(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
+    base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
     run = Run(recipe, store, base)
     run.keep("model_facts", facts)
     run.keep("images", table)
@@ -82,7 +82,7 @@ def evaluate_and_judge(
     fitted_judge: ArtifactRef,
     iteration: int,
     kind: Kind,
-    question: Question,
+    inputs: GenerationInputs,
     training: ArtifactRef | None = None,
 ) -> EvaluatedModel:
     """Everything that one row of the paper's Table 1 needs."""
@@ -90,7 +90,7 @@ def evaluate_and_judge(
     is_branch = iteration > 1 and kind != "merged"
     splits: tuple[Split, ...] = ("val",) if is_branch and recipe.evaluation.branches == "val" else ("val", "test")
     at, folder = run.at.labelled(f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
-    predictions = evaluate(at, recipe.evaluation, question, splits, seed)
+    predictions = evaluate(at, recipe.evaluation, inputs, splits, seed)
     verdicts = judge(at, recipe.judge.rows, recipe.evaluation.bootstrap, fitted_judge, predictions, seed)
     run.keep(f"{folder}/predictions", predictions)
     run.keep(f"{folder}/verdicts", verdicts)
@@ -100,7 +100,7 @@ def evaluate_and_judge(
         run.keep(f"{folder}/openai_verdicts", openai_verdicts)
     if recipe.faithfulness.rows and "test" in splits:
         faithfulness = probe_faithfulness(
-            at, recipe.faithfulness, recipe.evaluation.bootstrap, question, fitted_judge, predictions, seed
+            at, recipe.faithfulness, recipe.evaluation.bootstrap, inputs, fitted_judge, predictions, seed
         )
         run.keep(f"{folder}/faithfulness", faithfulness)
     return EvaluatedModel(

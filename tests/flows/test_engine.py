@@ -16,7 +16,7 @@ import pytest
 from prefect import flow
 
 from pipeline_lib.config.load import load_recipe
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
@@ -35,7 +35,7 @@ class Generated(NamedTuple):
     folder: Path
     server: EngineServer
     recipe: SelfImproveRecipe
-    question: Question
+    inputs: GenerationInputs
     by_transformers: ArtifactRef
     by_engine: ArtifactRef
 
@@ -44,7 +44,7 @@ class Generated(NamedTuple):
 
 
 @flow(name="pairs_alone")
-def pairs(recipe: SelfImproveRecipe) -> tuple[Question, ArtifactRef]:
+def pairs(recipe: SelfImproveRecipe) -> tuple[GenerationInputs, ArtifactRef]:
     run = prepare(recipe)
     return run.base, generate(run.at.labelled("g"), recipe.generation, run.base, recipe.seed, 1)
 
@@ -100,17 +100,17 @@ def test_where_the_server_is_changes_nothing_and_a_finished_stage_asks_it_nothin
 CHILD = """
 import json, sys
 from pipeline_lib.config.load import load_recipe
-from pipeline_lib.methods.self_improve.inputs import Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.store import ArtifactStore
 from tasks.self_improve.generate import generate
 from tasks.stage import Work
 
-path, overrides, question, address = sys.argv[1:]
+path, overrides, inputs, address = sys.argv[1:]
 recipe = load_recipe(path, json.loads(overrides))
 store = ArtifactStore(recipe.runtime.store)
 with store.attempt() as attempt:
     generate.body(
-        Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, Question.model_validate_json(question),
+        Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, GenerationInputs.model_validate_json(inputs),
         recipe.seed, 1,
     )
 """
@@ -122,7 +122,7 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
     address = "steps/generate/" + "0" * 64
     command = [
         sys.executable, "-c", CHILD, str(generated.folder / "small.yaml"), overrides,
-        generated.question.model_dump_json(), address,
+        generated.inputs.model_dump_json(), address,
     ]  # fmt: skip
     server.delay_s = 0.1
     child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from pipeline_lib.config.base import Model, Runtime, Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.errors import ModelError, WhyScoreError
-from pipeline_lib.methods.self_improve.inputs import Inputs, Question
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs, Inputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.methods.self_improve.training import dpo_job
@@ -31,12 +31,12 @@ def example(name: str, hint: Any) -> Any:
     table = ArtifactRef(stage="discretize", key="0" * 64)
     model = resolve_model(Model(id="bundled", max_tiles=3)).with_adapter(ArtifactRef(stage="merge", key="1" * 64))
     images = ImageSet(table=table, folder="s3://images", max_megapixels=50.0)
-    question = Question(model=model, prompt=load_prompt("aesthetics"), images=images, max_new_tokens=9)
+    inputs = GenerationInputs(model=model, prompt=load_prompt("aesthetics"), images=images, max_new_tokens=9)
     known: dict[Any, Any] = {
-        Question: question,
-        Inputs: question.inputs,
-        TrainingJob: dpo_job(Training(), question, seed=7, iteration=2),
-        ModelRef: question.model,
+        GenerationInputs: inputs,
+        Inputs: inputs.inputs,
+        TrainingJob: dpo_job(Training(), inputs, seed=7, iteration=2),
+        ModelRef: inputs.model,
         tuple[Split, ...]: ("val", "test"),
     }
     if hint in known:

@@ -24,8 +24,8 @@ class Inputs(BaseModel):
         return self.model_copy(update={"model": self.model.with_adapter(adapter)})
 
 
-class Question(Inputs):
-    """Inputs that the model answers itself, with so many tokens at most."""
+class GenerationInputs(Inputs):
+    """Inputs about which the model generates answers, of so many tokens at most."""
 
     max_new_tokens: int
 
