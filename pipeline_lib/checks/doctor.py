@@ -76,8 +76,9 @@ def _table(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     if absent:
         return
     from pipeline_lib.data.table import check_table
+    from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 
-    checked = check_table(data, recipe.seed)
+    checked = check_table(data, recipe.seed, LEAST_IMAGES)
     yield from (Finding("table", "FAIL", problem) for problem in checked.problems)
     if checked.problems:
         return

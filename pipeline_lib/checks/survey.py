@@ -12,7 +12,7 @@ from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, sca
 from pipeline_lib.data.sources import is_safe
 from pipeline_lib.data.table import ImageList, check_table, too_few_images
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
+from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES, assign_bins, bins_table, fit_bins
 
 
 class Bar(NamedTuple):
@@ -52,7 +52,7 @@ def survey_data(data: Data, seed: int) -> Survey:
     `problems` is empty exactly when `discretize_scores` would accept the table. Raises `DataError` when there is no
     table to look at, or the storage fails.
     """
-    (rows, source), problems, notes = check_table(data, seed)
+    (rows, source), problems, notes = check_table(data, seed, LEAST_IMAGES)
     safe = rows["image"].map(lambda image: bool(image.strip()) and is_safe(image))
     scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels)
     facts = [ImageFacts("", 0, 0, "", "its name is no path in the image folder")] * len(rows)
@@ -67,7 +67,7 @@ def survey_data(data: Data, seed: int) -> Survey:
             f" {data.max_unreadable_fraction:g}"
         )
     readable = rows[[not fact.problem for fact in facts]]
-    short = set(too_few_images(readable["split"])) - set(too_few_images(rows["split"]))
+    short = set(too_few_images(readable["split"], LEAST_IMAGES)) - set(too_few_images(rows["split"], LEAST_IMAGES))
     if short and (rows["split"] != "").any():
         problems.append(f"without the {missing.num_rows} unreadable images there are {', '.join(sorted(short))}")
     bins, trouble = _bins(readable)

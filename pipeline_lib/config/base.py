@@ -89,6 +89,20 @@ class Model(Section):
     max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
 
 
+class JudgeModel(Section):
+    """A judge model behind an OpenAI-compatible server; which server is in `runtime.openai`."""
+
+    model: str | None = Field(
+        None, min_length=1, description="Name of the judge model, e.g. gpt-4o-2024-08-06 as in the paper; null: none"
+    )
+    max_tokens: int = Field(
+        64, ge=16, description="Longest answer of the judge; one that thinks first needs some thousands"
+    )
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="null: not sent, for judge models that refuse it; the paper does not say"
+    )
+
+
 class OpenAIEndpoint(Section):
     """How the judge's server is reached. The key is read from the environment (OPENAI_API_KEY), never from here."""
 

@@ -3,20 +3,23 @@
 import hashlib
 import logging
 import posixpath
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config.base import SPLITS, Data
+from pipeline_lib.config.base import SPLITS, Data, Split
 from pipeline_lib.data import files, user_table
 from pipeline_lib.data.known import KNOWN_DATASETS, as_on_disk
 from pipeline_lib.data.sources import ImageSource, folder_source, is_safe
 from pipeline_lib.data.splits import LEFT_OUT, draw_splits, split_by_lists, split_name
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.recipe import SCORES
 
 log = logging.getLogger("whyscore.data")
+
+NO_LIMIT: Mapping[Split, int] = MappingProxyType({})
 
 _SHOWN = 5
 _RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "split", "group"}
@@ -41,14 +44,14 @@ class CheckedTable(NamedTuple):
     notes: list[str]
 
 
-def read_image_list(data: Data, seed: int) -> ImageList:
+def read_image_list(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> ImageList:
     """Read and check the table or the known data set that a recipe names; images are looked for, not opened.
 
-    Raises `DataError` listing every problem: unreadable file, missing columns, scores that are no finite number,
-    duplicate or unsafe paths, unknown splits, a group in two splits, split lists that do not fit the table, too few
-    training images, constant scores.
+    `least` says how many images a split must have. Raises `DataError` listing every problem: unreadable file, missing
+    columns, scores that are no finite number, duplicate or unsafe paths, unknown splits, a group in two splits, split
+    lists that do not fit the table, too few images, constant training scores.
     """
-    checked = check_table(data, seed)
+    checked = check_table(data, seed, least)
     if checked.problems:
         raise DataError("\n  ".join([f"{data.table}: {len(checked.problems)} problem(s)", *checked.problems]))
     for note in checked.notes:
@@ -56,7 +59,7 @@ def read_image_list(data: Data, seed: int) -> ImageList:
     return checked.images
 
 
-def check_table(data: Data, seed: int) -> CheckedTable:
+def check_table(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> CheckedTable:
     """Everything that `read_image_list` finds, as a value; raises `DataError` only when there is no table to check."""
     frame, wanted, source, problems, notes = _read(data)
     absent = {name: column for name, column in wanted.items() if column not in frame.columns}
@@ -99,7 +102,7 @@ def check_table(data: Data, seed: int) -> CheckedTable:
     if "split" not in absent:
         straddling = rows[grouped[kept]].groupby("group")["split"].nunique()
         _note(problems, "group(s) stand in more than one split", straddling.index[straddling > 1])
-        problems += too_few_images(rows["split"])
+        problems += too_few_images(rows["split"], least)
         train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"]
         if len(train) > 1 and np.ptp(train) == 0:
             problems.append(f"all {len(train)} training scores are {train.iloc[0]:g}; there is nothing to learn")
@@ -112,14 +115,14 @@ def check_table(data: Data, seed: int) -> CheckedTable:
     return CheckedTable(ImageList(rows, source), problems, notes)
 
 
-def too_few_images(splits: pd.Series) -> list[str]:
-    """A sentence for each split that has too few images to fit bins, to fit reference values or to correlate."""
+def too_few_images(splits: pd.Series, least: Mapping[Split, int]) -> list[str]:
+    """A sentence for each split that has fewer images than a method needs at least."""
     counts = splits.value_counts()
     return [
-        f"{counts.get(split, 0)} {split} image(s), at least {least} are needed (splits that are drawn follow"
+        f"{counts.get(split, 0)} {split} image(s), at least {count} are needed (splits that are drawn follow"
         " data.val_fraction and data.test_fraction)"
-        for split, least in (("train", len(SCORES)), ("val", len(SCORES)), ("test", 2))
-        if counts.get(split, 0) < least
+        for split, count in least.items()
+        if counts.get(split, 0) < count
     ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from pipeline_lib.config.base import OpenAIEndpoint
 from pipeline_lib.errors import RecipeError
-from pipeline_lib.judges.verdict import Reply
+from pipeline_lib.judges.chat_request import Reply
 
 BYTES_PER_TOKEN = 3
 REQUEST_OVERHEAD_BYTES = 600

@@ -1,19 +1,27 @@
 """One request to an OpenAI-compatible server, and what became of it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline_lib.config.base import OpenAIEndpoint
+from pipeline_lib.config.base import JudgeModel, OpenAIEndpoint
 from pipeline_lib.judges.endpoint import KEY_VARIABLE
-from pipeline_lib.judges.verdict import RESPONSE_FORMAT, Reply
-from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.openai_server import Failure, Refusal, failure_of, send
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _CONTENT_FILTERS = {"content_filter", "content_policy_violation"}
+
+
+class Reply(NamedTuple):
+    """One chat completion that arrived whole; tokens are None when the server does not count them."""
+
+    content: str | None
+    refusal: str | None
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 class _Message(BaseModel):
@@ -36,13 +44,15 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-def chat_request(config: OpenAIJudge, endpoint: OpenAIEndpoint, message: str) -> dict[str, Any]:
+def chat_request(
+    config: JudgeModel, endpoint: OpenAIEndpoint, message: str, response_format: dict[str, Any]
+) -> dict[str, Any]:
     """The arguments of a chat completion with structured output, as little random as the model allows."""
     longest = "max_completion_tokens" if endpoint.base_url is None else "max_tokens"  # its old name, which all know
     request: dict[str, Any] = {
         "model": config.model,
         "messages": [{"role": "user", "content": message}],
-        "response_format": RESPONSE_FORMAT,
+        "response_format": response_format,
         longest: config.max_tokens,
     }
     return request if config.temperature is None else request | {"temperature": config.temperature, "seed": 0}

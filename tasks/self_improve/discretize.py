@@ -9,9 +9,11 @@ from tasks.stage import Work, stage
 def discretize(work: Work, data: Data, seed: int, fingerprint: str) -> None:
     """Check every image and give it its bin 0..9 from the quantiles of the training scores (section 4.1)."""
     from pipeline_lib.data.table import read_image_list
+    from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
     from pipeline_lib.methods.self_improve.discretize import discretize_scores
 
-    tables = discretize_scores(read_image_list(data, seed), data.max_unreadable_fraction, data.max_megapixels)
+    images = read_image_list(data, seed, LEAST_IMAGES)
+    tables = discretize_scores(images, data.max_unreadable_fraction, data.max_megapixels)
     work.write("images", tables.images, schemas.IMAGES, extra_columns=True)
     work.write("bins", tables.bins, schemas.BINS)
     work.write("unreadable_images", tables.unreadable, schemas.UNREADABLE_IMAGES)

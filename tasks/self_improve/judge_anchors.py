@@ -13,7 +13,7 @@ from tasks.stage import Work, stage
 @stage(version=1)
 def judge_anchors(work: Work, config: OpenAIJudge, rubric: Rubric, criterion: Criterion, anchors: ArtifactRef) -> None:
     """With any judge model, rate the explanations that were kept of every model of a run."""
-    from pipeline_lib.judges.openai_judge import ask_judge
+    from pipeline_lib.methods.self_improve.judge_model import ask_judge
 
     kept = work.read(anchors, "anchors")
     asked = kept.append_column("split", pa.array(["test"] * kept.num_rows))

@@ -21,8 +21,8 @@ def judge_openai(
     seed: int,
 ) -> None:
     """With a judge model behind an OpenAI-compatible server, rate consistency, usefulness and writing (section 4.3)."""
-    from pipeline_lib.judges.openai_judge import ask_judge
     from pipeline_lib.methods.self_improve.judge_metrics import draw_for_judge, judge_metrics
+    from pipeline_lib.methods.self_improve.judge_model import ask_judge
 
     # Test alone, as in the paper: nothing is chosen by what this judge says, and validation would cost as much again.
     chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed, ("test",))

@@ -7,6 +7,7 @@ from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import fingerprint, read_image_list
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
+from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
@@ -66,7 +67,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
         if not pool_deployment():  # else the worker that computes looks at its own
             check_memory(runtime)
         check_workers(runtime, model.location, image_folder(recipe.data))
-    image_list = read_image_list(recipe.data, recipe.seed)
+    image_list = read_image_list(recipe.data, recipe.seed, LEAST_IMAGES)
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
     images = ImageSet.of(recipe.data, table, runtime)

@@ -110,8 +110,8 @@ recipe = load_recipe(path, json.loads(overrides))
 store = ArtifactStore(recipe.runtime.store)
 with store.attempt() as attempt:
     generate.body(
-        Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, GenerationInputs.model_validate_json(inputs),
-        recipe.seed, 1,
+        Work(store, address, attempt, recipe.runtime, "g"), recipe.generation,
+        GenerationInputs.model_validate_json(inputs), recipe.seed, 1,
     )
 """
 

@@ -6,8 +6,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline_lib.config.base import Split
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.recipe import SCORES
+
+LEAST_IMAGES: dict[Split, int] = {"train": len(SCORES), "val": len(SCORES), "test": 2}
+"""What it takes to fit ten bins, to fit ten reference values, and to correlate."""
 
 
 class Bins(NamedTuple):

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline_lib.data.images import refuse_too_many_unreadable, scan_images, unreadable
 from pipeline_lib.data.table import ImageList, too_few_images
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
+from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES, assign_bins, bins_table, fit_bins
 
 
 class Discretized(NamedTuple):
@@ -33,7 +33,7 @@ def discretize_scores(image_list: ImageList, max_unreadable_fraction: float, max
         width_px=[fact.width_px for fact in facts],
         height_px=[fact.height_px for fact in facts],
     )[[not fact.problem for fact in facts]]
-    if too_few := too_few_images(rows["split"]):
+    if too_few := too_few_images(rows["split"], LEAST_IMAGES):
         raise DataError(f"without the {problems.num_rows} unreadable images there are {', '.join(too_few)}")
     scores = rows["score"].to_numpy(np.float64)
     train = (rows["split"] == "train").to_numpy()

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import BaseRecipe, Bootstrap, Fraction, Lora, Positive, Section
+from pipeline_lib.config.base import BaseRecipe, Bootstrap, Fraction, JudgeModel, Lora, Positive, Section
 
 SCORES = tuple(range(10))
 """The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
@@ -148,21 +148,10 @@ class RoundTripJudge(Section):
     )
 
 
-class OpenAIJudge(Section):
-    """A judge model behind an OpenAI-compatible server (section 4.3); which server is in `runtime.openai`."""
+class OpenAIJudge(JudgeModel):
+    """The judge model of section 4.3, and what it is asked."""
 
-    model: str | None = Field(
-        None, min_length=1, description="Name of the judge model, e.g. gpt-4o-2024-08-06 as in the paper; null: none"
-    )
-    rubric: str = Field(
-        "paper", description="Prompt file in pipeline_lib/methods/self_improve/rubrics, without its ending"
-    )
-    max_tokens: int = Field(
-        64, ge=16, description="Longest answer of the judge; one that thinks first needs some thousands"
-    )
-    temperature: float | None = Field(
-        0.0, ge=0, le=2, description="null: not sent, for judge models that refuse it; the paper does not say"
-    )
+    rubric: str = Field("paper", description="A shipped rubric by its name")
 
     def key_fields(self) -> dict[str, Any]:
         """All fields but the rubric's name: its text is handed to the stage beside this section."""

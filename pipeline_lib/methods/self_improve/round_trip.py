@@ -19,9 +19,6 @@ from sklearn.linear_model import Ridge
 from pipeline_lib.errors import DataError
 from pipeline_lib.sampling import draw
 
-GRADES = {4: "excellent", 3: "good", 2: "fair", 1: "poor", 0: "bad"}
-"""The paper's five-point scale as integers (section 4.3)."""
-
 _NUMBER = re.compile(r"\d+")
 
 

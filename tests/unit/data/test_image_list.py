@@ -16,6 +16,7 @@ from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.data.splits import draw_splits
 from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
+from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.tables import schemas
 
 SPLIT = ["train"] * 10 + ["val"] * 10 + ["test"] * 2
@@ -32,7 +33,7 @@ def read(folder: Path, table: pd.DataFrame | str | bytes, seed: int = 0, **data:
         table.to_csv(path, index=False)
     else:
         path.write_bytes(table.encode() if isinstance(table, str) else table)
-    return read_image_list(Data(table=str(path), **data), seed)
+    return read_image_list(Data(table=str(path), **data), seed, LEAST_IMAGES)
 
 
 def problems(folder: Path, table: pd.DataFrame | str | bytes, **data: Any) -> str:

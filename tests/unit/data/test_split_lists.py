@@ -8,6 +8,7 @@ import pytest
 
 from pipeline_lib.config.base import Data
 from pipeline_lib.data.table import CheckedTable, check_table
+from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 
 COUNT = 60
 
@@ -21,7 +22,9 @@ def check(folder: Path, lists: dict[str, list[str]], images: list[str] | None = 
     for name, lines in lists.items():
         (folder / name).write_text("\n".join(lines) + "\n\n")
     paths = {name: str(folder / name) for name in lists}
-    return check_table(Data.model_validate({"table": str(folder / "t.csv"), "split_lists": paths, **data}), 0)
+    return check_table(
+        Data.model_validate({"table": str(folder / "t.csv"), "split_lists": paths, **data}), 0, LEAST_IMAGES
+    )
 
 
 @pytest.mark.parametrize("form", ["a/{:03}.jpg", "a/{:03}", "{:03}.jpg", "{:03}", "./a/{:03}.jpg", "other/{:03}.jpg"])

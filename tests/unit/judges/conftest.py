@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def ask(server: JudgeServer, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Judge explanations with the test server; retries wait milliseconds instead of seconds."""
     from pipeline_lib import openai_server
-    from pipeline_lib.judges.openai_judge import ask_judge
+    from pipeline_lib.methods.self_improve.judge_model import ask_judge
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(openai_server, "FIRST_WAIT_S", 0.01)

@@ -46,12 +46,16 @@ from pipeline_lib.methods.self_improve.report.paper_settings import (
 )
 from pipeline_lib.methods.self_improve.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
 from pipeline_lib.methods.self_improve.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
+from pipeline_lib.methods.self_improve.report.training_figures import (
+    SMOOTHED_FROM_STEPS,
+    longest_training_steps,
+    training_figures,
+)
 from pipeline_lib.methods.self_improve.report.verdict import verdict
-from pipeline_lib.methods.self_improve.round_trip import GRADES
+from pipeline_lib.methods.self_improve.verdict import GRADES
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report import formatting
 from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
-from pipeline_lib.report.training_figures import SMOOTHED_FROM_STEPS, longest_training_steps, training_figures
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

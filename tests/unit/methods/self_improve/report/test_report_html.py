@@ -13,7 +13,7 @@ from pipeline_lib.methods.self_improve.report.gallery import choose_rows
 from pipeline_lib.methods.self_improve.report.lineage import final, on_split
 from pipeline_lib.methods.self_improve.report.page import render_report
 from pipeline_lib.methods.self_improve.report.score_figures import calibration, scatter_figures, shown_range
-from pipeline_lib.report.training_figures import running_mean
+from pipeline_lib.methods.self_improve.report.training_figures import running_mean
 
 OpenImage = Callable[[str, str], Image.Image]
 

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_lib.judges.verdict import CUT, RESPONSE_FORMAT, Reply, read_verdict
+from pipeline_lib.judges.chat_request import Reply
+from pipeline_lib.methods.self_improve.verdict import CUT, RESPONSE_FORMAT, read_verdict
 
 GOOD = {"consistency": "excellent", "usefulness": "bad", "general": "fair"}
 

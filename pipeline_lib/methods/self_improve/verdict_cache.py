@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from pipeline_lib.judges.verdict import CUT, Verdict
+from pipeline_lib.methods.self_improve.verdict import CUT, Verdict
 from pipeline_lib.store import ArtifactStore, canonical_json
 
 READERS = 16

@@ -193,7 +193,7 @@ def test_a_damaged_verdict_is_asked_again_and_replaced(
 
 CHILD = """
 import json, sys
-from pipeline_lib.judges.openai_judge import ask_judge
+from pipeline_lib.methods.self_improve.judge_model import ask_judge
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.config.base import OpenAIEndpoint
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge

@@ -1,11 +1,14 @@
 """A judge model's answer and what it says: grades, or why there are none. Nothing is guessed."""
 
 import json
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_lib.methods.self_improve.round_trip import GRADES
+from pipeline_lib.judges.chat_request import Reply
+
+GRADES = {4: "excellent", 3: "good", 2: "fair", 1: "poor", 0: "bad"}
+"""The paper's five-point scale as integers (section 4.3)."""
 
 ASPECTS = ("consistency", "usefulness", "general")
 """What is graded, by the paper's names (appendix A.2)."""
@@ -28,16 +31,6 @@ RESPONSE_FORMAT: dict[str, Any] = {
     },
 }
 """Structured output: the server lets the model say one of the five labels for each aspect and nothing else."""
-
-
-class Reply(NamedTuple):
-    """One chat completion that arrived whole; tokens are None when the server does not count them."""
-
-    content: str | None
-    refusal: str | None
-    finish_reason: str | None
-    input_tokens: int | None
-    output_tokens: int | None
 
 
 class Verdict(BaseModel):
