@@ -35,9 +35,9 @@ def train_dpo(
     reference: pa.Table,
     **job: Unpack[Job],
 ) -> pa.Table:
-    """Train one adapter on `schemas.PREFERENCE_PAIRS` and return its log in `schemas.TRAINING_LOG`, a row a step.
+    """Train one adapter on `SCORE_PAIRS` and return its log in `TRAINING_LOG`, a row a step.
 
-    `vlm` is the bare base, `reference` the `schemas.REFERENCE_LOGPS` of all answers. See `train_adapter` for what is
+    `vlm` is the bare base, `reference` the `REFERENCE_LOGPS` of all answers. See `train_adapter` for what is
     written, resumed and raised, `usable_pairs` for the rows that are left out (an empty explanation) or refused (too
     long), `with_reference` for those without a reference.
     """

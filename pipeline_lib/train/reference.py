@@ -66,7 +66,7 @@ def reference_logps(
     batch_size: int,
     progress: Progress,
 ) -> pa.Table:
-    """`schemas.REFERENCE_LOGPS` of rows of `answers_of_pairs`, under the bare base `vlm`.
+    """`REFERENCE_LOGPS` of rows of `answers_of_pairs`, under the bare base `vlm`.
 
     `batch_size` counts answers, as in generation. A model that cannot share the prefix reads it once an answer.
     """
@@ -140,7 +140,7 @@ def plain_logps(vlm: Vlm, rows: Sequence[Row]) -> dict[str, list[float]]:
 def with_reference(pairs: pa.Table, reference: pa.Table, chat: Chat) -> pa.Table:
     """`pairs` with the stored log-probability of each answer, in the columns of `REFERENCE`.
 
-    Raises `DataError` naming the pairs whose answers `reference` (`schemas.REFERENCE_LOGPS`) does not have.
+    Raises `DataError` naming the pairs whose answers `reference` (`REFERENCE_LOGPS`) does not have.
     """
     known = {(row["image"], row["image_sha256"], row["text_sha256"]): row["logp"] for row in reference.to_pylist()}
     rows = pairs.to_pylist()

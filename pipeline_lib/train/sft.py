@@ -24,7 +24,7 @@ def train_sft(
     target: Target,
     **job: Unpack[Job],
 ) -> pa.Table:
-    """Train one adapter on the chosen side of `schemas.PREFERENCE_PAIRS`; returns its log in `schemas.SFT_LOG`.
+    """Train one adapter on the chosen side of `SCORE_PAIRS`; returns its log in `SFT_LOG`.
 
     The loss is the mean negative log-likelihood of the target's tokens, all tokens of a batch alike, and falls on no
     token of the prompt (section 5.2). Target `score_text` is the whole chosen answer, `score` its score part alone:

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import Table
+from pipeline_lib.tables.training import TRAINING_LOG
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work
 
@@ -29,7 +28,7 @@ def train(
     method: Literal["dpo", "sft"] = "dpo",
     reference: ArtifactRef | None = None,
     options: Mapping[str, Any] | None = None,
-    log_schema: pa.Schema = schemas.TRAINING_LOG,
+    log_table: Table = TRAINING_LOG,
 ) -> None:
     """Train on one table of preference pairs, and publish adapter and log.
 
@@ -55,6 +54,7 @@ def train(
         decode_workers=work.runtime.decode_workers,
         what=work.label,
     )
+    work.note_scratch(f"{work.address}/checkpoints")
     tables = {"pairs": work.read(pairs, table)}
     if reference is not None:
         tables["reference"] = work.read(reference, "reference_logps")
@@ -67,4 +67,4 @@ def train(
         from pipeline_lib.train.learn import learn
 
         log = learn(learning, tables, work.attempt.folder, pick_device(work.runtime.device))
-    work.write("training_log", log, log_schema)
+    work.write(log_table, log)

@@ -7,7 +7,7 @@ from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.pairs import REFERENCE_LOGPS
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
@@ -24,7 +24,7 @@ def compute_reference(
 ) -> None:
     """What the base without adapter makes of the answers: DPO's reference, for all trainings on them (section 3.2)."""
     table = work.in_shards(logps, max_length, prompt, base, image_set, score_pairs, consistency_pairs)
-    work.write("reference_logps", table, schemas.REFERENCE_LOGPS)
+    work.write(REFERENCE_LOGPS, table)
 
 
 def logps(
@@ -60,4 +60,4 @@ def logps(
             progress=progress,
         )
 
-    return InShards(work.address, rows, schemas.REFERENCE_LOGPS, ask)
+    return InShards(work.address, rows, REFERENCE_LOGPS, ask)

@@ -11,10 +11,11 @@ from pipeline_lib.config.base import Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.methods.self_improve.tables import ANSWERS, PREDICTIONS, REFERENCE_VALUES
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import artifact_key
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
@@ -41,9 +42,9 @@ def evaluate(
     tables = evaluate_answers(table, splits, work.read(image_set.table, "bins"), config, seed)
     if is_collapsed(tables.metrics, config.min_parse_rate):
         log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
-    work.write("predictions", tables.predictions, schemas.PREDICTIONS)
-    work.write("reference_values", tables.reference_values, schemas.REFERENCE_VALUES)
-    work.write("metrics", tables.metrics, schemas.METRICS)
+    work.write(PREDICTIONS, tables.predictions)
+    work.write(REFERENCE_VALUES, tables.reference_values)
+    work.write(METRICS, tables.metrics)
 
 
 def answers(work: Work, prompt: Prompt, model: ModelRef, image_set: ImageSet, splits: tuple[Split, ...]) -> InShards:
@@ -53,7 +54,7 @@ def answers(work: Work, prompt: Prompt, model: ModelRef, image_set: ImageSet, sp
     # Answers depend on the model and the photographs alone: other bootstrap settings do not ask the model again.
     asked = artifact_key("answers", 1, {"prompt": prompt, "model": model, "image_set": image_set})
     return ask_about(
-        work, f"answers/{asked}/{'-'.join(splits)}", images, prompt, model, image_set.opener(model.resize_px)
+        work, f"scratch/answers/{asked}/{'-'.join(splits)}", images, prompt, model, image_set.opener(model.resize_px)
     )
 
 
@@ -66,7 +67,7 @@ def ask_about(
     open_image: "Callable[[str, str], Image]",
 ) -> InShards:
     """The answers of a model to some images, its score distributions among them."""
-    from pipeline_lib.methods.self_improve.evaluation import ANSWERS, answer_images
+    from pipeline_lib.methods.self_improve.evaluation import answer_images
     from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
     from pipeline_lib.vlm.chat import render_chat
 

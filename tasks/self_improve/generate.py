@@ -5,9 +5,9 @@ import pyarrow as pa
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import Generation
+from pipeline_lib.methods.self_improve.tables import SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
@@ -18,7 +18,7 @@ def generate(
 ) -> None:
     """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
     table = work.in_shards(score_pairs, config, prompt, model, image_set, seed, iteration)
-    work.write("score_pairs", table, schemas.PREFERENCE_PAIRS)
+    work.write(SCORE_PAIRS, table)
 
 
 def score_pairs(
@@ -64,4 +64,4 @@ def score_pairs(
         )
 
     by = {"transformers": explain, "openai": explain_by_engine}
-    return InShards(work.address, images, schemas.PREFERENCE_PAIRS, by[config.engine])
+    return InShards(work.address, images, SCORE_PAIRS, by[config.engine])

@@ -1,7 +1,7 @@
 """predictions of every model -> anchors."""
 
+from pipeline_lib.methods.self_improve.tables import ANCHORS
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
@@ -11,4 +11,4 @@ def keep_anchors(work: Work, rows: int, answered: list[tuple[int, str, ArtifactR
     from pipeline_lib.methods.self_improve.anchors import draw_anchors
 
     predictions = [(iteration, kind, work.read(ref, "predictions")) for iteration, kind, ref in answered]
-    work.write("anchors", draw_anchors(predictions, rows, seed), schemas.ANCHORS)
+    work.write(ANCHORS, draw_anchors(predictions, rows, seed))

@@ -54,10 +54,10 @@ def as_compared(name: str, model: EvaluatedModel) -> ComparedModel:
 
 
 def finish(setting: Setting, experiment: Experiment, models: list[ComparedModel]) -> ArtifactRef:
-    """Make the experiment's table and page, and copy them to `runs/<name>/<experiment>/`."""
+    """Make the experiment's table and page, and copy them to the run's folder `<experiment>`."""
     recipe = setting.recipe
     settings = Settings(recipe=recipe, prompt=setting.prompt)
     finished = compare(recipe.runtime, experiment, settings, models, label=experiment.replace("_", " "))
     setting.keep(f"{experiment}/comparison", finished)
-    setting.store.copy_out(finished.address, f"runs/{recipe.name}/{experiment}")
+    setting.folder.copy_out(finished, experiment)
     return finished

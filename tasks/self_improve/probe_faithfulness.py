@@ -5,10 +5,11 @@ import pyarrow as pa
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import Evaluation, Faithfulness
+from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, artifact_key
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
@@ -33,8 +34,8 @@ def probe_faithfulness(
     answers = work.read(predictions, "predictions")
     probes = draw_probes(answers, config.rows, seed)
     table = faithfulness_table(load_judge(work.read(fitted_judge, "judge_terms")), probes, others)
-    work.write("faithfulness", table, schemas.FAITHFULNESS)
-    work.write("metrics", faithfulness_metrics(table, answers, evaluation, seed), schemas.METRICS)
+    work.write(FAITHFULNESS, table)
+    work.write(METRICS, faithfulness_metrics(table, answers, evaluation, seed))
 
 
 def other_explanations(
@@ -47,7 +48,7 @@ def other_explanations(
     seed: int,
 ) -> InShards:
     """What the model says for the same scores with another photograph before its eyes."""
-    from pipeline_lib.methods.self_improve.faithfulness import OTHER_EXPLANATIONS, draw_probes, explain_other_images
+    from pipeline_lib.methods.self_improve.faithfulness import draw_probes, explain_other_images
     from pipeline_lib.vlm.chat import render_chat
 
     open_image = image_set.opener(model.resize_px)
@@ -71,4 +72,4 @@ def other_explanations(
         {"prompt": prompt, "model": model, "image_set": image_set, "config": config, "seed": seed},
     )
     probes = draw_probes(work.read(predictions, "predictions"), config.rows, seed)
-    return InShards(f"other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)
+    return InShards(f"scratch/other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)

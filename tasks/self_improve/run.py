@@ -11,6 +11,7 @@ from pipeline_lib.methods.self_improve.prompt import Prompt, load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import RunFolder
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
@@ -34,11 +35,11 @@ class Setting(NamedTuple):
     prompt: Prompt
     base: ModelRef
     image_set: ImageSet
+    folder: RunFolder
 
-    def keep(self, path: str, ref: ArtifactRef) -> ArtifactRef:
-        """Write the small file `runs/<name>/<path>.json` that tells people which artifact is what."""
-        self.store.write_pointer(f"runs/{self.recipe.name}/{path}.json", {"address": ref.address, **ref.model_dump()})
-        return ref
+    def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
+        """Write the pointer that tells people which artifact has this role in the run."""
+        return self.folder.keep(role, ref)
 
 
 def prepare(recipe: SelfImproveRecipe) -> Setting:
@@ -54,7 +55,9 @@ def prepare(recipe: SelfImproveRecipe) -> Setting:
     image_list = read_image_list(recipe.data, recipe.seed)
     facts = check_model(at, base, prompt, label="base")
     table = discretize(at, recipe.data, recipe.seed, fingerprint(image_list))
-    setting = Setting(recipe, store, prompt, base, ImageSet.of(recipe.data, table, recipe.runtime))
+    folder = RunFolder(store, recipe.name, recipe.run_fields(), table)
+    folder.begin()
+    setting = Setting(recipe, store, prompt, base, ImageSet.of(recipe.data, table, recipe.runtime), folder)
     setting.keep("model_facts", facts)
     setting.keep("images", table)
     return setting

@@ -6,7 +6,7 @@ from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.training import SFT_LOG
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.common.train import train
 from tasks.stage import Work, stage
@@ -27,5 +27,5 @@ def train_sft(
     """Supervised fine-tuning on the chosen answers, on their score alone or on the whole text (section 5.2)."""
     train(
         work, config, prompt, model, image_set, score_pairs, "score_pairs", config.learning_rate, seed, iteration,
-        method="sft", options={"target": target}, log_schema=schemas.SFT_LOG,
+        method="sft", options={"target": target}, log_table=SFT_LOG,
     )  # fmt: skip

@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.recipe import IterativeTraining
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
+from pipeline_lib.tables.training import SFT_LOG
 from pipeline_lib.testing.tiny import LAYERS, PROMPT, model_ref, open_picture, picture, preference_pairs
 from pipeline_lib.train import sft
 from pipeline_lib.train.sft import Target, train_sft
@@ -52,7 +53,7 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
         }
         pairs = preference_pairs(PAIRS, chat.prompt, **options.pop("columns", {}))
         log = train_sft(vlm, chat, pairs, open_image, target, **given | options)
-        return schemas.conform(log, schemas.SFT_LOG).to_pylist(), tmp_path / name
+        return conform(log, SFT_LOG.schema).to_pylist(), tmp_path / name
 
     return run
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pipeline_lib.methods.self_improve.evaluation import (
-    ANSWERS,
     Evaluated,
     answer_images,
     evaluate_answers,
@@ -17,8 +16,10 @@ from pipeline_lib.methods.self_improve.evaluation import (
 )
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
+from pipeline_lib.methods.self_improve.tables import ANSWERS, PREDICTIONS, REFERENCE_VALUES
 from pipeline_lib.progress import Progress
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, open_picture
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
@@ -47,7 +48,7 @@ def answers(val: int = 40, test: int = 30, parsed: int = 55, test_shift: float =
         "stated_score": [3 if n < parsed else None for n in range(count)],
         "explanation": ["Dull." if n < parsed else None for n in range(count)],
     }
-    return pa.table(rows).cast(ANSWERS)
+    return pa.table(rows).cast(ANSWERS.schema)
 
 
 def value(evaluated: Evaluated, split: str, metric: str) -> float:
@@ -59,9 +60,9 @@ def value(evaluated: Evaluated, split: str, metric: str) -> float:
 
 def test_tables_fit_their_schemas_and_name_every_figure() -> None:
     evaluated = evaluate_answers(answers(), ("val", "test"), BINS, CONFIG, 0)
-    schemas.conform(evaluated.predictions, schemas.PREDICTIONS)
-    schemas.conform(evaluated.reference_values, schemas.REFERENCE_VALUES)
-    metrics = schemas.conform(evaluated.metrics, schemas.METRICS)
+    conform(evaluated.predictions, PREDICTIONS.schema)
+    conform(evaluated.reference_values, REFERENCE_VALUES.schema)
+    metrics = conform(evaluated.metrics, METRICS.schema)
     names = {"parse_rate"} | {f"{m}_{fit}" for m in ("plcc", "srcc", "rmse") for fit in ("fitted", "unfitted")}
     assert set(zip(metrics["split"].to_pylist(), metrics["metric"].to_pylist(), strict=True)) == {
         (split, name) for split in ("val", "test") for name in names
@@ -113,7 +114,7 @@ def test_a_model_is_asked_about_every_image(tiny_model: Path) -> None:
         )  # fmt: skip
 
     table = ask(2)
-    assert table.schema == ANSWERS and table["image"].to_pylist() == images["image"].to_pylist()
+    assert table.schema == ANSWERS.schema and table["image"].to_pylist() == images["image"].to_pylist()
     assert table["text"].to_pylist() == ask(5)["text"].to_pylist()
     assert not any(table["parsed"].to_pylist()) and table["stated_score"].null_count == 5  # a random model babbles
     assert all(sum(row) == pytest.approx(1) for row in table["score_distribution"].to_pylist())

@@ -8,14 +8,16 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
-from pipeline_lib.methods.self_improve.evaluation import ANSWERS, evaluate_answers
+from pipeline_lib.methods.self_improve.evaluation import evaluate_answers
 from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
 from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
 from pipeline_lib.methods.self_improve.round_trip import fit_judge, judge_predictions, load_judge
-from pipeline_lib.tables.schemas import METRICS, PREDICTIONS, REFERENCE_VALUES, VERDICTS, conform
+from pipeline_lib.methods.self_improve.tables import ANSWERS, PREDICTIONS, REFERENCE_VALUES, VERDICTS
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 
 HOSTILE = "<script>alert('x')</script> & <b>bold</b>"
 
@@ -63,7 +65,7 @@ def answers(images: pa.Table, skill: float, spread: float, fidelity: float, pars
                 "explanation": said if parsed else None,
             }
         )
-    return pa.Table.from_pylist(rows, schema=ANSWERS)
+    return pa.Table.from_pylist(rows, schema=ANSWERS.schema)
 
 
 def training_log(kind: str, iteration: int, steps: int) -> pa.Table:
