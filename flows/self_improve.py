@@ -41,7 +41,7 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
         run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
     settings = Settings(recipe=recipe, prompt=run.base.prompt)
     finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models)
-    run.finish("report", finished)
+    run.finish("report", finished, "report")
     return finished
 
 

@@ -5,7 +5,7 @@ result and never enters an artifact's key); every other field belongs to the key
 section.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -208,3 +208,10 @@ class BaseRecipe(Section):
     data: Data
     model: Model
     runtime: Runtime = Runtime()
+
+    experiments: ClassVar[tuple[str, ...]] = ()
+    """Sections that only experiments beside the run read."""
+
+    def run_fields(self) -> dict[str, Any]:
+        """All fields that can change what the run makes, as JSON: neither `runtime` nor the experiments' sections."""
+        return self.model_dump(mode="json", exclude={"runtime", *self.experiments})

@@ -79,6 +79,7 @@ def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
         from tempfile import TemporaryDirectory
 
         from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.runs import copied
         from whyscore.ephemeral_server import tie_server_to_this_process
 
         tie_server_to_this_process()
@@ -87,7 +88,7 @@ def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
         with TemporaryDirectory() as folder:
             store.fetch(finished.address, Path(folder))
             typer.echo("\n" + (Path(folder) / "comparison.txt").read_text(encoding="utf-8"))
-        typer.echo(f"Page: {store.path(f'runs/{recipe.name}/{experiment}/comparison.html')}")
+        typer.echo(f"Page: {copied(store, recipe.name, experiment, 'comparison.html')}")
 
 
 def _run(recipe: Any) -> None:
