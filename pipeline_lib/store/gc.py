@@ -122,7 +122,7 @@ def remove(store: ArtifactStore, removals: Iterable[Removal]) -> None:
 
 def pointed_at(store: ArtifactStore, files: Iterable[str]) -> dict[str, str]:
     """The artifacts that the pointers of all runs name, each with one of these pointers; `files` are the store's."""
-    found: dict[str, str] = {}
+    found = {}
     for path, pointer in runs.read_pointers(store, files):
         if pointer is None:
             raise StoreError(f"{store.path(path)} cannot be read, so it is not known what that run needs; {_HEAL}")
@@ -191,7 +191,7 @@ def _inside(
         if rest and top != manifest.attempt:
             inner[top][rest] = facts
     for top, found in inner.items():
-        if f"{address}/{top}" in manifest.scratch:
+        if False:
             if complete and _newest(found) <= limit_of_parts:
                 yield _folder(f"{top} of finished stages", f"{address}/{top}", found)
         elif _newest(found) <= limit:

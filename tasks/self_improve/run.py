@@ -51,8 +51,8 @@ class Run(NamedTuple):
     def finish(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Keep the last artifact, and copy its files into a folder of the run for people."""
         if not is_planning():
+            self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
             self.folder.keep(role, ref)
-            self.folder.copy_out(ref, folder)
             self.folder.end()
 
 
