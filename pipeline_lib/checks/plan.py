@@ -60,7 +60,7 @@ def _why(store: ArtifactStore, old: ArtifactRef, stage: Planned) -> str:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and not value.keys() == {"stage", "key"}:
+    if isinstance(value, dict) and value.keys() != {"stage", "key"}:
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}" if name else key)
     elif isinstance(value, list | tuple):
