@@ -159,6 +159,17 @@ def open_run(store: ArtifactStore, name: str, fields: dict[str, Any], besides: C
     return run
 
 
+def last_pointers(store: ArtifactStore, name: str) -> dict[str, ArtifactRef]:
+    """The artifact of every role in a run's folder, whichever recipe it is of; unreadable pointers are left out."""
+    folder = folder_of(name)
+    paths = [f"{folder}/{path}" for path in store.pointers(folder)]
+    return {
+        path.removeprefix(f"{folder}/").removesuffix(".json"): read_reference(pointer)
+        for path, pointer in read_pointers(store, paths)
+        if pointer is not None and "key" in pointer
+    }
+
+
 def written(store: ArtifactStore) -> dict[str, dict[str, tuple[int, float]]]:
     """Of every run the files in its folder, by their paths there, with size and time of writing."""
     found: dict[str, dict[str, tuple[int, float]]] = {}

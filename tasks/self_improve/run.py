@@ -25,7 +25,7 @@ from tasks.self_improve.report import EvaluatedModel
 from tasks.stage import At
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
-from tasks.stage.plan import is_planning
+from tasks.stage.plan import is_planning, note_role
 from tasks.stage.shards import check_workers
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
@@ -46,14 +46,19 @@ class Run(NamedTuple):
 
     def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
         """Write the pointer that tells people which artifact has this role in the run."""
-        return ref if is_planning() else self.folder.keep(role, ref)
+        if is_planning():
+            note_role(role, ref)
+            return ref
+        return self.folder.keep(role, ref)
 
     def finish(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Keep the last artifact, and copy its files into a folder of the run for people."""
-        if not is_planning():
-            self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
-            self.folder.keep(role, ref)
-            self.folder.end()
+        if is_planning():
+            self.keep(role, ref)
+            return
+        self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
+        self.keep(role, ref)
+        self.folder.end()
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
