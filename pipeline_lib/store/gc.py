@@ -122,7 +122,7 @@ def remove(store: ArtifactStore, removals: Iterable[Removal]) -> None:
 
 def pointed_at(store: ArtifactStore, files: Iterable[str]) -> dict[str, str]:
     """The artifacts that the pointers of all runs name, each with one of these pointers; `files` are the store's."""
-    found = {}
+    found: dict[str, str] = {}
     for path, pointer in runs.read_pointers(store, files):
         if pointer is None:
             raise StoreError(f"{store.path(path)} cannot be read, so it is not known what that run needs; {_HEAL}")
