@@ -41,7 +41,7 @@ def predict(
     show_recipe(recipe)
     write = writer(out) if out else None
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    base = resolve_model(recipe.model)
+    base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)

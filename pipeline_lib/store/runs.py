@@ -34,6 +34,11 @@ class RunModel(NamedTuple):
     iteration: int
     kind: str
 
+    @property
+    def name(self) -> str:
+        """As people call it, e.g. `ite-2 merged`."""
+        return f"ite-{self.iteration} {self.kind}" if self.iteration else self.kind
+
     def role(self, what: str) -> str:
         """The role of one of its artifacts, e.g. `adapter` or `predictions`."""
         return f"iteration-{self.iteration:02d}/{self.kind}/{what}"

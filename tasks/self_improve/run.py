@@ -64,7 +64,8 @@ class Run(NamedTuple):
 def prepare(recipe: SelfImproveRecipe) -> Run:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
     runtime = recipe.runtime
-    store, prompt, model = ArtifactStore(runtime.store), load_prompt(recipe.prompt), resolve_model(recipe.model)
+    store, prompt = ArtifactStore(runtime.store), load_prompt(recipe.prompt)
+    model = resolve_model(recipe.model, store)
     if not is_planning():
         show_recipe(recipe)
         store.check_writable()

@@ -54,7 +54,7 @@ def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter
     from pipeline_lib.vlm.model_ref import resolve_model
 
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    base = resolve_model(recipe.model)
+    base = resolve_model(recipe.model, store)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     export_model(store, found, prompt, recipe.model.max_new_tokens, folder, adapter_only=adapter_only)
