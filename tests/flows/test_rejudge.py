@@ -14,6 +14,7 @@ from pipeline_lib.methods.self_improve.tables import PREDICTIONS
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import RunFolder
 from pipeline_lib.testing.judge_server import JudgeServer, fail, judge_server
+from tasks.stage import At
 
 KEY = "sk-marked-key-0123456789"
 
@@ -71,7 +72,7 @@ def keep(recipe: SelfImproveRecipe, rows: int = 10) -> None:
 
     store = ArtifactStore(recipe.runtime.store)
     models = [(iteration, kind, published(store, kind)) for iteration, kind in ((0, "zero-shot"), (1, "score"))]
-    anchors = keep_anchors(recipe.runtime, rows, models, recipe.seed)
+    anchors = keep_anchors(At(recipe.runtime), rows, models, recipe.seed)
     begun(recipe).keep("anchors", anchors)
 
 
@@ -152,12 +153,12 @@ def test_the_stage_rates_what_the_rubric_says_and_a_new_rubric_is_a_new_key(
     from pipeline_lib.methods.self_improve.rubric import Rubric, load_rubric
     from tasks.self_improve.judge_openai import judge_openai
 
-    store, at = ArtifactStore(recipe.runtime.store), recipe.runtime
+    store, at = ArtifactStore(recipe.runtime.store), At(recipe.runtime)
     predictions, criterion = published(store, "text"), load_prompt("product_defects").criterion
     paper = load_rubric("paper")
 
     def judged(rubric: Rubric) -> ArtifactRef:
-        return judge_openai(at, recipe.judge.openai, 5, rubric, criterion, recipe.evaluation, predictions, 0)
+        return judge_openai(at, recipe.judge.openai, 5, rubric, criterion, recipe.evaluation.bootstrap, predictions, 0)
 
     first = judged(paper)
     rows = store.read_table(first.address, "verdicts").to_pylist()
