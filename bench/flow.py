@@ -25,14 +25,14 @@ def main() -> None:
         from prefect import flow
 
         from pipeline_lib.config.base import Runtime
-        from pipeline_lib.tables import schemas
+        from pipeline_lib.tables.metrics import METRICS
         from tasks.stage import At, Work, stage
         from whyscore.ephemeral_server import tie_server_to_this_process
 
         @stage(version=1)
         def nothing(work: Work, number: int) -> None:
             """Publish an empty table."""
-            work.write("metrics", schemas.METRICS.empty_table(), schemas.METRICS)
+            work.write(METRICS, METRICS.schema.empty_table())
 
         @flow
         def many() -> list[float]:

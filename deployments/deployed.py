@@ -18,7 +18,7 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
 from tasks.stage.gpu_pool import compute_here
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "self_improve"
 
 _names = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
 ShippedRecipe = StrEnum("ShippedRecipe", {name: name for name in _names})  # type: ignore[misc]

@@ -7,6 +7,7 @@ from prefect import flow
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import open_run
 from pipeline_lib.use.trained import Kind, trained_model
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.predict import predict as predict_stage
@@ -40,9 +41,10 @@ def predict(
     show_recipe(recipe)
     write = writer(out) if out else None
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    base = resolve_model(recipe.model)
+    base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
-    found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
+    run = open_run(store, recipe.name, recipe.run_fields())
+    found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     log.info("predicting with %s of run %s", found.name, recipe.name)
     kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)
     finished = predict_stage(

@@ -11,6 +11,7 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactStore, Miss
 from pipeline_lib.store.key import read_reference
+from pipeline_lib.store.runs import open_run
 from tasks.self_improve.judge_anchors import judge_anchors
 from tasks.stage import At
 
@@ -28,14 +29,13 @@ def rejudge(recipe: SelfImproveRecipe) -> str:
     config = recipe.judge.openai
     if config.model is None:
         raise RecipeError("judge.openai.model: name the judge, e.g. --set judge.openai.model=gpt-4o-2024-08-06")
-    store, folder = ArtifactStore(recipe.runtime.store), f"runs/{recipe.name}"
-    kept = store.read_pointer(f"{folder}/anchors.json")
-    if kept is None:
+    store = ArtifactStore(recipe.runtime.store)
+    run = open_run(store, recipe.name, recipe.run_fields(), besides=("judge.openai",))
+    anchors, rubric = run.find("anchors"), load_rubric(config.rubric)
+    if anchors is None:
         raise StoreError(
-            f"{store.path(folder)} keeps no anchors; run the recipe to its end with judge.anchors above 0"
-            " (or give the store of the run: runtime.store)"
+            f"{store.root}: run {run.name} keeps no anchors; run the recipe to its end with judge.anchors above 0"
         )
-    anchors, rubric = read_reference(kept), load_rubric(config.rubric)
     manifest = store.lookup(anchors.address)
     if isinstance(manifest, Miss):
         raise StoreError(f"{store.path(anchors.address)}: {manifest.reason}; run the recipe again to keep anchors")
@@ -43,17 +43,15 @@ def rejudge(recipe: SelfImproveRecipe) -> str:
     verdicts = judge_anchors(
         At(recipe.runtime, config.model), config, rubric, load_prompt(recipe.prompt).criterion, anchors
     )
-    name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', config.model)}-{rubric.name}.json"
-    pointer = {"judge": config.model, "anchors": texts, "address": verdicts.address, **verdicts.model_dump()}
-    store.write_pointer(f"{folder}/anchor_verdicts/{name}", pointer)
+    role = f"anchor_verdicts/{re.sub(r'[^A-Za-z0-9_.-]+', '--', config.model)}-{rubric.name}"
+    run.keep(role, verdicts, judge=config.model, anchors=texts)
 
     judges = [AnchorVerdicts(config.model, store.read_table(verdicts.address, "verdicts"))]
-    for other in store.pointers(f"{folder}/anchor_verdicts"):
-        found = store.read_pointer(f"{folder}/anchor_verdicts/{other}")
-        if other == name or found is None:
+    for other, found in run.pointers("anchor_verdicts").items():
+        if other == role:
             continue
         if found["anchors"] != texts:
             log.info("%s judged other anchors of this run; not shown", found["judge"])
             continue
-        judges.append(AnchorVerdicts(found["judge"], store.read_table(found["address"], "verdicts")))
+        judges.append(AnchorVerdicts(found["judge"], store.read_table(read_reference(found).address, "verdicts")))
     return anchor_figures(judges, recipe.evaluation.bootstrap, recipe.seed)

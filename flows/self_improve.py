@@ -41,7 +41,7 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
         run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
     settings = Settings(recipe=recipe, prompt=run.base.prompt)
     finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models)
-    run.finish("report", finished)
+    run.finish("report", finished, "report")
     return finished
 
 
@@ -70,7 +70,7 @@ def improve(run: Run, iterations: int) -> Improved:
         keep(f"{folder}/score/adapter", score)
         models.append(measure(iteration, "score", inputs.with_adapter(score), score))
         if consistency_pairs is None:
-            inputs = inputs.with_adapter(score)
+            inputs = inputs.with_adapter(keep("model", score))
             continue
 
         job = dpo_job(recipe.training, inputs, seed, iteration, recipe.consistency.learning_rate_factor)
@@ -80,6 +80,6 @@ def improve(run: Run, iterations: int) -> Improved:
 
         merged = ties_merge(at, recipe.merge, run.base.model, score, consistency, seed)
         keep(f"{folder}/merged/adapter", merged)
-        inputs = inputs.with_adapter(merged)
+        inputs = inputs.with_adapter(keep("model", merged))
         models.append(measure(iteration, "merged", inputs))
     return Improved(models, fitted_judge)

@@ -6,7 +6,7 @@ import yaml
 
 from pipeline_lib.demo.dataset import write_dataset
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes" / "self_improve"
 
 
 def write_small_recipe(folder: Path, store: Path) -> Path:

@@ -33,6 +33,7 @@ for command in (
     runs.demo,
     checks.check_data,
     checks.doctor,
+    runs.plan,
     runs.run,
     stores.status,
     stores.report,

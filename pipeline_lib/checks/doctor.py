@@ -143,7 +143,7 @@ def _model(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         return
     from pipeline_lib.vlm.model_ref import resolve_model
 
-    base = resolve_model(recipe.model)
+    base = resolve_model(recipe.model, ArtifactStore(recipe.runtime.store))
     base.folder(weights=False)  # what is not there is found without importing what would load it, which takes seconds
     from pipeline_lib.methods.self_improve.check_model import check_model
 

@@ -4,19 +4,20 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from pipeline_lib.errors import StoreError
 from pipeline_lib.progress import duration
 from pipeline_lib.store import ArtifactStore, Manifest
-from pipeline_lib.store.gc import READERS, SHARED, reachable, read_manifest, references, shared_folders
+from pipeline_lib.store.gc import reachable, read_manifest, references
+from pipeline_lib.store.runs import folder_of, models_of, read_pointers, read_run, written
+from pipeline_lib.store.shards import Writer, writer_of
 
 KINDS = ("zero-shot", "score", "consistency", "merged")
-MADE_BY = {"answers": "evaluate", "other_explanations": "probe_faithfulness"}
 
-_PREDICTIONS = re.compile(r"iteration-(\d+)/([a-z-]+)/predictions\.json")
-_PART = re.compile(r"(?:(?P<split>[a-z-]+)/)?(?P<kind>shards|checkpoints)/(?P<name>\d+-\d+|step-\d+)/manifest\.json")
+_PART = re.compile(
+    r"(?P<folder>(?:steps|scratch)/.+/(?P<kind>shards|checkpoints))/(?P<name>\d+-\d+|step-\d+)/manifest\.json"
+)
 
 Times = dict[str, tuple[int, float]]
 
@@ -33,9 +34,10 @@ class RunStatus(NamedTuple):
     """What is known of one run."""
 
     name: str
+    of_recipe: bool  # whether its run.json says which recipe it is of; if not, no pointer is believed
     finished: bool
     evaluated: Evaluated | None
-    newest: str  # pointer that was written last
+    newest: str  # file that was written last
     newest_s: float  # how long ago
     artifacts: int
     size: int  # bytes of the artifacts that it needs; runs share some
@@ -46,68 +48,68 @@ def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
 
     A few listings and small files: seconds also where the store is a bucket.
     """
+    found = written(store)
     times = {
         f"{top}/{path}": facts
-        for top in ("runs", "steps", *SHARED)
+        for top in ("steps", "scratch")
         for path, facts in store.files.times(store.path(top)).items()
     }
-    known = sorted({path.split("/")[1] for path in times if path.startswith("runs/") and path.count("/") > 1})
+    known = sorted(found)
     if missing := [name for name in names or [] if name not in known]:
         there = f"; there are {', '.join(known)}" if known else ", and no other"
         raise StoreError(f"{store.root} has nothing of a run {missing[0]} yet{there}")
-    lines = [f"Store {store.root}: {len(known)} run(s), {_size(sum(size for size, _ in times.values()))}"]
+    size = sum(size for files in (times, *found.values()) for size, _ in files.values())
+    lines = [f"Store {store.root}: {len(known)} run(s), {_size(size)}"]
     for name in names or known:
-        lines += ["", *_lines(run_status(store, name, times))]
+        lines += ["", *_lines(run_status(store, name, found[name]))]
     if open_stages := list(under_way(store, times)):
         lines += ["", "Under way, or left unfinished:", *(f"  {line}" for line in open_stages)]
     return "\n".join(lines)
 
 
-def run_status(store: ArtifactStore, name: str, times: Times) -> RunStatus:
-    """Read one run's pointers and the figures of its newest model; `times` has the files of the store."""
-    folder = f"runs/{name}/"
-    written = {path.removeprefix(folder): at for path, (_, at) in times.items() if path.startswith(folder)}
-    pointers = sorted(path for path in written if path.endswith(".json"))
-    with ThreadPoolExecutor(READERS) as pool:
-        found = dict(zip(pointers, pool.map(lambda path: store.read_pointer(folder + path), pointers), strict=True))
-    manifests = reachable(store, {address for pointer in found.values() for address in references(pointer)})
-    newest = max(written, key=lambda path: written[path])
+def run_status(store: ArtifactStore, name: str, files: Times) -> RunStatus:
+    """Read one run's pointers and the figures of its newest model; `files` are those of its folder."""
+    run = read_run(store, name)
+    pointers = run.pointers() if run else {}
+    at = {role: files[f"{role}.json"][1] for role in pointers if f"{role}.json" in files}
+    manifests = reachable(store, {address for pointer in pointers.values() for address in references(pointer)})
+    newest = max(files, key=lambda path: files[path][1])
     return RunStatus(
         name=name,
-        finished=written.get("report.json", 0.0)
-        >= max((at for path, at in written.items() if path.startswith("iteration-")), default=1.0),
-        evaluated=_newest_model(store, found),
+        of_recipe=run is not None,
+        finished=at.get("report", 0.0)
+        >= max((time for role, time in at.items() if role.startswith("iteration-")), default=1.0),
+        evaluated=_newest_model(store, pointers),
         newest=newest.removesuffix(".json"),
-        newest_s=max(0.0, time.time() - written[newest]),
+        newest_s=max(0.0, time.time() - files[newest][1]),
         artifacts=len(manifests),
         size=sum(entry.size for manifest in manifests.values() for entry in manifest.files.values()),
     )
 
 
 def under_way(store: ArtifactStore, times: Times) -> Iterator[str]:
-    """Stages that have shards or checkpoints and no artifact yet, the newest first."""
-    parts: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    """Stages that have shards or checkpoints and no artifact yet, the newest first; `times` has the store's files."""
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
     for path, (_, at) in times.items():
-        top, *rest = path.split("/")
-        depth = 2 if top == "steps" else 1
-        if top != "runs" and (part := _PART.fullmatch("/".join(rest[depth:]))):
-            parts["/".join([top, *rest[:depth]])][part["kind"]][part["name"]] = at
-    finished = {path.removesuffix("/manifest.json") for path in times if path.endswith("/manifest.json")}
-    asking = [path for path in finished if path.split("/")[1] in MADE_BY.values()]
-    with ThreadPoolExecutor(READERS) as pool:
-        made = [manifest for manifest in pool.map(lambda path: read_manifest(store, path), asking) if manifest]
-    finished |= {
-        folder
-        for manifest in made
-        for folder in shared_folders(manifest)
-        if MADE_BY[folder.split("/")[0]] == manifest.address.split("/")[1]
-    }
-    left = {address: kinds for address, kinds in parts.items() if address not in finished}
-    for address, kinds in sorted(left.items(), key=lambda item: -_written(item[1])):
-        top, *_, key = address.split("/")
-        stage = MADE_BY.get(top) or address.split("/")[1]
+        if part := _PART.fullmatch(path):
+            parts[part["folder"]][part["name"]] = at
+    stages: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
+    used: set[str] | None = None
+    for folder, names in parts.items():
+        address, _, kind = folder.rpartition("/")
+        if f"{address}/manifest.json" in times:
+            continue
+        stage, label = _writer(store, f"{folder}/{max(names, key=lambda name: names[name])}", address)
+        if f"{stage}/manifest.json" in times:
+            continue
+        if stage != address:  # others may have used them since
+            used = used if used is not None else _scratch_in_use(store)
+            if folder in used:
+                continue
+        stages[stage, label][kind] = names
+    for (stage, label), kinds in sorted(stages.items(), key=lambda item: -_written(item[1])):
         ago = duration(max(0.0, time.time() - _written(kinds)))
-        yield f"{stage} {key[:8]}: {' and '.join(_progress(kinds))}, written {ago} ago"
+        yield f"{label} {stage.rpartition('/')[2][:8]}: {' and '.join(_progress(kinds))}, written {ago} ago"
 
 
 def _progress(kinds: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -122,19 +124,33 @@ def _written(kinds: dict[str, dict[str, float]]) -> float:
     return max(at for names in kinds.values() for at in names.values())
 
 
+def _writer(store: ArtifactStore, part: str, address: str) -> Writer:
+    """The stage that a shard or checkpoint was computed for: as it says itself, else the one whose folder it is in."""
+    manifest = read_manifest(store, part)
+    found = writer_of(manifest) if manifest else None
+    return found or Writer(address, address.split("/")[1])
+
+
+def _scratch_in_use(store: ArtifactStore) -> set[str]:
+    """The scratch folders of all artifacts that some run needs."""
+    paths = [f"{folder_of(name)}/{path}" for name, files in written(store).items() for path in files]
+    pointers = [pointer for _, pointer in read_pointers(store, paths) if pointer is not None]
+    needed = reachable(store, {address for pointer in pointers for address in references(pointer)})
+    return {folder for manifest in needed.values() for folder in manifest.scratch}
+
+
 def _newest_model(store: ArtifactStore, pointers: dict[str, Any]) -> Evaluated | None:
-    matches = [match for path in pointers if (match := _PREDICTIONS.fullmatch(path)) and match[2] in KINDS]
-    if not matches:
+    models = [model for model in models_of(pointers) if model.kind in KINDS]
+    if not models:
         return None
-    match = max(matches, key=lambda match: (int(match[1]), KINDS.index(match[2])))
-    iteration, kind = int(match[1]), match[2]
-    folder = match[0].removesuffix("predictions.json")
-    judged = next((name for name in ("openai_verdicts", "verdicts") if f"{folder}{name}.json" in pointers), None)
-    figures = [_figure(store, pointers[match[0]], "srcc_fitted", "SRCC")]
+    model = max(models, key=lambda model: (model.iteration, KINDS.index(model.kind)))
+    judged = next((name for name in ("openai_verdicts", "verdicts") if model.role(name) in pointers), None)
+    figures = [_figure(store, pointers[model.role("predictions")], "srcc_fitted", "SRCC")]
     if judged:
         who = "judge model" if judged == "openai_verdicts" else "round-trip judge"
-        figures.append(_figure(store, pointers[f"{folder}{judged}.json"], "cons", "Cons") + f" ({who})")
-    return Evaluated(f"ite-{iteration} {kind}" if iteration else kind, iteration, ", ".join(figures))
+        figures.append(_figure(store, pointers[model.role(judged)], "cons", "Cons") + f" ({who})")
+    name = f"ite-{model.iteration} {model.kind}" if model.iteration else model.kind
+    return Evaluated(name, model.iteration, ", ".join(figures))
 
 
 def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> str:
@@ -150,6 +166,8 @@ def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> st
 def _lines(run: RunStatus) -> list[str]:
     state = "finished" if run.finished else "not finished"
     ite = f", iteration {run.evaluated.iteration}" if run.evaluated else ", nothing evaluated yet"
+    if not run.of_recipe:
+        state, ite = "does not say which recipe it is of (its run.json is missing or damaged): run its recipe again", ""
     lines = [
         f"{run.name}: {state}{ite}",
         f"  newest: {run.newest}, {duration(run.newest_s)} ago",

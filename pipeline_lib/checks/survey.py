@@ -34,8 +34,8 @@ class Duplicate(NamedTuple):
 class Survey(NamedTuple):
     """All that is known of a table.
 
-    `rows` are as in `CheckedTable`; `facts` has one entry a row; `bins` is in the columns of `schemas.BINS`, None when
-    the training scores cannot be binned; `unreadable` in those of `schemas.UNREADABLE_IMAGES`.
+    `rows` are as in `CheckedTable`; `facts` has one entry a row; `bins` is in the columns of `BINS`, None when
+    the training scores cannot be binned; `unreadable` in those of `UNREADABLE_IMAGES`.
     """
 
     rows: pd.DataFrame

@@ -5,7 +5,7 @@ result and never enters an artifact's key); every other field belongs to the key
 section.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -72,11 +72,21 @@ class Data(Section):
         return self.model_dump(exclude={"table", "images", "split_lists"})
 
 
+class FromRun(Section):
+    """A model that another run in the same store has made."""
+
+    name: str = Field(description="Name of the run")
+    model: str | None = Field(None, description="E.g. 'ite-2 merged'; null: the model of its newest iteration")
+
+
 class Model(Section):
     """The base vision-language model and how it is driven, the same in generation, training and evaluation."""
 
     id: str = Field(
-        description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore"
+        "", description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore"
+    )
+    from_run: FromRun | None = Field(
+        None, description="Instead of an id: the model of another run, folded into its base when it is loaded"
     )
     revision: str | None = Field(
         None, pattern=r"^[0-9a-f]{40}$", description="Commit of a hub id, never a branch; a directory has none"
@@ -87,6 +97,14 @@ class Model(Section):
         None, ge=1, description="Most tiles an image is cut into, by a family that does; null: the family's own setting"
     )
     max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if bool(self.id) == (self.from_run is not None):
+            raise ValueError("give either model.id or model.from_run")
+        if self.from_run and self.revision:
+            raise ValueError("model.from_run has no revision; the run that it names has one")
+        return self
 
 
 class JudgeModel(Section):
@@ -208,3 +226,10 @@ class BaseRecipe(Section):
     data: Data
     model: Model
     runtime: Runtime = Runtime()
+
+    experiments: ClassVar[tuple[str, ...]] = ()
+    """Sections that only experiments beside the run read."""
+
+    def run_fields(self) -> dict[str, Any]:
+        """All fields that can change what the run makes, as JSON: neither `runtime` nor the experiments' sections."""
+        return self.model_dump(mode="json", exclude={"runtime", *self.experiments})

@@ -141,7 +141,7 @@ def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
 
 
 def unreadable(images: ImageList, facts: list[ImageFacts]) -> pa.Table:
-    """The images that could not be used and why, in the columns of `schemas.UNREADABLE_IMAGES`."""
+    """The images that could not be used and why, in the columns of `UNREADABLE_IMAGES`."""
     found = [(image, fact.problem) for image, fact in zip(images.rows["image"], facts, strict=True) if fact.problem]
     return pa.table(
         {

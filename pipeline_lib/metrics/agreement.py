@@ -29,7 +29,7 @@ class Agreement(NamedTuple):
 def judge_agreement(
     first: pa.Table, second: pa.Table, *, split: str, samples: int, confidence: float, seed: int
 ) -> Agreement:
-    """Compare the consistency grades 0..4 of two tables in `schemas.VERDICTS` on the same rows of a split.
+    """Compare the consistency grades 0..4 of two tables in `VERDICTS` on the same rows of a split.
 
     Only rows that both judges graded count. Intervals are percentile bootstraps over images, not over rows, so that
     tables with several explanations of an image (those of several models) may be compared too. Raises `DataError` when

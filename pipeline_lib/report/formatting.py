@@ -9,7 +9,7 @@ UNDEFINED = "–"
 
 
 class Column(NamedTuple):
-    """A column of the results table: the name in `schemas.METRICS`, its heading, and decimals of value and bounds."""
+    """A column of the results table: the name in `METRICS`, its heading, and decimals of value and bounds."""
 
     metric: str
     heading: str

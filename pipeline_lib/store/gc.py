@@ -1,7 +1,8 @@
 """What a store holds that no run needs.
 
-Needed is what the pointers in `runs/*/` name, with everything that was made from: an artifact's manifest holds the
-references in its arguments. All is found out before anything is removed, and what cannot be read stops it.
+Needed is what the pointers of all runs name, with everything that was made from: an artifact's manifest holds the
+references in its arguments, and lists its scratch folders (shards, checkpoints). All is found out before anything is
+removed, and what cannot be read stops it.
 
 The state after a crash in the middle: some of it is still there, for the next time. An artifact's manifest goes first.
 """
@@ -14,19 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from pipeline_lib.errors import StoreError
-from pipeline_lib.store.key import artifact_key, read_reference
+from pipeline_lib.store import runs
+from pipeline_lib.store.key import read_reference
 from pipeline_lib.store.manifest import Manifest
 from pipeline_lib.store.store import ArtifactStore
 
-SHARED = {
-    "answers": ("inputs",),
-    "other_explanations": ("inputs", "config", "seed"),
+EARLIER = {
+    "prefect": "Prefect's records of an earlier version",
+    "answers": "shards of an earlier version",
+    "other_explanations": "shards of an earlier version",
 }
-"""Folders of shards that stages share: which of a stage's arguments name them (see the tasks that write them)."""
+"""Folders at the top of a store that earlier versions wrote, and that nothing reads any more."""
 
-READERS = 16
 DAY_S = 86400.0
 
+_HEAL = "run its recipe again, which writes it anew, or forget the run"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}$|^probe-[0-9a-f]{32}$")
 
 
@@ -44,29 +47,31 @@ def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] 
 
     Shards and checkpoints of a finished stage go after a day at most. Verdicts of judge models (`judge_cache/`) and
     everything that this store's layout does not know always stay. Raises `StoreError` when a run's pointer or a
-    manifest cannot be read, because what hangs on it is then not known.
+    manifest cannot be read, or a pointer names an artifact that is not there: what hangs on it is then not known.
     """
     found = store.files.times(store.root)
-    forgotten = {
-        name: {path: found.pop(path) for path in list(found) if path.startswith(f"runs/{name}/")} for name in forget
-    }
+    forgotten: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in forget}
+    for path in list(found):
+        if (name := runs.name_of(path)) in forgotten:
+            forgotten[name][path] = found.pop(path)
     now = time.time()
     limit, limit_of_parts = (now - days * DAY_S for days in (older_than_days, min(older_than_days, 1.0)))
 
     folders: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)  # artifacts and folders of shards
+    earlier: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
     removals = [
-        _folder("runs to forget", f"runs/{name}", {path.split("/", 2)[2]: facts for path, facts in files.items()})
-        for name, files in forgotten.items()
+        _folder("runs to forget", at, {path.removeprefix(f"{at}/"): facts for path, facts in files.items()})
+        for at, files in ((runs.folder_of(name), files) for name, files in forgotten.items())
     ]
     for path, facts in found.items():
         top, *rest = path.split("/")
-        depth = 3 if top == "steps" else 2 if top in SHARED else 0
-        if depth and len(rest) >= depth:
-            folders["/".join([top, *rest[: depth - 1]])]["/".join(rest[depth - 1 :])] = facts
+        if top in ("steps", "scratch") and len(rest) > 2:
+            folders["/".join([top, *rest[:2]])]["/".join(rest[2:])] = facts
         elif _TEMPORARY.search(path) and facts[1] <= limit:
             removals.append(Removal("temporary files", path, (), facts[0]))
-        elif top == "prefect" and facts[1] <= limit:  # once written beside the artifacts; no run reads them
-            removals.append(Removal("Prefect's records of an earlier version", path, (), facts[0]))
+        elif top in EARLIER:
+            earlier[top][path.removeprefix(f"{top}/")] = facts
+    removals += [_folder(EARLIER[top], top, files) for top, files in earlier.items() if _newest(files) <= limit]
 
     artifacts = {address: files for address, files in folders.items() if address.startswith("steps/")}
     young = [
@@ -74,13 +79,20 @@ def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] 
         for address, files in artifacts.items()
         if "manifest.json" in files and files["manifest.json"][1] > limit
     ]
-    needed = reachable(store, [*pointed_at(store, found), *young])
-    shared = {folder for manifest in needed.values() for folder in shared_folders(manifest)}
+    pointed = pointed_at(store, found)
+    needed = reachable(store, [*pointed, *young])
+    for address, pointer in pointed.items():
+        if address not in needed:
+            raise StoreError(
+                f"{store.path(pointer)} names {address}, which is not in the store, so it is not known what that run"
+                f" needs; {_HEAL}"
+            )
+    scratch = {"/".join(folder.split("/")[:3]) for manifest in needed.values() for folder in manifest.scratch}
 
     for address, files in folders.items():
         if not address.startswith("steps/"):
-            if address not in shared and _newest(files) <= limit:
-                removals.append(_folder("answers that belong to no run", address, files))
+            if address not in scratch and _newest(files) <= limit:
+                removals.append(_folder("shards of no run", address, files))
         elif address in needed:
             removals += _inside(address, files, needed[address], limit, limit_of_parts)
         elif "manifest.json" in files and _newest(files) <= limit:
@@ -108,28 +120,21 @@ def remove(store: ArtifactStore, removals: Iterable[Removal]) -> None:
             raise StoreError(f"cannot remove {path}; may this user write there?")
 
 
-def pointed_at(store: ArtifactStore, files: Iterable[str]) -> list[str]:
-    """Addresses of the artifacts that the pointers of all runs name; `files` are those of the store."""
-
-    def read(path: str) -> Any:
-        pointer = store.read_pointer(path)
+def pointed_at(store: ArtifactStore, files: Iterable[str]) -> dict[str, str]:
+    """The artifacts that the pointers of all runs name, each with one of these pointers; `files` are the store's."""
+    found: dict[str, str] = {}
+    for path, pointer in runs.read_pointers(store, files):
         if pointer is None:
-            raise StoreError(
-                f"{store.path(path)} cannot be read, so it is not known what that run needs; run its recipe again,"
-                " which writes it anew, or forget the run"
-            )
-        return pointer
-
-    pointers = sorted(path for path in files if path.startswith("runs/") and path.endswith(".json"))
-    with ThreadPoolExecutor(READERS) as pool:
-        return sorted({address for pointer in pool.map(read, pointers) for address in references(pointer)})
+            raise StoreError(f"{store.path(path)} cannot be read, so it is not known what that run needs; {_HEAL}")
+        found |= dict.fromkeys(references(pointer), path)
+    return found
 
 
 def reachable(store: ArtifactStore, addresses: Iterable[str]) -> dict[str, Manifest]:
     """The manifests of these artifacts and of all that they were made from; what is not in the store is left out."""
     known: dict[str, Manifest] = {}
     asked, wanted = set[str](), set(addresses)
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(runs.READERS) as pool:
         while wanted:
             asked |= wanted
             manifests = [manifest for manifest in pool.map(lambda at: read_manifest(store, at), wanted) if manifest]
@@ -171,13 +176,6 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
-def shared_folders(manifest: Manifest) -> Iterator[str]:
-    """Folders of shards that an artifact was made from, and from which its stage could be made anew."""
-    for kind, names in SHARED.items():
-        if all(name in manifest.arguments for name in names):
-            yield f"{kind}/{artifact_key(kind, 1, {name: manifest.arguments[name] for name in names})}"
-
-
 def _inside(
     address: str, files: dict[str, tuple[int, float]], manifest: Manifest, limit: float, limit_of_parts: float
 ) -> Iterator[Removal]:
@@ -193,7 +191,7 @@ def _inside(
         if rest and top != manifest.attempt:
             inner[top][rest] = facts
     for top, found in inner.items():
-        if top in ("shards", "checkpoints"):
+        if f"{address}/{top}" in manifest.scratch:
             if complete and _newest(found) <= limit_of_parts:
                 yield _folder(f"{top} of finished stages", f"{address}/{top}", found)
         elif _newest(found) <= limit:

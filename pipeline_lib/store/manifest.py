@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAIN_PACKAGES = (
     *("torch", "transformers", "tokenizers", "peft", "trl", "datasets", "pillow", "numpy", "pyarrow", "scikit-learn"),
@@ -35,6 +35,10 @@ def inside(path: str) -> str:
 Inside = Annotated[str, AfterValidator(inside)]
 
 
+LAST_SCHEMA_VERSION = 2
+"""The last version that all tables had in common; each table of such a manifest is version 1."""
+
+
 class FileEntry(BaseModel):
     """One file of an artifact."""
 
@@ -55,14 +59,23 @@ class Manifest(BaseModel):
 
     address: Inside
     attempt: str = Field(pattern=r"^[0-9a-f]{12}$")
-    schema_version: int
     files: dict[Inside, FileEntry]
+    tables: dict[str, int]  # version of each table, by its name
     rows: dict[str, int]
+    scratch: list[Inside] = []  # folders of shards and checkpoints that it was computed from
+    schema_version: int | None = None  # of manifests written before each table had its own version
     arguments: dict[str, Any]
     seconds: float
     versions: dict[str, str]
     git_commit: str | None
     host: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables_of_before(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "tables" not in fields and "schema_version" in fields:
+            return {**fields, "tables": dict.fromkeys(fields.get("rows") or (), 1)}
+        return fields
 
     @property
     def digest(self) -> str:

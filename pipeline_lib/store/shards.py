@@ -6,7 +6,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipeline_lib.progress import Progress
+from pipeline_lib.store.manifest import Manifest
 from pipeline_lib.store.store import ArtifactStore, Miss
+from pipeline_lib.tables.table import Table
 
 
 class InShards(NamedTuple):
@@ -15,17 +17,36 @@ class InShards(NamedTuple):
     A shard holds `multiple` times the rows that a shard of images has: more of what costs less.
     """
 
-    address: str  # its shards are artifacts below
+    address: str  # that of the stage, or `scratch/<what>/<key>` where several stages share the shards
     rows: pa.Table
-    schema: pa.Schema
+    table: Table
     compute: Callable[[pa.Table, Progress], pa.Table]
     multiple: int = 1
 
+    @property
+    def folder(self) -> str:
+        """Address of the folder that holds the shards, each an artifact of its own."""
+        return f"{self.address}/shards"
 
-class Shard(NamedTuple):
-    """A slice of the rows, and where what is computed from it is published."""
+
+class Writer(NamedTuple):
+    """Who computes shards, as `whyscore status` shows it: the stage's address and its label."""
 
     address: str
+    label: str
+
+
+def writer_of(shard: Manifest) -> Writer | None:
+    """Who computed a shard; None for one of an earlier version, and for a checkpoint."""
+    found = shard.arguments.get("writer")
+    return Writer(found["address"], found["label"]) if isinstance(found, dict) else None
+
+
+class Shard(NamedTuple):
+    """A slice of the rows, and where the table that is computed from it is published."""
+
+    address: str
+    table: Table
     first_row: int
     rows: int
 
@@ -34,30 +55,40 @@ def cut(work: InShards, shard_rows: int) -> list[Shard]:
     """The shards of some work, in the order of its rows."""
     count, step = work.rows.num_rows, shard_rows * work.multiple
     spans = [(start, min(start + step, count)) for start in range(0, count, step)]
-    return [Shard(f"{work.address}/shards/{start:08d}-{end:08d}", start, end - start) for start, end in spans]
+    return [Shard(f"{work.folder}/{start:08d}-{end:08d}", work.table, start, end - start) for start, end in spans]
 
 
 def is_missing(store: ArtifactStore, shard: Shard) -> bool:
-    """Whether a shard has to be computed: it is not in the store, or damaged there."""
-    return isinstance(store.lookup(shard.address), Miss)
+    """Whether a shard has to be computed: it is not in the store, damaged there, or its table has another version."""
+    found = store.lookup(shard.address)
+    return isinstance(found, Miss) or not _is_current(found, shard)
 
 
-def compute_shard(store: ArtifactStore, work: InShards, shard: Shard, progress: Progress) -> None:
+def compute_shard(store: ArtifactStore, work: InShards, shard: Shard, progress: Progress, writer: Writer) -> None:
     """Compute one shard and publish it; one that is there already is left as it is."""
-    if not is_missing(store, shard):
-        progress.skip(shard.rows)
-        return
+    found = store.lookup(shard.address)
+    if isinstance(found, Manifest):
+        if _is_current(found, shard):
+            progress.skip(shard.rows)
+            return
+        store.retract(shard.address, others=False)  # else publishing would keep it
     with store.attempt() as attempt:
         part = work.rows.slice(shard.first_row, shard.rows)
-        attempt.write_table("shard", work.compute(part, progress), work.schema)
-        store.publish(shard.address, attempt, arguments={"first_row": shard.first_row, "rows": shard.rows})
+        attempt.write_table(work.table, work.compute(part, progress), file="shard")
+        arguments = {"first_row": shard.first_row, "rows": shard.rows, "writer": writer._asdict()}
+        store.publish(shard.address, attempt, arguments)
 
 
-def compute_in_shards(store: ArtifactStore, work: InShards, shard_rows: int, label: str) -> pa.Table:
+def compute_in_shards(store: ArtifactStore, work: InShards, shard_rows: int, writer: Writer) -> pa.Table:
     """The whole table, in the order of the rows: each shard published as soon as it is done, or taken from there."""
-    progress = Progress(label, work.rows.num_rows)
+    progress = Progress(writer.label, work.rows.num_rows)
     finished = []
     for shard in cut(work, shard_rows):
-        compute_shard(store, work, shard, progress)
+        compute_shard(store, work, shard, progress, writer)
         finished.append(store.read_table(shard.address, "shard"))
-    return pa.concat_tables(finished) if finished else work.schema.empty_table()
+    return pa.concat_tables(finished) if finished else work.table.schema.empty_table()
+
+
+def _is_current(found: Manifest, shard: Shard) -> bool:
+    """Whether a shard's table has the version of today; a manifest of before does not name it, and means version 1."""
+    return found.tables.get(shard.table.name, 1) == shard.table.version

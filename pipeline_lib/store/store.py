@@ -25,8 +25,16 @@ from pydantic import ValidationError
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store.description import Description
 from pipeline_lib.store.local_files import LocalFiles
-from pipeline_lib.store.manifest import FileEntry, Manifest, OutsideError, environment, inside, sha256_file
-from pipeline_lib.tables import schemas
+from pipeline_lib.store.manifest import (
+    LAST_SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    OutsideError,
+    environment,
+    inside,
+    sha256_file,
+)
+from pipeline_lib.tables.table import Table, other_version, write_parquet
 
 log = logging.getLogger("whyscore.store")
 
@@ -47,13 +55,22 @@ class Attempt:
 
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, int] = field(default_factory=dict)
+    scratch: set[str] = field(default_factory=set)  # folders of shards and checkpoints that it is computed from
     started: float = field(default_factory=time.monotonic)
 
-    def write_table(self, name: str, table: pa.Table, schema: pa.Schema, *, extra_columns: bool = False) -> None:
-        """Write `<name>.parquet` in the given schema and note its rows for the manifest."""
-        path = self.folder / f"{name}.parquet"
+    def write_table(
+        self, table: Table, rows: pa.Table, *, file: str | None = None, extra_columns: bool = False
+    ) -> None:
+        """Write `<file>.parquet` (by default the table's name) and note version and rows for the manifest.
+
+        Raises `StoreError` when the rows do not fit the table's schema, or cannot be written.
+        """
+        file = file or table.name
+        path = self.folder / f"{file}.parquet"
         try:
-            self.rows[name] = schemas.write_parquet(path, table, schema, extra_columns=extra_columns)
+            self.rows[file] = write_parquet(path, rows, table.schema, extra_columns=extra_columns)
+            self.tables[table.name] = table.version
         except OSError as error:
             raise StoreError(
                 f"cannot write {path} ({error}); make room there, or set TMPDIR to another folder"
@@ -64,7 +81,8 @@ class ArtifactStore:
     """Immutable artifacts below one root folder.
 
     Addresses are folders relative to the root: `steps/<stage>/<key>`, and below it `shards/..` and `checkpoints/..`
-    for what a long stage has finished so far.
+    for what a long stage has finished so far; `scratch/<what>/<key>/shards/..` where several stages share the shards.
+    `runs/<name>/` is the matter of `pipeline_lib.store.runs`.
     """
 
     def __init__(self, url: str):
@@ -150,8 +168,10 @@ class ArtifactStore:
             return Miss(f"damaged: its manifest cannot be {f'believed: {outside[0]}' if outside else 'read'}")
         if manifest.address != address:
             return Miss(f"damaged: its manifest is that of {manifest.address}")
-        if manifest.schema_version != schemas.VERSION:
-            return Miss(f"written in schema version {manifest.schema_version}, this is version {schemas.VERSION}")
+        if manifest.schema_version not in (None, LAST_SCHEMA_VERSION):
+            return Miss(f"written in schema version {manifest.schema_version}, this reads {LAST_SCHEMA_VERSION}")
+        if difference := other_version(manifest.tables):
+            return Miss(difference)
         damage = self._damage(address, manifest)
         return Miss(f"damaged: {damage}") if damage else manifest
 
@@ -176,9 +196,10 @@ class ArtifactStore:
         manifest = Manifest(
             address=address,
             attempt=name,
-            schema_version=schemas.VERSION,
             files=files,
+            tables=attempt.tables,
             rows=attempt.rows,
+            scratch=sorted(attempt.scratch),
             arguments=arguments,
             seconds=round(time.monotonic() - attempt.started, 3),
             **environment(),

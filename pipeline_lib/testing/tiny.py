@@ -22,9 +22,11 @@ from transformers import (
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import Training
+from pipeline_lib.methods.self_improve.tables import IMAGES, SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.pairs import REFERENCE_LOGPS
+from pipeline_lib.tables.table import conform
 from pipeline_lib.train.job import DPO, Place, TrainingJob
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.weights import folder_fingerprint
@@ -186,11 +188,11 @@ def image_table(count: int, split: str = "train") -> pa.Table:
         "split": [split] * count,
         "group": [f"{split}-{at}.png" for at in range(count)],
     }
-    return schemas.conform(pa.table(rows), schemas.IMAGES)
+    return conform(pa.table(rows), IMAGES.schema)
 
 
 def preference_pairs(count: int, prompt: str, **columns: list[Any]) -> pa.Table:
-    """Made-up pairs in `schemas.PREFERENCE_PAIRS`, every second one cut off by the length limit."""
+    """Made-up pairs in `SCORE_PAIRS`, every second one cut off by the length limit."""
     goods, bads = ["sharp and bright.", "calm, the light is good."], ["dull.", "the colours are dull and grey."]
     rows: dict[str, list[Any]] = {
         "image": [f"train-{at}.png" for at in range(count)],
@@ -206,20 +208,20 @@ def preference_pairs(count: int, prompt: str, **columns: list[Any]) -> pa.Table:
         "chosen_finished": [at % 2 == 0 for at in range(count)],
         "rejected_finished": [True] * count,
     }
-    return schemas.conform(pa.table(rows | columns), schemas.PREFERENCE_PAIRS)
+    return conform(pa.table(rows | columns), SCORE_PAIRS.schema)
 
 
 def reference_of(
     vlm: Any, chat: Any, pairs: pa.Table, open_image: Any = open_picture, consistency_pairs: pa.Table | None = None
 ) -> pa.Table:
-    """The reference of pairs about images of `image_table`, in `schemas.REFERENCE_LOGPS`."""
+    """The reference of pairs about images of `image_table`, in `REFERENCE_LOGPS`."""
     from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS, answers_of_pairs
     from pipeline_lib.train.reference import reference_logps
 
     rows = answers_of_pairs(pairs, consistency_pairs, image_table(pairs.num_rows), 400)
     progress = Progress("reference", pairs.num_rows)
     found = reference_logps(vlm, chat, rows, PAIR_ANSWERS, open_image, max_length=400, batch_size=8, progress=progress)
-    return schemas.conform(found, schemas.REFERENCE_LOGPS)
+    return conform(found, REFERENCE_LOGPS.schema)
 
 
 def training(

@@ -36,9 +36,9 @@ def train_dpo(
     job: TrainingJob,
     place: Place,
 ) -> pa.Table:
-    """Train one adapter on `schemas.PREFERENCE_PAIRS` and return its log in `schemas.TRAINING_LOG`, a row a step.
+    """Train one adapter on `PREFERENCE_PAIRS` and return its log in `TRAINING_LOG`, a row a step.
 
-    `vlm` is the bare base, `reference` the `schemas.REFERENCE_LOGPS` of all answers. See `train_adapter` for what is
+    `vlm` is the bare base, `reference` the `REFERENCE_LOGPS` of all answers. See `train_adapter` for what is
     written, resumed and raised, `check_lengths` for pairs that are refused, `with_reference` for those without a
     reference.
     """

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.generate.attention import PADDING, PREFIX
+from pipeline_lib.vlm.generate.inputs import check_placeholders
 
 PAIR = ("chosen", "rejected")
 
@@ -45,8 +46,9 @@ def collate_rows(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
     - whatever else the processor makes of the images
 
     Strings are tokenised apart and without special tokens, as TRL does it. A row with fewer answers than K has empty
-    ones behind its own.
+    ones behind its own. Raises `ValueError` for a prompt without exactly one placeholder an image.
     """
+    check_placeholders(processor, [row.images for row in rows], [row.prompt for row in rows])
     prompts = processor(
         images=[list(row.images) for row in rows],
         text=[row.prompt for row in rows],

@@ -33,7 +33,7 @@ def reference_logps(
     batch_size: int,
     progress: Progress,
 ) -> pa.Table:
-    """`schemas.REFERENCE_LOGPS` of the columns `answers` of preference pairs, under the bare base `vlm`; null: none.
+    """`REFERENCE_LOGPS` of the columns `answers` of preference pairs, under the bare base `vlm`; null: none.
 
     `batch_size` counts answers, as in generation. A model that cannot share the prefix reads it once an answer.
     """
@@ -69,7 +69,7 @@ def reference_logps(
 def with_reference(pairs: pa.Table, reference: pa.Table, chat: Chat) -> pa.Table:
     """`pairs` with the stored log-probability of each answer, in the columns of `REFERENCE`.
 
-    Raises `DataError` naming the pairs whose answers `reference` (`schemas.REFERENCE_LOGPS`) does not have.
+    Raises `DataError` naming the pairs whose answers `reference` (`REFERENCE_LOGPS`) does not have.
     """
     known = {(row["image"], row["image_sha256"], row["text_sha256"]): row["logp"] for row in reference.to_pylist()}
     rows = pairs.to_pylist()

@@ -25,7 +25,7 @@ def run_job(job: TrainingJob, place: Place, tables: Mapping[str, pa.Table], devi
 
     # A model that is to be shared among GPUs, because it does not fit one, is moved there part by part.
     whole = not (place.processes and place.processes.fsdp)
-    vlm = load_base(job.base, device if whole else torch.device("cpu"))._replace(device=device)
+    vlm = load_base(job.base, device if whole else torch.device("cpu"), place.store)._replace(device=device)
     train: Any = {"dpo": train_dpo, "sft": train_sft}[job.loss.loss]
     log: pa.Table = train(
         vlm,

@@ -23,7 +23,7 @@ def train_sft(
     job: TrainingJob,
     place: Place,
 ) -> pa.Table:
-    """Train one adapter on the column `chosen` of `schemas.PREFERENCE_PAIRS`; returns its log in `schemas.SFT_LOG`.
+    """Train one adapter on the column `chosen` of `PREFERENCE_PAIRS`; returns its log in `SFT_LOG`.
 
     The loss is the mean negative log-likelihood of the answers' tokens, all tokens of a batch alike, and falls on no
     token of the prompt (section 5.2). An answer that is not `chosen_finished` gets no end token. Everything else is as

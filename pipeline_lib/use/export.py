@@ -38,6 +38,11 @@ def export_model(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder} is there and not empty; give a new folder to export to")
+    if adapter_only and trained.model.folded:
+        raise ModelError(
+            f"{trained.name} is trained on {trained.model.name}, which is no model that others can load; export the"
+            " whole model instead of its adapter alone"
+        )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was cut off
     (partial / "adapter").mkdir(parents=True)
@@ -48,7 +53,7 @@ def export_model(
         for path in (partial / "adapter").iterdir():
             path.rename(partial / path.name)
     else:
-        _fold(trained, max_new_tokens, partial)
+        _fold(store, trained, max_new_tokens, partial)
         shutil.rmtree(partial / "adapter")
     if adapter_only:
         (partial / "adapter").rmdir()
@@ -60,12 +65,12 @@ def export_model(
     partial.rename(folder)
 
 
-def _fold(trained: Trained, max_new_tokens: int, folder: Path) -> None:
+def _fold(store: ArtifactStore, trained: Trained, max_new_tokens: int, folder: Path) -> None:
     ref = trained.model
     for path in sorted({path for pattern in SMALL_FILES for path in ref.folder().glob(pattern)}):
         if path.name not in _REWRITTEN:
             shutil.copyfile(path, folder / path.name)
-    base = load_base(ref.model_copy(update={"dtype": "float32"}), torch.device("cpu")).model
+    base = load_base(ref.model_copy(update={"dtype": "float32"}), torch.device("cpu"), store).model
     special = base.generation_config
     model = PeftModel.from_pretrained(base, str(folder / "adapter")).merge_and_unload()
     model = model.to(getattr(torch, ref.dtype))

@@ -15,7 +15,7 @@ from pipeline_lib.data.sources import MissingImage, folder_source, is_safe
 from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.images import NEW_IMAGES
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
 """Which files of a folder are asked about; one that is named itself may end in anything."""
@@ -80,7 +80,7 @@ def keep_new_images(
     ref = ArtifactRef(stage="new_images", key=hashlib.sha256(lines.encode()).hexdigest())
     if isinstance(store.lookup(ref.address), Miss):
         with store.attempt() as attempt:
-            attempt.write_table("new_images", table, schemas.NEW_IMAGES)
+            attempt.write_table(NEW_IMAGES, table)
             store.publish(ref.address, attempt, {"given": list(given)})
     return ref
 

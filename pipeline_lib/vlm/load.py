@@ -78,16 +78,18 @@ def load_processor(ref: ModelRef) -> Any:
     return processor
 
 
-def load_base(ref: ModelRef, device: torch.device) -> Vlm:
-    """The base without any adapter, in evaluation mode.
+def load_base(ref: ModelRef, device: torch.device, store: ArtifactStore | None = None) -> Vlm:
+    """The base without its adapter, in evaluation mode.
 
-    Raises `ModelError` when its files are missing, damaged, or hold too few weights.
+    Adapters of earlier runs that are part of the base (`ref.folded`) are taken from `store` and folded into its weights
+    in float32, which are rounded to the model's type afterwards. Raises `ModelError` when files are missing, damaged, or
+    hold too few weights, `StoreError` when an adapter is missing or damaged.
     """
     processor = load_processor(ref)
     try:
         model, loaded = AutoModelForImageTextToText.from_pretrained(
             ref.folder(),
-            dtype=getattr(torch, ref.dtype),
+            dtype=torch.float32 if ref.folded else getattr(torch, ref.dtype),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -102,7 +104,12 @@ def load_base(ref: ModelRef, device: torch.device) -> Vlm:
     model.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
-    return Vlm(model.to(device).eval(), processor, device)
+    for adapter in ref.folded:
+        with tempfile.TemporaryDirectory(prefix="whyscore-adapter-") as folder:
+            assert store is not None
+            fetch_adapter(store, adapter, Path(folder))
+            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return Vlm(model.to(device, getattr(torch, ref.dtype)).eval(), processor, device)
 
 
 def load_vlm(ref: ModelRef, store: ArtifactStore, device: torch.device) -> Vlm:
@@ -111,7 +118,7 @@ def load_vlm(ref: ModelRef, store: ArtifactStore, device: torch.device) -> Vlm:
     In float32 the adapter is folded into the weights, which changes log-probabilities by rounding alone and halves the
     time of a small model; in 16 bit it stays beside them, since folding would lose its small updates.
     """
-    vlm = load_base(ref, device)
+    vlm = load_base(ref, device, store)
     if ref.adapter is None:
         return vlm
     with tempfile.TemporaryDirectory(prefix="whyscore-adapter-") as folder:

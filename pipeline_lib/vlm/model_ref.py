@@ -5,9 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_lib.config.base import Model
-from pipeline_lib.errors import ModelError
+from pipeline_lib.config.base import FromRun, Model
+from pipeline_lib.errors import ModelError, StoreError
+from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.key import ArtifactRef
+from pipeline_lib.store.runs import names, read_run
 from pipeline_lib.vlm.weights import folder_fingerprint, is_remote, model_folder
 
 BUNDLED = Path(__file__).parents[1] / "demo" / "model"
@@ -25,11 +27,15 @@ class ModelRef(BaseModel):
     dtype: str
     resize_px: int
     max_tiles: int | None = None
+    folded: tuple[ArtifactRef, ...] = ()  # adapters that are part of the base, in the order in which they were trained
     adapter: ArtifactRef | None = None
 
     def key_fields(self) -> dict[str, Any]:
         """Everything that changes what the model says; where its files lie does not."""
-        return self.model_dump(exclude={"name", "location", "revision", "adapter"}) | {"adapter": self.adapter}
+        return self.model_dump(exclude={"name", "location", "revision", "folded", "adapter"}) | {
+            **({"folded": list(self.folded)} if self.folded else {}),
+            "adapter": self.adapter,
+        }
 
     def folder(self, *, weights: bool = True) -> Path:
         """The local folder of the base's files, fetched if need be; without weights while only facts are asked for."""
@@ -44,12 +50,15 @@ class ModelRef(BaseModel):
         return self.model_copy(update={"adapter": adapter})
 
 
-def resolve_model(model: Model) -> ModelRef:
+def resolve_model(model: Model, store: ArtifactStore | None = None) -> ModelRef:
     """Find the base model that a recipe names and pin down its content.
 
-    A model in a bucket is copied here for it. Raises `ModelError` for a directory without a model, or a hub id without
-    the commit that pins it.
+    A model in a bucket is copied here for it; one of another run is looked for in `store`. Raises `ModelError` for a
+    directory without a model, or a hub id without the commit that pins it, `StoreError` when there is no such run.
     """
+    if model.from_run is not None:
+        assert store is not None
+        return _model_of_run(model, model.from_run, store)
     location = str(BUNDLED) if model.id == "bundled" else model.id
     if is_remote(location) or Path(location).is_dir():
         if model.revision is not None:
@@ -70,6 +79,25 @@ def resolve_model(model: Model) -> ModelRef:
         resize_px=model.resize_px,
         max_tiles=model.max_tiles,
     )
+
+
+def _model_of_run(model: Model, wanted: FromRun, store: ArtifactStore) -> ModelRef:
+    """The base of another run with the adapter that it made folded in, driven as this recipe says."""
+    run = read_run(store, wanted.name)
+    if run is None:
+        known = ", ".join(names(store)) or "none"
+        raise StoreError(f"model.from_run: {store.root} has no run {wanted.name} with a model; its runs are {known}")
+    roles = {found.name: found.role("adapter") for found in run.models()}
+    adapter = run.find("model" if wanted.model is None else roles.get(wanted.model, "-"))
+    if adapter is None:
+        raise StoreError(
+            f"model.from_run: run {wanted.name} has no model {wanted.model or 'yet'}; it has evaluated"
+            f" {', '.join(roles) or 'none'}"
+        )
+    fields = run.fields["model"] | model.model_dump(include={"dtype", "resize_px", "max_tiles", "max_new_tokens"})
+    base = resolve_model(Model.model_validate(fields), store)
+    name = f"{base.name} ({wanted.model or 'the model'} of run {wanted.name})"
+    return base.model_copy(update={"name": name, "folded": (*base.folded, adapter)})
 
 
 def _directory_fingerprint(location: str) -> str:

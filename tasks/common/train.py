@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from pipeline_lib.tables.table import Table
 from pipeline_lib.train.job import Place, TrainingJob
 from tasks.stage import Work
 
 
-def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_schema: pa.Schema) -> None:
+def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_table: Table) -> None:
     """Train the adapter of a job on its tables (`run_job`), and publish it with its log.
 
     In this process, or in several that it starts (`runtime.training_processes`).
@@ -31,4 +32,4 @@ def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_sche
         from pipeline_lib.train.run_job import run_job
 
         log = run_job(job, place, tables, pick_device(work.runtime.device))
-    work.write("training_log", log, log_schema)
+    work.write(log_table, log)

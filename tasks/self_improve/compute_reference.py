@@ -6,7 +6,7 @@ from pipeline_lib.methods.self_improve.inputs import Inputs
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.pairs import REFERENCE_LOGPS
 from tasks.stage import Work, stage
 
 
@@ -16,7 +16,7 @@ def compute_reference(
 ) -> None:
     """Compute the log-probabilities of all answers under the base without adapter: DPO's reference (section 3.2)."""
     table = work.in_shards(logps, max_length, base, score_pairs, consistency_pairs)
-    work.write("reference_logps", table, schemas.REFERENCE_LOGPS)
+    work.write(REFERENCE_LOGPS, table)
 
 
 def logps(
@@ -48,4 +48,4 @@ def logps(
             progress=progress,
         )
 
-    return InShards(work.address, rows, schemas.REFERENCE_LOGPS, ask)
+    return InShards(work.address, rows, REFERENCE_LOGPS, ask)

@@ -1,7 +1,8 @@
 """images + scores -> images with bins."""
 
 from pipeline_lib.config.base import Data
-from pipeline_lib.tables import schemas
+from pipeline_lib.methods.self_improve.tables import BINS, IMAGES
+from pipeline_lib.tables.images import UNREADABLE_IMAGES
 from tasks.stage import Work, stage
 
 
@@ -14,6 +15,6 @@ def discretize(work: Work, data: Data, seed: int, fingerprint: str) -> None:
 
     images = read_image_list(data, seed, LEAST_IMAGES)
     tables = discretize_scores(images, data.max_unreadable_fraction, data.max_megapixels)
-    work.write("images", tables.images, schemas.IMAGES, extra_columns=True)
-    work.write("bins", tables.bins, schemas.BINS)
-    work.write("unreadable_images", tables.unreadable, schemas.UNREADABLE_IMAGES)
+    work.write(IMAGES, tables.images, extra_columns=True)
+    work.write(BINS, tables.bins)
+    work.write(UNREADABLE_IMAGES, tables.unreadable)

@@ -11,10 +11,11 @@ from pipeline_lib.config.base import Split
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import Evaluation
+from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, PREDICTIONS, REFERENCE_VALUES
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import artifact_key
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
 
@@ -33,9 +34,9 @@ def evaluate(work: Work, config: Evaluation, inputs: GenerationInputs, splits: t
     tables = evaluate_answers(table, splits, work.read(inputs.images.table, "bins"), config, seed)
     if is_collapsed(tables.metrics, config.min_parse_rate):
         log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
-    work.write("predictions", tables.predictions, schemas.PREDICTIONS)
-    work.write("reference_values", tables.reference_values, schemas.REFERENCE_VALUES)
-    work.write("metrics", tables.metrics, schemas.METRICS)
+    work.write(PREDICTIONS, tables.predictions)
+    work.write(REFERENCE_VALUES, tables.reference_values)
+    work.write(METRICS, tables.metrics)
 
 
 def answers(work: Work, inputs: GenerationInputs, splits: tuple[Split, ...]) -> InShards:
@@ -43,7 +44,7 @@ def answers(work: Work, inputs: GenerationInputs, splits: tuple[Split, ...]) -> 
     images = work.read(inputs.images.table, "images")
     images = images.filter(pc.is_in(images["split"], pa.array(splits)))
     # Answers depend on the model and the images alone: other bootstrap settings do not ask the model again.
-    address = f"answers/{artifact_key('answers', 1, {'inputs': inputs})}/{'-'.join(splits)}"
+    address = f"scratch/answers/{artifact_key('answers', 1, {'inputs': inputs})}/{'-'.join(splits)}"
     open_image = inputs.images.opener(inputs.model.resize_px)
     return ask_about(work, address, images, inputs.prompt, inputs.model, inputs.max_new_tokens, open_image)
 
@@ -58,7 +59,7 @@ def ask_about(
     open_image: "Callable[[str, str], Image]",
 ) -> InShards:
     """The answers of a model to some images, its score distributions among them."""
-    from pipeline_lib.methods.self_improve.evaluation import MODEL_ANSWERS, answer_images
+    from pipeline_lib.methods.self_improve.evaluation import answer_images
     from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
     from pipeline_lib.vlm.chat import render_chat
 

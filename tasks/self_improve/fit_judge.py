@@ -1,8 +1,8 @@
 """the base model's score pairs -> the round-trip judge."""
 
 from pipeline_lib.methods.self_improve.recipe import RoundTripJudge
+from pipeline_lib.methods.self_improve.tables import JUDGE_HOLDOUT, JUDGE_TERMS
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
@@ -12,5 +12,5 @@ def fit_judge(work: Work, config: RoundTripJudge, score_pairs: ArtifactRef, seed
     from pipeline_lib.methods.self_improve.round_trip import fit_judge as fit
 
     fitted = fit(work.read(score_pairs, "score_pairs"), config.holdout_fraction, seed)
-    work.write("judge_terms", fitted.terms, schemas.JUDGE_TERMS)
-    work.write("judge_holdout", fitted.holdout, schemas.JUDGE_HOLDOUT)
+    work.write(JUDGE_TERMS, fitted.terms)
+    work.write(JUDGE_HOLDOUT, fitted.holdout)

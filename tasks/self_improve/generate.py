@@ -4,9 +4,9 @@ import pyarrow as pa
 
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import Generation
+from pipeline_lib.methods.self_improve.tables import SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
@@ -14,7 +14,7 @@ from tasks.stage import Work, stage
 def generate(work: Work, config: Generation, inputs: GenerationInputs, seed: int, iteration: int) -> None:
     """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
     table = work.in_shards(score_pairs, config, inputs, seed, iteration)
-    work.write("score_pairs", table, schemas.PREFERENCE_PAIRS)
+    work.write(SCORE_PAIRS, table)
 
 
 def score_pairs(work: Work, config: Generation, inputs: GenerationInputs, seed: int, iteration: int) -> InShards:
@@ -58,4 +58,4 @@ def score_pairs(work: Work, config: Generation, inputs: GenerationInputs, seed: 
         )
 
     by = {"transformers": explain, "openai": explain_by_engine}
-    return InShards(work.address, images, schemas.PREFERENCE_PAIRS, by[config.engine])
+    return InShards(work.address, images, SCORE_PAIRS, by[config.engine])

@@ -3,10 +3,11 @@
 import pyarrow as pa
 
 from pipeline_lib.config.base import Bootstrap
+from pipeline_lib.methods.self_improve.tables import VERDICTS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 TEXTS_AN_IMAGE = 16
@@ -26,8 +27,8 @@ def judge(
     from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
 
     table = work.in_shards(verdicts, rows, fitted_judge, predictions, seed)
-    work.write("verdicts", table, schemas.VERDICTS)
-    work.write("metrics", judge_metrics(table, bootstrap, seed), schemas.METRICS)
+    work.write(VERDICTS, table)
+    work.write(METRICS, judge_metrics(table, bootstrap, seed))
 
 
 def verdicts(work: Work, rows: int | None, fitted_judge: ArtifactRef, predictions: ArtifactRef, seed: int) -> InShards:
@@ -41,4 +42,4 @@ def verdicts(work: Work, rows: int | None, fitted_judge: ArtifactRef, prediction
         return rated
 
     chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed)
-    return InShards(work.address, chosen, schemas.VERDICTS, rate, TEXTS_AN_IMAGE)
+    return InShards(work.address, chosen, VERDICTS, rate, TEXTS_AN_IMAGE)

@@ -5,8 +5,8 @@ import pyarrow as pa
 from pipeline_lib.methods.self_improve.prompt import Criterion
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
+from pipeline_lib.methods.self_improve.tables import ANCHOR_VERDICTS
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
@@ -20,4 +20,4 @@ def judge_anchors(work: Work, config: OpenAIJudge, rubric: Rubric, criterion: Cr
     verdicts = ask_judge(config, work.runtime.openai, rubric, criterion, asked, work.store, work.label)
     for column in ("iteration", "kind"):
         verdicts = verdicts.append_column(column, kept[column])
-    work.write("verdicts", verdicts, schemas.ANCHOR_VERDICTS)
+    work.write(ANCHOR_VERDICTS, verdicts)

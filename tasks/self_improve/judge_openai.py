@@ -4,8 +4,9 @@ from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.methods.self_improve.prompt import Criterion
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
+from pipeline_lib.methods.self_improve.tables import VERDICTS
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 
@@ -27,5 +28,5 @@ def judge_openai(
     # Test alone, as in the paper: nothing is chosen by what this judge says, and validation would cost as much again.
     chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed, ("test",))
     verdicts = ask_judge(config, work.runtime.openai, rubric, criterion, chosen, work.store, work.label)
-    work.write("verdicts", verdicts, schemas.VERDICTS)
-    work.write("metrics", judge_metrics(verdicts, bootstrap, seed), schemas.METRICS)
+    work.write(VERDICTS, verdicts)
+    work.write(METRICS, judge_metrics(verdicts, bootstrap, seed))

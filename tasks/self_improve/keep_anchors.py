@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from pipeline_lib.methods.self_improve.tables import ANCHORS
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
@@ -13,4 +13,4 @@ def keep_anchors(work: Work, rows: int, answered: Sequence[tuple[int, str, Artif
     from pipeline_lib.methods.self_improve.anchors import draw_anchors
 
     predictions = [(iteration, kind, work.read(ref, "predictions")) for iteration, kind, ref in answered]
-    work.write("anchors", draw_anchors(predictions, rows, seed), schemas.ANCHORS)
+    work.write(ANCHORS, draw_anchors(predictions, rows, seed))

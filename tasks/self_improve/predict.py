@@ -1,9 +1,9 @@
 """trained model, images without scores -> predictions."""
 
 from pipeline_lib.methods.self_improve.prompt import Prompt
+from pipeline_lib.methods.self_improve.tables import NEW_PREDICTIONS
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.self_improve.evaluate import ask_about
 from tasks.stage import Work, stage
@@ -23,7 +23,7 @@ def predict(
 
     given = work.in_shards(answers, prompt, model, max_new_tokens, new_images)
     images, scale = work.read(new_images, "new_images"), work.read(evaluated, "reference_values")
-    work.write("new_predictions", new_predictions(images, given, scale), schemas.NEW_PREDICTIONS)
+    work.write(NEW_PREDICTIONS, new_predictions(images, given, scale))
 
 
 def answers(work: Work, prompt: Prompt, model: ModelRef, max_new_tokens: int, new_images: ArtifactRef) -> InShards:

@@ -5,10 +5,11 @@ import pyarrow as pa
 from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import Faithfulness
+from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, artifact_key
 from pipeline_lib.store.shards import InShards
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 
@@ -30,15 +31,15 @@ def probe_faithfulness(
     answers = work.read(predictions, "predictions")
     probes = draw_probes(answers, config.rows, seed)
     table = faithfulness_table(load_judge(work.read(fitted_judge, "judge_terms")), probes, others)
-    work.write("faithfulness", table, schemas.FAITHFULNESS)
-    work.write("metrics", faithfulness_metrics(table, answers, bootstrap, seed), schemas.METRICS)
+    work.write(FAITHFULNESS, table)
+    work.write(METRICS, faithfulness_metrics(table, answers, bootstrap, seed))
 
 
 def other_explanations(
     work: Work, config: Faithfulness, inputs: GenerationInputs, predictions: ArtifactRef, seed: int
 ) -> InShards:
     """What the model says for the same scores with another image before its eyes."""
-    from pipeline_lib.methods.self_improve.faithfulness import OTHER_EXPLANATIONS, draw_probes, explain_other_images
+    from pipeline_lib.methods.self_improve.faithfulness import draw_probes, explain_other_images
     from pipeline_lib.vlm.chat import render_chat
 
     open_image = inputs.images.opener(inputs.model.resize_px)
@@ -58,4 +59,4 @@ def other_explanations(
     # What the model says depends on none of the judge's and the bootstrap's settings: those do not ask it again.
     asked = artifact_key("other_explanations", 1, {"inputs": inputs, "config": config, "seed": seed})
     probes = draw_probes(work.read(predictions, "predictions"), config.rows, seed)
-    return InShards(f"other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)
+    return InShards(f"scratch/other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)

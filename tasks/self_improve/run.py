@@ -13,6 +13,7 @@ from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import RunFolder
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
@@ -24,7 +25,7 @@ from tasks.self_improve.report import EvaluatedModel
 from tasks.stage import At
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
-from tasks.stage.plan import is_planning
+from tasks.stage.plan import is_planning, note_role
 from tasks.stage.shards import check_workers
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
@@ -36,31 +37,33 @@ class Run(NamedTuple):
     recipe: SelfImproveRecipe
     store: ArtifactStore
     base: GenerationInputs
+    folder: RunFolder
 
     @property
     def at(self) -> At:
         """How and where stages are computed."""
         return At(self.recipe.runtime)
 
-    def keep(self, path: str, ref: ArtifactRef) -> ArtifactRef:
-        """Write the small file `runs/<name>/<path>.json` that tells people which artifact is what."""
-        if not is_planning():
-            self.store.write_pointer(
-                f"runs/{self.recipe.name}/{path}.json", {"address": ref.address, **ref.model_dump()}
-            )
-        return ref
+    def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
+        """Write the pointer that tells people which artifact has this role in the run."""
+        if is_planning():
+            note_role(role, ref)
+            return ref
+        return self.folder.keep(role, ref)
 
-    def finish(self, path: str, ref: ArtifactRef, folder: str = "report") -> None:
-        """Keep the last artifact, and copy its files to `runs/<name>/<folder>/` for people."""
-        self.keep(path, ref)
+    def finish(self, role: str, ref: ArtifactRef, folder: str) -> None:
+        """Keep the last artifact, and copy its files into a folder of the run for people."""
+        self.keep(role, ref)
         if not is_planning():
-            self.store.copy_out(ref.address, f"runs/{self.recipe.name}/{folder}")
+            self.folder.copy_out(ref, folder)
+            self.folder.end()
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
     runtime = recipe.runtime
-    store, prompt, model = ArtifactStore(runtime.store), load_prompt(recipe.prompt), resolve_model(recipe.model)
+    store, prompt = ArtifactStore(runtime.store), load_prompt(recipe.prompt)
+    model = resolve_model(recipe.model, store)
     if not is_planning():
         show_recipe(recipe)
         store.check_writable()
@@ -72,7 +75,10 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
     images = ImageSet.of(recipe.data, table, runtime)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    run = Run(recipe, store, base)
+    folder = RunFolder(store, recipe.name, recipe.run_fields(), table)
+    if not is_planning():
+        folder.begin()
+    run = Run(recipe, store, base, folder)
     run.keep("model_facts", facts)
     run.keep("images", table)
     return run

@@ -1,8 +1,8 @@
 """score pairs -> consistency pairs."""
 
 from pipeline_lib.methods.self_improve.recipe import Swap
+from pipeline_lib.methods.self_improve.tables import CONSISTENCY_PAIRS
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
 from tasks.stage import Work, stage
 
 
@@ -12,6 +12,4 @@ def swap(work: Work, config: Swap, score_pairs: ArtifactRef, seed: int, iteratio
     from pipeline_lib.methods.self_improve.swap import make_consistency_pairs
 
     pairs = work.read(score_pairs, "score_pairs")
-    work.write(
-        "consistency_pairs", make_consistency_pairs(pairs, config.fraction, seed, iteration), schemas.PREFERENCE_PAIRS
-    )
+    work.write(CONSISTENCY_PAIRS, make_consistency_pairs(pairs, config.fraction, seed, iteration))

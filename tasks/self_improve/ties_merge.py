@@ -26,7 +26,7 @@ def ties_merge(
         fetch_adapter(work.store, score_adapter, score)
         fetch_adapter(work.store, consistency_adapter, consistency)
         merge_adapters(
-            load_base(base, pick_device(device)),
+            load_base(base, pick_device(device), work.store),
             score,
             consistency,
             work.attempt.folder,

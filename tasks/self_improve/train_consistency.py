@@ -1,7 +1,7 @@
 """consistency pairs, their reference, model -> consistency adapter."""
 
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.training import TRAINING_LOG
 from pipeline_lib.train.job import TrainingJob
 from tasks.common.train import train
 from tasks.stage import Work, stage
@@ -15,4 +15,4 @@ def train_consistency(work: Work, job: TrainingJob, consistency_pairs: ArtifactR
 
     pairs = usable_pairs(work.read(consistency_pairs, "consistency_pairs"), job.lora.max_length)
     tables = {"pairs": pairs, "reference": work.read(reference, "reference_logps")}
-    train(work, job, tables, schemas.TRAINING_LOG)
+    train(work, job, tables, TRAINING_LOG)

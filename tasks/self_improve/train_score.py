@@ -1,7 +1,7 @@
 """score pairs, their reference, model -> score adapter."""
 
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.training import TRAINING_LOG
 from pipeline_lib.train.job import TrainingJob
 from tasks.common.train import train
 from tasks.stage import Work, stage
@@ -15,4 +15,4 @@ def train_score(work: Work, job: TrainingJob, score_pairs: ArtifactRef, referenc
 
     pairs = usable_pairs(work.read(score_pairs, "score_pairs"), job.lora.max_length)
     tables = {"pairs": pairs, "reference": work.read(reference, "reference_logps")}
-    train(work, job, tables, schemas.TRAINING_LOG)
+    train(work, job, tables, TRAINING_LOG)

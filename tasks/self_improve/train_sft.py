@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pipeline_lib.store import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.training import SFT_LOG
 from pipeline_lib.train.job import TrainingJob
 from tasks.common.train import train
 from tasks.stage import Work, stage
@@ -16,4 +16,4 @@ def train_sft(work: Work, job: TrainingJob, score_pairs: ArtifactRef, target: Li
     from pipeline_lib.methods.self_improve.pairs import score_parts, usable_pairs
 
     pairs = usable_pairs(work.read(score_pairs, "score_pairs"), job.lora.max_length)
-    train(work, job, {"pairs": score_parts(pairs) if target == "score" else pairs}, schemas.SFT_LOG)
+    train(work, job, {"pairs": score_parts(pairs) if target == "score" else pairs}, SFT_LOG)

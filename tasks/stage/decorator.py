@@ -16,8 +16,9 @@ from pipeline_lib.config.base import Runtime
 from pipeline_lib.progress import duration
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
 from pipeline_lib.store.key import key_fields
-from pipeline_lib.store.shards import InShards, compute_in_shards
+from pipeline_lib.store.shards import InShards, Writer, compute_in_shards
 from pipeline_lib.store.store import Attempt
+from pipeline_lib.tables.table import Table
 from tasks.stage.cards import progress_bars, show_artifact, show_stage
 from tasks.stage.gpu_pool import compute_in_pool, pool_deployment
 from tasks.stage.plan import is_planning, note
@@ -48,9 +49,18 @@ class Work:
         """A table of another stage's artifact."""
         return self.store.read_table(ref.address, name)
 
-    def write(self, name: str, table: pa.Table, schema: pa.Schema, *, extra_columns: bool = False) -> None:
+    def write(self, table: Table, rows: pa.Table, *, extra_columns: bool = False) -> None:
         """A table of this stage's artifact."""
-        self.attempt.write_table(name, table, schema, extra_columns=extra_columns)
+        self.attempt.write_table(table, rows, extra_columns=extra_columns)
+
+    def note_scratch(self, folder: str) -> None:
+        """Say in the manifest that the artifact is computed from the shards or checkpoints in this folder."""
+        self.attempt.scratch.add(folder)
+
+    @property
+    def writer(self) -> Writer:
+        """This stage as its shards name it."""
+        return Writer(self.address, self.label)
 
     def vlm(self, model: "ModelRef") -> "Vlm":
         """A model, loaded when it is first asked for, in the place of the one before: two may not fit in memory."""
@@ -85,7 +95,9 @@ class Work:
             from tasks.stage.shards import spread
 
             spread(self, make, arguments)
-        return compute_in_shards(self.store, make(self, *arguments), self.runtime.shard_rows, self.label)
+        in_shards = make(self, *arguments)
+        self.note_scratch(in_shards.folder)
+        return compute_in_shards(self.store, in_shards, self.runtime.shard_rows, self.writer)
 
 
 class At(NamedTuple):

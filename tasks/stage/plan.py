@@ -3,18 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
+from pipeline_lib.checks.plan import Planned
 from pipeline_lib.store import ArtifactRef, Manifest, Miss
-
-
-class Planned(NamedTuple):
-    """A call of a stage: what it will be, from what, and why its artifact is not in the store (None: it is)."""
-
-    label: str
-    ref: ArtifactRef
-    arguments: dict[str, Any]
-    missing: str | None
 
 
 class PlanEnds(Exception):
@@ -41,10 +33,20 @@ def is_planning() -> bool:
 
 
 def note(label: str, ref: ArtifactRef, arguments: dict[str, Any], found: Manifest | Miss) -> None:
-    """Add a call to the plan."""
+    """Add the call of a stage to the plan."""
+    _plan().append(Planned(label, ref, arguments, found.reason if isinstance(found, Miss) else None))
+
+
+def note_role(role: str, ref: ArtifactRef) -> None:
+    """Add to the plan which role an artifact has in the run."""
+    planned = _plan()
+    planned[:] = [stage._replace(role=role) if stage.ref == ref else stage for stage in planned]
+
+
+def _plan() -> list[Planned]:
     planned = _planned.get()
     assert planned is not None
-    planned.append(Planned(label, ref, arguments, found.reason if isinstance(found, Miss) else None))
+    return planned
 
 
 @contextmanager

@@ -114,9 +114,10 @@ def compute_one(
         raise WhyScoreError(f"{label}: this worker {difference}")
     store = ArtifactStore(runtime.store)
     with _one_at_a_time, store.attempt() as attempt:
-        in_shards = make(Work(store, address, attempt, runtime, label, _loaded), *arguments)
+        work = Work(store, address, attempt, runtime, label, _loaded)
+        in_shards = make(work, *arguments)
         shard = cut(in_shards, runtime.shard_rows)[number]
-        compute_shard(store, in_shards, shard, Progress(f"{label} from row {shard.first_row}", shard.rows))
+        compute_shard(store, in_shards, shard, Progress(f"{label} from row {shard.first_row}", shard.rows), work.writer)
 
 
 # Under another name than the function, which is else sent as code, with a copy of what this module keeps.

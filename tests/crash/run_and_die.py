@@ -69,7 +69,7 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
     elif word == "batch":
         from pipeline_lib.methods.self_improve import score_pairs
 
-        batches, generate = [0], score_pairs.generate_branches
+        batches, generate = [0], score_pairs.generate_answers
 
         def count_batches(*args: object) -> object:
             answers = generate(*args)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
                 die()
             return answers
 
-        score_pairs.generate_branches = count_batches  # type: ignore[assignment]
+        score_pairs.generate_answers = count_batches  # type: ignore[assignment]
     elif moment != "never":
         sys.exit(f"unknown moment {moment}")
     with errors_for_people():

@@ -13,10 +13,11 @@ from pipeline_lib.methods.self_improve.pairs import usable_pairs
 from pipeline_lib.methods.self_improve.recipe import Evaluation, Merge, Training
 from pipeline_lib.methods.self_improve.score_pairs import generate_score_pairs
 from pipeline_lib.methods.self_improve.swap import swap_scores
+from pipeline_lib.methods.self_improve.tables import PREDICTIONS, SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.key import ArtifactRef
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture, reference_of, training
 from pipeline_lib.testing.tiny_families import LAYERS
 from pipeline_lib.train.dpo import train_dpo
@@ -41,7 +42,7 @@ def adapter(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
     ref = model_ref(loaded.folder)
     store = ArtifactStore(str(tmp_path / "store"))
-    score_pairs = schemas.conform(
+    score_pairs = conform(
         generate_score_pairs(
             loaded.vlm,
             loaded.chat,
@@ -54,11 +55,11 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
             iteration=1,
             progress=Progress("pairs", 8),
         ),
-        schemas.PREFERENCE_PAIRS,
+        SCORE_PAIRS.schema,
     )
     assert set(score_pairs["prompt"].to_pylist()) == {loaded.family.prompt}
 
-    swapped = schemas.conform(swap_scores(score_pairs.slice(1)), schemas.PREFERENCE_PAIRS)
+    swapped = conform(swap_scores(score_pairs.slice(1)), SCORE_PAIRS.schema)
     reference = reference_of(load_base(ref, CPU), loaded.chat, score_pairs, open_image, swapped)
     answers = [2 * usable_pairs(score_pairs, 400).num_rows, usable_pairs(swapped, 400).num_rows]
     assert reference.num_rows == sum(answers) and reference["answer"].to_pylist().count("swapped") == answers[1]
@@ -100,5 +101,5 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
     assert answers.schema.equals(ANSWERS) and not answers.equals(plain)
     bins = pa.table({"mean_score": [score + 0.5 for score in range(10)]})
     tables = evaluate_answers(answers, ("val", "test"), bins, Evaluation(bootstrap_samples=100), 1)
-    predictions = schemas.conform(tables.predictions, schemas.PREDICTIONS)
+    predictions = conform(tables.predictions, PREDICTIONS.schema)
     assert predictions.num_rows == 16 and np.isfinite(predictions["predicted_unfitted"].to_numpy()).all()

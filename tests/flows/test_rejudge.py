@@ -10,8 +10,8 @@ import pytest
 
 from pipeline_lib.errors import JudgeError, RecipeError, StoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.tables import PREDICTIONS
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.tables import schemas
 from pipeline_lib.testing.judge_server import JudgeServer, fail, judge_server
 
 KEY = "sk-marked-key-0123456789"
@@ -59,7 +59,7 @@ def published(store: ArtifactStore, words: str) -> ArtifactRef:
     }
     ref = ArtifactRef(stage="evaluate", key=words)
     with store.attempt() as attempt:
-        attempt.write_table("predictions", pa.table(rows), schemas.PREDICTIONS)
+        attempt.write_table(PREDICTIONS, pa.table(rows))
         store.publish(ref.address, attempt, {})
     return ref
 

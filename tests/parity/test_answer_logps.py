@@ -81,6 +81,8 @@ def test_ids_and_parts_of_a_row_give_the_same(name: str) -> None:
     assert plain_logps(vlm, ids) == plain_logps(vlm, rows)
     parts = [rows[1]._replace(answers=rows[1].answers[start : start + 3]) for start in (0, 3, 6)]
     assert difference([[value for part in shared_logps(vlm, parts) for value in part]], [found[1]]) < CLOSE
+    with pytest.raises(ValueError, match=r"2 image\(s\) for 1 placeholders"):  # else rows would exchange images
+        shared_logps(vlm, [rows[0]._replace(images=rows[1].images), rows[1]._replace(images=rows[0].images)])
     assert shared_logps(vlm, [rows[4]]) == plain_logps(vlm, [rows[4]]) == [[]]
 
 

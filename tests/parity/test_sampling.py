@@ -11,7 +11,7 @@ from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.generate import Answers, Greedy, NextTokens, Question, Sampled, attention, generate_answers
 from pipeline_lib.vlm.generate.plain import generate_plain, read_plain
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
-from tests.parity.test_generation import ending_at, furthest, pictures
+from tests.parity.test_generation import Work, ending_at, furthest, pictures
 
 DECODING = Sampled(max_new_tokens=6, temperature=0.9, top_p=0.9, seed=3)
 ROWS = 32
@@ -78,6 +78,10 @@ def test_an_end_token_ends_an_answer(loaded: Loaded) -> None:  # noqa: F811
             stop = long.ids.index(end) + 1 if end in long.ids else None
             assert short.ids == long.ids[:stop] and short.tokens == len(short.ids)
             assert short.finished == (stop is not None or long.finished)
+    one = rows[0]._replace(beginnings=[""])
+    with ending_at(loaded.vlm, whole(loaded).answers[0][0].ids[1]), Work(loaded.vlm) as work:
+        ((answer,),) = generate_answers(loaded.vlm, [one], DECODING).answers
+    assert answer.finished and work.tokens == answer.prompt_tokens + answer.tokens - 1  # no step behind the end
     assert found[2][1].finished and not all(answer.finished for row in found for answer in row)
 
 

@@ -14,7 +14,7 @@ from pipeline_lib.config.load import load_recipe
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "self_improve"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
 PAPER = sorted((RECIPES / "paper").glob("*.yaml"))
 

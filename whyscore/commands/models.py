@@ -48,12 +48,14 @@ def predict(
 def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
     from pipeline_lib.methods.self_improve.prompt import load_prompt
     from pipeline_lib.store import ArtifactStore
+    from pipeline_lib.store.runs import open_run
     from pipeline_lib.use.export import export_model
     from pipeline_lib.use.trained import trained_model
     from pipeline_lib.vlm.model_ref import resolve_model
 
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    base = resolve_model(recipe.model)
-    found = trained_model(store, recipe.name, base, prompt, iteration=iteration, kind=kind)
+    base = resolve_model(recipe.model, store)
+    run = open_run(store, recipe.name, recipe.run_fields())
+    found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     export_model(store, found, prompt, recipe.model.max_new_tokens, folder, adapter_only=adapter_only)
     typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")

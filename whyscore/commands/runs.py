@@ -23,6 +23,23 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
         _run(load_recipe(recipe, parse_overrides(overrides)))
 
 
+def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Show every stage that a run will ask for, cached or not, and why a key is not the last run's; compute nothing."""
+    with errors_for_people():
+        from pipeline_lib.checks.plan import plan_text
+        from pipeline_lib.config.load import load_recipe
+        from pipeline_lib.store import ArtifactStore
+
+        parsed = load_recipe(recipe, parse_overrides(overrides))
+        prepare_prefect()
+        from importlib import import_module
+
+        from tasks.stage.plan import plan as plan_flow
+
+        flow = getattr(import_module(f"flows.{parsed.method}"), parsed.method)
+        typer.echo(plan_text(ArtifactStore(parsed.runtime.store), parsed.name, plan_flow(flow.fn, parsed)))
+
+
 def demo(
     seed: Annotated[int, typer.Option(help="Seed of the data set: another seed is another data set")] = 0,
     folder: Annotated[Path, typer.Option(help="Where the data set and the store are kept")] = Path("whyscore-data"),
@@ -79,6 +96,7 @@ def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
         from tempfile import TemporaryDirectory
 
         from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.runs import copied
         from whyscore.ephemeral_server import tie_server_to_this_process
 
         tie_server_to_this_process()
@@ -87,7 +105,7 @@ def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
         with TemporaryDirectory() as folder:
             store.fetch(finished.address, Path(folder))
             typer.echo("\n" + (Path(folder) / "comparison.txt").read_text(encoding="utf-8"))
-        typer.echo(f"Page: {store.path(f'runs/{recipe.name}/{experiment}/comparison.html')}")
+        typer.echo(f"Page: {copied(store, recipe.name, experiment, 'comparison.html')}")
 
 
 def _run(recipe: Any) -> None:

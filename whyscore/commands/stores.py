@@ -25,12 +25,15 @@ def status(
         from pipeline_lib.checks.status import store_status
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.runs import read_run
 
         show_log()
         names = None
         if recipe:
             parsed = load_recipe(recipe, parse_overrides(overrides))
             store, names = store or parsed.runtime.store, [parsed.name]
+            if run := read_run(ArtifactStore(store), parsed.name):
+                run.check(parsed.run_fields())
         typer.echo(store_status(ArtifactStore(store or "whyscore-data/store"), names))
 
 
@@ -40,10 +43,11 @@ def report(recipe: RecipePath, overrides: Overrides = None) -> None:
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.errors import StoreError
         from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.runs import open_run
 
         parsed = load_recipe(recipe, parse_overrides(overrides))
         store = ArtifactStore(parsed.runtime.store)
-        if store.read_pointer(f"runs/{parsed.name}/report.json") is None:
+        if open_run(store, parsed.name, parsed.run_fields()).find("report") is None:
             raise StoreError(
                 f"{store.root} has no report of run {parsed.name}; `whyscore status {recipe}` says how far it is,"
                 f" `whyscore run {recipe}` goes on"
@@ -83,9 +87,10 @@ def gc(
         from pipeline_lib.errors import StoreError
         from pipeline_lib.store import ArtifactStore
         from pipeline_lib.store.gc import garbage, remove
+        from pipeline_lib.store.runs import names
 
         artifacts = ArtifactStore(store)
-        runs = artifacts.children("runs")
+        runs = names(artifacts)
         if not runs:
             raise StoreError(f"{artifacts.root} holds no run; is it the store of a run (runtime.store)?")
         if unknown := sorted(set(forget or []) - set(runs)):

@@ -87,6 +87,7 @@ def show_log() -> None:
 
 def print_results(store: Any, name: str) -> None:
     """The results of a finished run as text, and where its report is."""
-    folder = f"runs/{name}/report"
-    typer.echo("\n" + store.files.read(store.path(folder, "results.txt")).decode())
-    typer.echo(f"Report: {store.path(folder, 'report.html')}")
+    from pipeline_lib.store.runs import copied
+
+    typer.echo("\n" + store.files.read(copied(store, name, "report", "results.txt")).decode())
+    typer.echo(f"Report: {copied(store, name, 'report', 'report.html')}")

@@ -9,22 +9,23 @@ import pyarrow.compute as pc
 from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
+from pipeline_lib.methods.self_improve.tables import ANCHORS, VERDICTS
 from pipeline_lib.metrics.agreement import Agreement, judge_agreement
 from pipeline_lib.sampling import draw_rows
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
 
 
 class AnchorVerdicts(NamedTuple):
-    """What one judge said about the anchors, in `schemas.ANCHOR_VERDICTS`."""
+    """What one judge said about the anchors, in `ANCHOR_VERDICTS`."""
 
     judge: str
     table: pa.Table
 
 
 def draw_anchors(predictions: Sequence[tuple[int, str, pa.Table]], rows: int, seed: int) -> pa.Table:
-    """Explanations of `rows` test images (all if there are fewer) by every model, in `schemas.ANCHORS`.
+    """Explanations of `rows` test images (all if there are fewer) by every model, in `ANCHORS`.
 
-    `predictions` holds iteration, kind and the table in `schemas.PREDICTIONS` of each model. Unparsed answers are kept
+    `predictions` holds iteration, kind and the table in `PREDICTIONS` of each model. Unparsed answers are kept
     too, without a text: they belong to the model. Raises `DataError` when a model lacks one of the images.
     """
     images: list[str] | None = None
@@ -39,8 +40,8 @@ def draw_anchors(predictions: Sequence[tuple[int, str, pa.Table]], rows: int, se
         chosen = chosen.sort_by("image").select(["image", "image_sha256", "stated_score", "explanation"])
         for column, value, type_ in (("iteration", iteration, pa.int32()), ("kind", kind, pa.string())):
             chosen = chosen.append_column(column, pa.array([value] * chosen.num_rows, type_))
-        parts.append(schemas.conform(chosen, schemas.ANCHORS))
-    return pa.concat_tables(parts) if parts else schemas.ANCHORS.empty_table()
+        parts.append(conform(chosen, ANCHORS.schema))
+    return pa.concat_tables(parts) if parts else ANCHORS.schema.empty_table()
 
 
 def anchor_figures(judges: list[AnchorVerdicts], config: Bootstrap, seed: int) -> str:
@@ -49,7 +50,7 @@ def anchor_figures(judges: list[AnchorVerdicts], config: Bootstrap, seed: int) -
     for iteration, kind in _models(judges[0].table):
         for position, (judge, table) in enumerate(judges):
             of = table.filter(pc.and_(pc.equal(table["iteration"], iteration), pc.equal(table["kind"], kind)))
-            metrics = judge_metrics(of.select(schemas.VERDICTS.names), config, seed).to_pylist()
+            metrics = judge_metrics(of.select(VERDICTS.schema.names), config, seed).to_pylist()
             found = {row["metric"]: row for row in metrics if row["split"] == "test"}
             name = (f"ite-{iteration} {kind}" if iteration else kind) if position == 0 else ""
             figures = " ".join(f"{_interval(found.get(figure)):<20}" for figure in ("cons", "use", "gen"))

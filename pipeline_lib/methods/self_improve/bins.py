@@ -50,7 +50,7 @@ def assign_bins(scores: NDArray[np.float64], edges: NDArray[np.float64]) -> NDAr
 
 
 def bins_table(bins: Bins, train_bins: NDArray[np.int8]) -> pa.Table:
-    """The bins in the columns of `schemas.BINS`."""
+    """The bins in the columns of `BINS`."""
     return pa.table(
         {
             "bin": list(SCORES),

@@ -12,30 +12,13 @@ from pipeline_lib.config.base import Split
 from pipeline_lib.methods.self_improve.answer import parse_answer
 from pipeline_lib.methods.self_improve.recipe import SCORES, Evaluation
 from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens
+from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS
 from pipeline_lib.metrics.scores import Estimate, fit_reference_values, mean_estimate, score_metrics
 from pipeline_lib.progress import Progress
 from pipeline_lib.vlm.batches import ask_in_batches
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
-
-MODEL_ANSWERS = pa.schema(
-    [
-        ("image", pa.string()),
-        ("image_sha256", pa.string()),
-        ("split", pa.string()),
-        ("score", pa.float64()),
-        ("bin", pa.int8()),
-        ("score_distribution", pa.list_(pa.float64(), 10)),
-        ("digit_mass", pa.float64()),
-        ("text", pa.string()),
-        ("text_tokens", pa.int32()),
-        ("parsed", pa.bool_()),
-        ("stated_score", pa.int8()),
-        ("explanation", pa.string()),
-    ]
-)
-"""What a model says about each image: `schemas.PREDICTIONS` before the reference values are known."""
 
 
 class Evaluated(NamedTuple):
@@ -85,7 +68,7 @@ def answer_images(
     columns = ["image", "image_sha256", "split", "score", "bin", "width_px", "height_px"]
     records = images.select(columns).to_pylist()
     rows = ask_in_batches(vlm.model, records, open_image, batch_size, answer, progress)
-    return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS)
+    return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS.schema)
 
 
 def evaluate_answers(
@@ -125,7 +108,7 @@ def evaluate_answers(
 
 
 def metric_row(split: str, metric: str, estimate: Estimate) -> dict[str, object]:
-    """One row of `schemas.METRICS`."""
+    """One row of `METRICS`."""
     return {"split": split, "metric": metric, **estimate._asdict()}
 
 

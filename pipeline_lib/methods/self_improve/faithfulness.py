@@ -21,10 +21,11 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.evaluation import metric_row
 from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge
 from pipeline_lib.methods.self_improve.score_mentions import mentioned_scores
+from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS
 from pipeline_lib.metrics.scores import Estimate, mean_estimate, score_metrics
 from pipeline_lib.progress import Progress
 from pipeline_lib.sampling import draw, draw_rows
-from pipeline_lib.tables.schemas import FAITHFULNESS, conform
+from pipeline_lib.tables.table import conform
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.generate.inputs import answer_tokens
@@ -33,15 +34,13 @@ from pipeline_lib.vlm.load import Vlm
 _TAG = "#Explain:"
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
-OTHER_EXPLANATIONS = pa.schema([("image", pa.string()), ("other_explanation", pa.string())])
-
 
 def draw_probes(predictions: pa.Table, rows: int, seed: int) -> pa.Table:
     """Who is asked what: at most `rows` test images with their partners, less those whose answer did not parse.
 
     Images are drawn, and partners given, among all test images by name alone: they are the same for every model.
     The partner is the next one in an order drawn by name (the first follows the last) that is not a copy of the image,
-    so without copies every image is the partner of exactly one. The columns are those of `schemas.PREDICTIONS` and
+    so without copies every image is the partner of exactly one. The columns are those of `PREDICTIONS` and
     `other_image`, `other_image_sha256`. Raises `DataError` when all drawn images are copies of one.
     """
     test = predictions.filter(pc.equal(predictions["split"], "test"))
@@ -94,11 +93,11 @@ def explain_other_images(
             said = [result.text.strip() for (result,) in found.answers]
             rows += [{"image": row["image"], "other_explanation": text} for row, text in zip(asked, said, strict=True)]
         progress.advance(len(batch))
-    return pa.Table.from_pylist(rows, schema=OTHER_EXPLANATIONS)
+    return pa.Table.from_pylist(rows, schema=OTHER_EXPLANATIONS.schema)
 
 
 def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table) -> pa.Table:
-    """What the probe found for each explanation, in `schemas.FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
+    """What the probe found for each explanation, in `FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
     other = {row["image"]: row["other_explanation"] for row in others.to_pylist()}
     rows = probes.select(["image", "image_sha256", "stated_score", "explanation", "other_image"]).to_pylist()
     recovered = judge.recover([row["explanation"] for row in rows]).tolist() if rows else []
@@ -111,7 +110,7 @@ def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table
             "mentions_own_score": row["stated_score"] in mentioned,
             "mentions_other_score": bool(mentioned - {row["stated_score"]}),
         }
-    return conform(pa.Table.from_pylist(rows), FAITHFULNESS) if rows else FAITHFULNESS.empty_table()
+    return conform(pa.Table.from_pylist(rows), FAITHFULNESS.schema) if rows else FAITHFULNESS.schema.empty_table()
 
 
 def text_change(one: str, other: str) -> float:
@@ -123,7 +122,7 @@ def text_change(one: str, other: str) -> float:
 
 
 def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: Bootstrap, seed: int) -> pa.Table:
-    """The figures of one model on test with intervals, in `schemas.METRICS`.
+    """The figures of one model on test with intervals, in `METRICS`.
 
     `recovered_spearman`, `recovered_mae`: stated score against the one read from the text alone, without its numbers.
     `text_change`, `same_text_rate`: of explanations of one score for two images, mean change and share of equal ones.

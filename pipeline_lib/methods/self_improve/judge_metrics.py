@@ -11,7 +11,7 @@ from pipeline_lib.metrics.scores import mean_estimate
 from pipeline_lib.sampling import draw_rows
 
 FIGURES = {"cons": "consistency", "use": "usefulness", "gen": "general"}
-"""The paper's names of the mean grades (Table 5), and their columns in `schemas.VERDICTS`."""
+"""The paper's names of the mean grades (Table 5), and their columns in `VERDICTS`."""
 
 
 def draw_for_judge(
@@ -26,7 +26,7 @@ def draw_for_judge(
 
 
 def judge_metrics(verdicts: pa.Table, config: Bootstrap, seed: int) -> pa.Table:
-    """Mean grades 0..4 of each split with intervals, in `schemas.METRICS`: `cons`, and `use` and `gen` if judged.
+    """Mean grades 0..4 of each split with intervals, in `METRICS`: `cons`, and `use` and `gen` if judged.
 
     Only verdicts with status `scored` count. Unparsed answers have no explanation (the parse rate counts them);
     `unscored_rate` is the share of explanations for which the judge gave no usable verdict.

@@ -14,11 +14,11 @@ from pipeline_lib.judges.endpoint import check_endpoint, server_name
 from pipeline_lib.methods.self_improve.prompt import Criterion
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
+from pipeline_lib.methods.self_improve.tables import VERDICTS
 from pipeline_lib.methods.self_improve.verdict import ASPECTS, RESPONSE_FORMAT, Verdict, read_verdict
 from pipeline_lib.methods.self_improve.verdict_cache import ScoredText, VerdictCache
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.tables import schemas
 
 if TYPE_CHECKING:
     pass
@@ -35,7 +35,7 @@ def ask_judge(
     store: ArtifactStore,
     label: str,
 ) -> pa.Table:
-    """A verdict for every prediction, in `schemas.VERDICTS`.
+    """A verdict for every prediction, in `VERDICTS`.
 
     Only explanations that this judge has never graded for this score and rubric are sent; each verdict is in the store
     before the next is asked for. Answers that did not parse are `unparsed` and never sent; a refusal or an answer off
@@ -60,7 +60,7 @@ def ask_judge(
         progress.skip(len(verdicts))
         verdicts |= ask_all(config, endpoint, RESPONSE_FORMAT, cache, read_verdict, messages, progress)
     _tell_unscored(config.model, [verdicts[asked] for asked in questions])
-    return pa.Table.from_pylist([_row(row, config.model, verdicts) for row in rows], schema=schemas.VERDICTS)
+    return pa.Table.from_pylist([_row(row, config.model, verdicts) for row in rows], schema=VERDICTS.schema)
 
 
 def _row(row: dict[str, object], judge: str, verdicts: dict[ScoredText, Verdict]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The sections of a self_improve recipe; the defaults are the paper's."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -191,6 +191,8 @@ class SelfImproveRecipe(BaseRecipe):
     ablation: Ablation = Ablation()
     grid_search: GridSearch = GridSearch()
     merge_ablation: MergeAblation = MergeAblation()
+
+    experiments: ClassVar[tuple[str, ...]] = ("ablation", "grid_search", "merge_ablation")
 
     @model_validator(mode="after")
     def _processes_share_a_batch(self) -> "SelfImproveRecipe":

@@ -36,7 +36,7 @@ class RoundTripJudge(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The judge as a table (`schemas.JUDGE_TERMS`), and its predictions on images it did not see (`JUDGE_HOLDOUT`)."""
+    """The judge as a table (`JUDGE_TERMS`), and its predictions on images it did not see (`JUDGE_HOLDOUT`)."""
 
     terms: pa.Table
     holdout: pa.Table
@@ -79,7 +79,7 @@ def grade(stated_score: NDArray[np.float64], recovered_score: NDArray[np.float64
 
 
 def judge_predictions(judge: RoundTripJudge, predictions: pa.Table) -> pa.Table:
-    """A verdict for every prediction, in `schemas.VERDICTS`.
+    """A verdict for every prediction, in `VERDICTS`.
 
     An answer that did not parse has no explanation: its status is `unparsed`, it gets no grade, and it is not shown to
     the judge.

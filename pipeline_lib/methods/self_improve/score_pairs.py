@@ -58,7 +58,7 @@ def generate_score_pairs(
     iteration: int,
     progress: Progress,
 ) -> pa.Table:
-    """One row an image in `schemas.PREFERENCE_PAIRS`: `chosen` justifies the true score, `rejected` a wrong one.
+    """One row an image in `SCORE_PAIRS`: `chosen` justifies the true score, `rejected` a wrong one.
 
     Both are greedy continuations of an answer whose score was injected, of one prefill of the image. `batch_size`
     counts answers, two an image. `open_image(image, sha256)` opens a photograph.

@@ -9,7 +9,7 @@ from pipeline_lib.sampling import draw_rows
 def swap_scores(score_pairs: pa.Table) -> pa.Table:
     """Give each rejected explanation the true score, so that only the text can be wrong (section 3.1, Fig. 3).
 
-    Input and output follow `schemas.PREFERENCE_PAIRS`, one row per image. Token counts stay: every score is one token.
+    Input and output follow `CONSISTENCY_PAIRS`, one row per image. Token counts stay: every score is one token.
     """
     rejected = [
         answer_prefix(row["true_score"]) + row["rejected"].removeprefix(answer_prefix(row["wrong_score"]))

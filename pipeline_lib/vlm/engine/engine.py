@@ -35,6 +35,11 @@ class Engine:
     def __init__(
         self, model: ModelRef, prompt: str, max_new_tokens: int, store: ArtifactStore, server: GenerationServer
     ):
+        if model.folded:
+            raise EngineError(
+                f"{model.name}: a generation server has the base without the adapters of an earlier run; use"
+                " generation.engine: transformers, or export that run's model and give its directory as model.id"
+            )
         check_address(server.base_url, ADDRESS_FIELD, KEY_VARIABLE)
         self.ref, self.prompt, self.store, self.server = model, prompt, store, server
         self.model_type = load_config(model).model_type

@@ -66,8 +66,10 @@ def answer_tokens(vlm: Vlm, beginning: str) -> int:
 def model_inputs(vlm: Vlm, images: Sequence[Sequence[Image]], texts: list[str]) -> Any:
     """What the model takes of texts and the images of each, padded on the left, on the model's device.
 
-    Raises `DataError` for an image of a shape that the model's family does not take.
+    Raises `DataError` for an image of a shape that the model's family does not take, `ValueError` for a text without
+    exactly one placeholder an image.
     """
+    check_placeholders(vlm.processor, images, texts)
     for image in (image for of_text in images for image in of_text):
         check_image(vlm.model.config.model_type, image)
     # The padding side is passed each time: Qwen-based tokenizers pad on the right unless told otherwise.
@@ -80,6 +82,20 @@ def model_inputs(vlm: Vlm, images: Sequence[Sequence[Image]], texts: list[str]) 
         return_tensors="pt",
     )
     return inputs.to(vlm.device, dtype=vlm.model.dtype)
+
+
+def check_placeholders(processor: Any, images: Sequence[Sequence[Image]], texts: Sequence[str]) -> None:
+    """Raise `ValueError` for a text without exactly one placeholder for each of its images.
+
+    The processors count images and placeholders of a whole batch alone: one row would be given the image of another.
+    """
+    token = getattr(processor, "image_token", None)
+    for of_text, text in zip(images, texts, strict=True):
+        if token and text.count(token) != len(of_text):
+            raise ValueError(
+                f"{len(of_text)} image(s) for {text.count(token)} placeholders {token!r} in the prompt {text!r};"
+                " render the chat for as many images as the row has"
+            )
 
 
 def generation_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logits: bool = False) -> GenerationConfig:

@@ -17,7 +17,7 @@ from pipeline_lib.data.splits import draw_splits
 from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import write_parquet
 
 SPLIT = ["train"] * 10 + ["val"] * 10 + ["test"] * 2
 
@@ -160,7 +160,7 @@ def test_further_columns_of_any_kind_survive_to_parquet(tmp_path: Path) -> None:
     assert [None if pd.isna(value) else str(value) for value in rows["mixed"][:4]] == ["1", "2.5", "three", None]
     arrow = pa.Table.from_pandas(rows, preserve_index=False)
     checked = pa.schema([pa.field("image", pa.string(), nullable=False), pa.field("score", pa.float64())])
-    schemas.write_parquet(tmp_path / "images.parquet", arrow, checked, extra_columns=True)
+    write_parquet(tmp_path / "images.parquet", arrow, checked, extra_columns=True)
     back = pq.read_table(tmp_path / "images.parquet").to_pandas()
     assert back["user_bin"].tolist() == ["user's own"] * 22 and set(back.columns) == set(rows.columns)
 

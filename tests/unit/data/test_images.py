@@ -16,7 +16,9 @@ from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.data.table import ImageList
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.discretize import discretize_scores
-from pipeline_lib.tables import schemas
+from pipeline_lib.methods.self_improve.tables import BINS, IMAGES
+from pipeline_lib.tables.images import UNREADABLE_IMAGES
+from pipeline_lib.tables.table import conform
 
 RED, HALF_RED_ON_WHITE = (255, 0, 0), (255, 127, 127)
 
@@ -205,12 +207,12 @@ def test_scanning_keeps_the_order_and_the_size_after_rotation(folder: Path) -> N
 
 def test_discretised_tables_fit_their_schemas(folder: Path) -> None:
     tables = discretize_scores(image_list(folder), 0.0, 1.0)
-    images = schemas.conform(tables.images, schemas.IMAGES, extra_columns=True)
-    assert images.column_names == [*schemas.IMAGES.names, "mood"] and images.num_rows == 28
+    images = conform(tables.images, IMAGES.schema, extra_columns=True)
+    assert images.column_names == [*IMAGES.schema.names, "mood"] and images.num_rows == 28
     assert images["bin"].to_pylist()[:12] == [0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9]
     assert images["bin"].to_pylist()[12:] == [9] * 16
-    schemas.conform(tables.bins, schemas.BINS)
-    assert schemas.conform(tables.unreadable, schemas.UNREADABLE_IMAGES).num_rows == 0
+    conform(tables.bins, BINS.schema)
+    assert conform(tables.unreadable, UNREADABLE_IMAGES.schema).num_rows == 0
 
 
 def test_unreadable_images_are_counted_limited_and_named(folder: Path) -> None:

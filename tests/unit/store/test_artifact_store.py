@@ -20,9 +20,10 @@ import pytest
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store import ArtifactStore, Manifest, Miss
 from pipeline_lib.store.key import read_reference
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import KNOWN, Table, conform
 
 SCHEMA = pa.schema([pa.field("image", pa.string(), nullable=False), pa.field("score", pa.float64())])
+PAIRS = Table("pairs", 1, SCHEMA)
 TABLE = pa.table({"image": ["a.jpg", "b.jpg"], "score": [1.5, None]})
 AT = "steps/generate/k"
 
@@ -45,7 +46,7 @@ def folder(tmp_path: Path) -> ArtifactStore:
 
 def publish(store: ArtifactStore, address: str = AT, table: pa.Table = TABLE) -> Manifest:
     with store.attempt() as attempt:
-        attempt.write_table("pairs", table, SCHEMA)
+        attempt.write_table(PAIRS, table)
         (attempt.folder / "more").mkdir()
         (attempt.folder / "more" / "note.txt").write_text("a note")
         return store.publish(address, attempt, {"seed": 1})
@@ -71,7 +72,7 @@ def test_what_was_published_is_found_read_fetched_and_verified(store: ArtifactSt
     assert store.lookup(AT) == manifest
     assert manifest.rows == {"pairs": 2} and manifest.arguments == {"seed": 1}
     assert sorted(manifest.files) == ["more/note.txt", "pairs.parquet"]
-    assert store.read_table(AT, "pairs").equals(schemas.conform(TABLE, SCHEMA))
+    assert store.read_table(AT, "pairs").equals(conform(TABLE, SCHEMA))
     assert store.fetch(AT, tmp_path / "local") == manifest
     assert (tmp_path / "local" / "more" / "note.txt").read_text() == "a note"
     assert store.verify(AT) == []
@@ -94,9 +95,41 @@ def test_a_missing_or_truncated_file_and_a_bad_manifest_are_misses_that_say_why(
     for torn in (b"", text[:100], b"[]", b"\xff"):
         store.files.write(manifest_path(store), torn)
         assert reason(store) == "damaged: its manifest cannot be read"
-    other = json.loads(text) | {"schema_version": schemas.VERSION + 1}
-    store.files.write(manifest_path(store), json.dumps(other).encode())
-    assert "schema version" in reason(store)
+
+
+def test_a_table_of_another_version_is_a_miss_and_one_that_nobody_knows_is_not_judged(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = publish(store)
+    assert manifest.tables == {"pairs": 1} and store.lookup(AT) == manifest
+    monkeypatch.setitem(KNOWN, "pairs", 2)
+    monkeypatch.setitem(KNOWN, "of another artifact", 7)
+    assert "pairs" in reason(store)
+    with pytest.raises(StoreError):
+        store.read_table(AT, "pairs")
+    with monkeypatch.context() as later:
+        later.delitem(KNOWN, "pairs")
+        assert store.lookup(AT) == manifest
+    with store.attempt() as attempt:
+        (attempt.folder / "note.txt").write_text("computed again")
+        again = store.publish(AT, attempt, {})
+    assert store.lookup(AT) == again and again.tables == {}
+
+
+def test_a_manifest_of_before_has_all_its_tables_at_version_1(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    fields = json.loads(store.files.read(manifest_path(store)))
+    del fields["tables"], fields["scratch"]
+    store.files.write(manifest_path(store), json.dumps(fields | {"schema_version": 2}).encode())
+    found = store.lookup(AT)
+    assert isinstance(found, Manifest) and found.tables == {"pairs": 1} and found.scratch == []
+    monkeypatch.setitem(KNOWN, "pairs", 2)
+    assert "pairs" in reason(store)
+    monkeypatch.setitem(KNOWN, "pairs", 1)
+    store.files.write(manifest_path(store), json.dumps(fields | {"schema_version": 1}).encode())
+    assert "schema version 1" in reason(store)
 
 
 def test_publishing_replaces_a_damaged_artifact_and_keeps_a_sound_one(store: ArtifactStore) -> None:

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline_lib.errors import StoreError
-from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
+from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from pipeline_lib.store.gc import DAY_S, garbage, references, remove
+from pipeline_lib.tables.table import Table
 
-SCHEMA = pa.schema([pa.field("image", pa.string(), nullable=False)])
+TABLE = Table("table", 1, pa.schema([pa.field("image", pa.string(), nullable=False)]))
 OLD_S = 20 * DAY_S
 
 
@@ -32,15 +33,17 @@ def folder(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "store"))
 
 
-def publish(store: ArtifactStore, address: str, **arguments: object) -> Manifest:
+def publish(store: ArtifactStore, address: str, *scratch: str, **arguments: object) -> Manifest:
     with store.attempt() as attempt:
-        attempt.write_table("table", pa.table({"image": ["a.jpg"]}), SCHEMA)
+        attempt.write_table(TABLE, pa.table({"image": ["a.jpg"]}))
+        attempt.scratch |= set(scratch)
         return store.publish(address, attempt, arguments)
 
 
-def stage(store: ArtifactStore, name: str, **arguments: object) -> dict[str, str]:
+def stage(store: ArtifactStore, name: str, *scratch: str, **arguments: object) -> dict[str, str]:
     """An artifact and the reference to it, as manifests hold it."""
-    publish(store, f"steps/{name}/{name}-key", **arguments)
+    address = f"steps/{name}/{name}-key"
+    publish(store, address, f"{address}/shards", f"{address}/checkpoints", *scratch, **arguments)
     return {"stage": name, "key": f"{name}-key"}
 
 
@@ -48,10 +51,8 @@ def a_run(store: ArtifactStore) -> None:
     """pairs -> adapter -> predictions; the pointer of the run names the last one alone."""
     pairs = stage(store, "generate", seed=1)
     adapter = stage(store, "train_score", score_pairs=pairs)
-    model = {"fingerprint": "f", "adapter": adapter}
-    asked = {"prompt": {"text": "?"}, "model": model, "image_set": {"table": pairs}}
-    stage(store, "evaluate", models=[[0, "score", adapter]], **asked)
-    publish(store, f"answers/{artifact_key('answers', 1, asked)}/test/shards/0-1")
+    stage(store, "evaluate", "scratch/answers/asked/test/shards", models=[[0, "score", adapter]])
+    publish(store, "scratch/answers/asked/test/shards/0-1")
     store.write_pointer("runs/kept/iteration-01/predictions.json", {"stage": "evaluate", "key": "evaluate-key"})
     store.create_pointer("judge_cache/judge/question.json", {"score": 1})
 
@@ -75,7 +76,10 @@ def test_all_that_belongs_to_no_run_goes_and_nothing_else(store: ArtifactStore) 
     before = store.files.sizes(store.root)
     stage(store, "swap", score_pairs={"stage": "generate", "key": "generate-key"})
     store.files.write(store.path("prefect/swap-swap-key"), b"{}")
-    publish(store, "answers/another/test/shards/0-1")
+    publish(store, "scratch/answers/another/test/shards/0-1")
+    publish(store, "scratch/anything/another/shards/0-1")
+    publish(store, "answers/of-before/test/shards/0-1")
+    publish(store, "other_explanations/of-before/shards/0-1")
     publish(store, "steps/generate/crashed/shards/0-1")
     publish(store, "steps/generate/generate-key/shards/0-1")
     publish(store, "steps/train_score/train_score-key/checkpoints/step-1")
@@ -84,8 +88,9 @@ def test_all_that_belongs_to_no_run_goes_and_nothing_else(store: ArtifactStore) 
     store.files.write(store.path("steps/generate/generate-key/manifest.json.0a1b2c3d"), b"half")
     assert kinds(store) == {
         "artifacts of no run": ["steps/swap/swap-key"],
-        "Prefect's records of an earlier version": ["prefect/swap-swap-key"],
-        "answers that belong to no run": ["answers/another"],
+        "Prefect's records of an earlier version": ["prefect"],
+        "shards of no run": ["scratch/answers/another", "scratch/anything/another"],
+        "shards of an earlier version": ["answers", "other_explanations"],
         "unfinished stages": ["steps/generate/crashed"],
         "shards of finished stages": ["steps/generate/generate-key/shards"],
         "checkpoints of finished stages": ["steps/train_score/train_score-key/checkpoints"],
@@ -105,7 +110,7 @@ def test_what_was_written_lately_stays_whoever_it_belongs_to(store: ArtifactStor
     pairs = stage(store, "swap")
     stage(store, "train_consistency", consistency_pairs=pairs)
     publish(store, "steps/generate/under-way/shards/0-1")
-    publish(store, "answers/under-way/test/shards/0-1")
+    publish(store, "scratch/answers/under-way/test/shards/0-1")
     store.files.write(store.path("steps/generate/under-way/0123456789ab/table.parquet"), b"half")
     publish(store, "steps/train_score/train_score-key/checkpoints/step-1")
     assert kinds(store, days=14) == {}
@@ -153,6 +158,29 @@ def test_what_cannot_be_read_stops_it(store: ArtifactStore, path: str) -> None:
         garbage(store, 0)
 
 
+@pytest.mark.parametrize("role", ["adapter", "run"])
+def test_a_pointer_to_nothing_stops_it_until_its_run_is_forgotten(store: ArtifactStore, role: str) -> None:
+    a_run(store)
+    swapped = stage(store, "swap")
+    changed = {"stage": "swap", "key": "swap-kez"}  # what it named would go
+    store.write_pointer(f"runs/other/{role}.json", {"images": changed} if role == "run" else changed)
+    before = store.files.sizes(store.root)
+    with pytest.raises(StoreError, match="swap-kez"):
+        garbage(store, 0)
+    assert store.files.sizes(store.root) == before
+    assert set(kinds(store, forget=("other",))) == {"runs to forget", "artifacts of no run"}
+    store.write_pointer(f"runs/other/{role}.json", swapped)
+    assert kinds(store) == {}
+
+
+def test_only_scratch_that_its_manifest_lists_is_scratch_of_a_finished_stage(folder: ArtifactStore) -> None:
+    a_run(folder)
+    publish(folder, "steps/train_score/train_score-key/shards/0-1")
+    publish(folder, "steps/train_score/train_score-key/other/0-1")
+    age(folder, 2 * DAY_S)
+    assert kinds(folder, days=14) == {"shards of finished stages": ["steps/train_score/train_score-key/shards"]}
+
+
 def test_a_folder_that_was_written_to_since_it_was_looked_at_stays(folder: ArtifactStore) -> None:
     a_run(folder)
     publish(folder, "steps/generate/slow/shards/0-1")
@@ -170,8 +198,8 @@ def test_references_are_found_wherever_they_are() -> None:
     ]
 
 
-def age(store: ArtifactStore) -> None:
+def age(store: ArtifactStore, by_s: float = OLD_S) -> None:
     """Make all files old."""
     for path in Path(store.root).rglob("*"):
         if path.is_file():
-            os.utime(path, (time.time() - OLD_S,) * 2)
+            os.utime(path, (time.time() - by_s,) * 2)

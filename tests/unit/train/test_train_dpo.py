@@ -20,7 +20,8 @@ from pipeline_lib.errors import DataError, Interrupted, ModelError, StoreError
 from pipeline_lib.methods.self_improve.pairs import usable_pairs
 from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
+from pipeline_lib.tables.training import TRAINING_LOG
 from pipeline_lib.testing.tiny import (
     LAYERS,
     PROMPT,
@@ -91,7 +92,7 @@ def answer_logp(vlm: Vlm, chat: Chat, image: str, text: str, finished: bool) -> 
 
 def test_fresh_training_starts_at_ln_2_and_learns(train: Callable[..., Any]) -> None:
     log, folder = train("a")
-    rows = schemas.conform(log, schemas.TRAINING_LOG).to_pylist()
+    rows = conform(log, TRAINING_LOG.schema).to_pylist()
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-3) and abs(rows[0]["reward_margin"]) < 1e-5
     assert rows[-1]["loss"] < rows[0]["loss"] and all(row["grad_norm"] > 0 for row in rows)

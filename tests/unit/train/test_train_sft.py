@@ -14,7 +14,8 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.pairs import score_parts, usable_pairs
 from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
+from pipeline_lib.tables.training import SFT_LOG
 from pipeline_lib.testing.tiny import (
     LAYERS,
     PROMPT,
@@ -57,7 +58,7 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
             options["start"] = publish_folder(store, START, start)
         given = training(tiny_model, store, AT, tmp_path / name, config, loss=SFT(), **options)
         log = train_sft(vlm, chat, score_parts(pairs) if target == "score" else pairs, open_image, **given)
-        return schemas.conform(log, schemas.SFT_LOG).to_pylist(), tmp_path / name
+        return conform(log, SFT_LOG.schema).to_pylist(), tmp_path / name
 
     return run
 

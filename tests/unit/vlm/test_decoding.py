@@ -13,6 +13,7 @@ from pipeline_lib.testing.tiny import PROMPT, model_ref, picture
 from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.generate import Greedy, Question, Sampled, generate_answers
 from pipeline_lib.vlm.generate.decoding import draw_tokens, uniforms
+from pipeline_lib.vlm.generate.plain import generate_plain
 from pipeline_lib.vlm.load import Vlm, load_base
 
 CPU = torch.device("cpu")
@@ -151,6 +152,11 @@ def test_the_image_token_is_never_drawn(vlm: Vlm, chat: Chat) -> None:
 def test_what_cannot_be_sampled_is_refused(vlm: Vlm, chat: Chat) -> None:
     with pytest.raises(ValueError, match="needs a key that names its row"):
         generate_answers(vlm, [Question(chat, [picture("a")])], Sampled(max_new_tokens=1, seed=0))
+    two = render_chat(vlm.processor, PROMPT, images=2)
+    for plain in (False, True):
+        with pytest.raises(ValueError, match=r"1 image\(s\) for 2 placeholders '<image>'"):
+            rows = [Question(two, [picture("a")], key="a"), Question(chat, [picture("a"), picture("b")], key="b")]
+            (generate_plain if plain else generate_answers)(vlm, rows, Greedy(max_new_tokens=1))
     for wrong in ({"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"top_k": 5}):
         with pytest.raises(ValidationError):
             Sampled(**{"max_new_tokens": 1, "seed": 0} | wrong)

@@ -14,10 +14,12 @@ from PIL import Image
 from pipeline_lib import openai_server
 from pipeline_lib.config.base import GenerationServer
 from pipeline_lib.errors import DataError, EngineError, RecipeError
+from pipeline_lib.methods.self_improve import tables
 from pipeline_lib.methods.self_improve.score_pairs import generate_score_pairs, generate_score_pairs_by_engine
+from pipeline_lib.methods.self_improve.tables import SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.engine_server import EngineServer, running
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, picture
 from pipeline_lib.testing.tiny_families import FAMILIES, VICUNA, save
@@ -37,8 +39,8 @@ SIZES = [(28, 28), (60, 30), (30, 90), (112, 84)]
 def sized_images() -> pa.Table:
     table = image_table(IMAGES)
     for at, column in enumerate(("width_px", "height_px")):
-        sides = pa.array([size[at] for size in SIZES], schemas.IMAGES.field(column).type)
-        table = table.set_column(table.schema.get_field_index(column), schemas.IMAGES.field(column), sides)
+        sides = pa.array([size[at] for size in SIZES], tables.IMAGES.schema.field(column).type)
+        table = table.set_column(table.schema.get_field_index(column), tables.IMAGES.schema.field(column), sides)
     return table
 
 
@@ -120,7 +122,7 @@ def generate(store: ArtifactStore, tmp_path: Path, folders: Callable[[str], Path
         table = generate_score_pairs_by_engine(
             engine, sized_images(), open_sized, min_distance=3, seed=0, iteration=1, progress=Progress("pairs", IMAGES)
         )
-        return schemas.conform(table, schemas.PREFERENCE_PAIRS).to_pylist()
+        return conform(table, SCORE_PAIRS.schema).to_pylist()
 
     return call
 
@@ -131,7 +133,7 @@ def by_transformers(folder: Path, store: ArtifactStore, adapter: ArtifactRef | N
         vlm, render_chat(vlm.processor, PROMPT), sized_images(), open_sized, min_distance=3, max_new_tokens=LENGTH,
         batch_size=4, seed=0, iteration=1, progress=Progress("pairs", IMAGES),
     )  # fmt: skip
-    return schemas.conform(table, schemas.PREFERENCE_PAIRS).to_pylist()
+    return conform(table, SCORE_PAIRS.schema).to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_answers_that_end_by_themselves_are_told_from_those_that_are_cut(
             engine, sized_images(), open_sized, min_distance=3, seed=0, iteration=1, progress=Progress("pairs", IMAGES)
         ).to_pylist()
     expected = by_transformers(tmp_path / "ends", store)
-    assert schemas.conform(pa.Table.from_pylist(rows), schemas.PREFERENCE_PAIRS).to_pylist() == expected
+    assert conform(pa.Table.from_pylist(rows), SCORE_PAIRS.schema).to_pylist() == expected
     ended = [row[f"{side}_finished"] for row in rows for side in ("chosen", "rejected")]
     assert any(ended) and not all(ended)
 

@@ -12,8 +12,8 @@ from pipeline_lib.metrics.scores import Estimate
 class Judged(NamedTuple):
     """What one judge said of one model's explanations."""
 
-    verdicts: pa.Table  # schemas.VERDICTS
-    metrics: pa.Table  # schemas.METRICS: cons, use, gen, unscored_rate
+    verdicts: pa.Table  # VERDICTS
+    metrics: pa.Table  # METRICS: cons, use, gen, unscored_rate
 
 
 class ModelResults(NamedTuple):
@@ -21,12 +21,12 @@ class ModelResults(NamedTuple):
 
     iteration: int  # 0: the base model, zero-shot
     kind: Literal["zero-shot", "score", "consistency", "merged"]
-    predictions: pa.Table  # schemas.PREDICTIONS
-    reference_values: pa.Table  # schemas.REFERENCE_VALUES
-    metrics: pa.Table  # schemas.METRICS, those of evaluate and, where it was probed, of faithfulness
+    predictions: pa.Table  # PREDICTIONS
+    reference_values: pa.Table  # REFERENCE_VALUES
+    metrics: pa.Table  # METRICS, those of evaluate and, where it was probed, of faithfulness
     judged: Judged  # by the judge that leads the report: the judge model if the recipe names one, else round-trip
     second: Judged | None  # by the round-trip judge where a judge model leads
-    training_log: pa.Table | None  # schemas.TRAINING_LOG; None for zero-shot and merged
+    training_log: pa.Table | None  # TRAINING_LOG; None for zero-shot and merged
 
     @property
     def name(self) -> str:
@@ -63,10 +63,10 @@ class RunResults(NamedTuple):
     recipe: SelfImproveRecipe
     prompt: Prompt  # its criterion is what the scores are of
     model_name: str
-    images: pa.Table  # schemas.IMAGES
-    bins: pa.Table  # schemas.BINS
-    unreadable_images: pa.Table  # schemas.UNREADABLE_IMAGES
-    judge_holdout: pa.Table  # schemas.JUDGE_HOLDOUT
+    images: pa.Table  # IMAGES
+    bins: pa.Table  # BINS
+    unreadable_images: pa.Table  # UNREADABLE_IMAGES
+    judge_holdout: pa.Table  # JUDGE_HOLDOUT
     models: list[ModelResults]
     branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
 
@@ -78,7 +78,7 @@ class RunResults(NamedTuple):
 
 
 def estimate(metrics: pa.Table, name: str, split: str) -> Estimate | None:
-    """One figure of a table in `schemas.METRICS`, None when it is not there."""
+    """One figure of a table in `METRICS`, None when it is not there."""
     for row in metrics.to_pylist():
         if row["metric"] == name and row["split"] == split:
             return Estimate(row["value"], row["low"], row["high"], row["rows"])

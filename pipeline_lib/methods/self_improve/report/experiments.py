@@ -39,7 +39,7 @@ _PAPER_TABLE_3 = (
 
 
 class Result(NamedTuple):
-    """One model of an experiment with the tables that its evaluation and its judge left, in `schemas.METRICS`."""
+    """One model of an experiment with the tables that its evaluation and its judge left, in `METRICS`."""
 
     name: str
     metrics: list[pa.Table]

@@ -26,7 +26,7 @@ class Opinion(NamedTuple):
     parsed: bool
     stated_score: int | None
     text: str  # the explanation, or the raw text where it did not parse
-    status: str | None  # of the leading judge's verdict, `schemas.VERDICTS`; None: not among the judged rows
+    status: str | None  # of the leading judge's verdict, `VERDICTS`; None: not among the judged rows
     grade: int | None  # consistency 0..4 by the leading judge
     second_grade: int | None  # by the round-trip judge where a judge model leads
     recovered_score: float | None  # by the round-trip judge

@@ -21,7 +21,7 @@ MAX_NAMED = 4
 
 
 class Quantity(NamedTuple):
-    """Columns of `schemas.TRAINING_LOG` that share a panel, with the axis label."""
+    """Columns of `TRAINING_LOG` that share a panel, with the axis label."""
 
     title: str
     label: str

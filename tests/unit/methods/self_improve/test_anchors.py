@@ -4,7 +4,8 @@ import pytest
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.anchors import AnchorVerdicts, anchor_figures, draw_anchors
 from pipeline_lib.methods.self_improve.recipe import Evaluation
-from pipeline_lib.tables import schemas
+from pipeline_lib.methods.self_improve.tables import ANCHOR_VERDICTS, ANCHORS
+from pipeline_lib.tables.table import conform
 from tests.unit.judges.conftest import explained
 
 
@@ -18,7 +19,7 @@ def test_anchors_are_the_same_test_images_of_every_model() -> None:
     first, second = answers("zero"), answers("one")
     upside_down = second.take(pa.array(range(second.num_rows - 1, -1, -1)))
     anchors = draw_anchors([(0, "zero-shot", first), (1, "score", upside_down)], 20, seed=4)
-    schemas.conform(anchors, schemas.ANCHORS)
+    conform(anchors, ANCHORS.schema)
     zero, one = anchors.slice(0, 20).to_pylist(), anchors.slice(20).to_pylist()
     assert [row["image"] for row in zero] == [row["image"] for row in one] and len({row["image"] for row in one}) == 20
     tests = set(first.filter(pa.compute.equal(first["split"], "test"))["image"].to_pylist())
@@ -55,7 +56,7 @@ def judged(judge: str, consistency: list[int | None]) -> AnchorVerdicts:
             "kind": ["zero-shot"] * half + ["merged"] * half,
         }
     )
-    return AnchorVerdicts(judge, schemas.conform(table, schemas.ANCHOR_VERDICTS))
+    return AnchorVerdicts(judge, conform(table, ANCHOR_VERDICTS.schema))
 
 
 def test_figures_are_shown_per_model_and_judge_with_their_agreement() -> None:

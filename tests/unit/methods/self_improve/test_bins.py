@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
-from pipeline_lib.tables import schemas
+from pipeline_lib.methods.self_improve.tables import BINS
+from pipeline_lib.tables.table import conform
 
 
 def sizes(scores: np.ndarray, edges: np.ndarray) -> list[int]:
@@ -91,7 +92,7 @@ def test_too_few_or_constant_scores_are_refused() -> None:
 def test_the_table_says_what_is_in_each_bin() -> None:
     scores = np.array([1, 2, 3, 4, 5, 5, 5, 5, 5, 6], dtype=np.float64)
     bins = fit_bins(scores)
-    table = schemas.conform(bins_table(bins, assign_bins(scores, bins.edges)), schemas.BINS).to_pylist()
+    table = conform(bins_table(bins, assign_bins(scores, bins.edges)), BINS.schema).to_pylist()
     assert [row["train_images"] for row in table] == [1, 1, 1, 1, 5, 0, 0, 0, 0, 1]
     assert table[0]["lower"] == -np.inf and table[9]["upper"] == np.inf
     assert all(below["upper"] == above["lower"] for below, above in itertools.pairwise(table))

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pipeline_lib.methods.self_improve.evaluation import (
-    MODEL_ANSWERS,
     Evaluated,
     answer_images,
     evaluate_answers,
@@ -17,8 +16,10 @@ from pipeline_lib.methods.self_improve.evaluation import (
 )
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
+from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, PREDICTIONS, REFERENCE_VALUES
 from pipeline_lib.progress import Progress
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, open_picture
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
@@ -59,9 +60,9 @@ def value(evaluated: Evaluated, split: str, metric: str) -> float:
 
 def test_tables_fit_their_schemas_and_name_every_figure() -> None:
     evaluated = evaluate_answers(answers(), ("val", "test"), BINS, CONFIG, 0)
-    schemas.conform(evaluated.predictions, schemas.PREDICTIONS)
-    schemas.conform(evaluated.reference_values, schemas.REFERENCE_VALUES)
-    metrics = schemas.conform(evaluated.metrics, schemas.METRICS)
+    conform(evaluated.predictions, PREDICTIONS.schema)
+    conform(evaluated.reference_values, REFERENCE_VALUES.schema)
+    metrics = conform(evaluated.metrics, METRICS.schema)
     names = {"parse_rate"} | {f"{m}_{fit}" for m in ("plcc", "srcc", "rmse") for fit in ("fitted", "unfitted")}
     assert set(zip(metrics["split"].to_pylist(), metrics["metric"].to_pylist(), strict=True)) == {
         (split, name) for split in ("val", "test") for name in names

@@ -10,7 +10,6 @@ import torch
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.answer import answer_prefix
 from pipeline_lib.methods.self_improve.faithfulness import (
-    OTHER_EXPLANATIONS,
     draw_probes,
     explain_other_images,
     faithfulness_metrics,
@@ -19,8 +18,10 @@ from pipeline_lib.methods.self_improve.faithfulness import (
 )
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge, fit_judge, load_judge
+from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS, PREDICTIONS
 from pipeline_lib.progress import Progress
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import PROMPT, model_ref, open_picture, picture
 from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.generate.inputs import answer_tokens
@@ -32,7 +33,7 @@ WORDS = ["awful", "bad", "poor", "weak", "plain", "fair", "decent", "good", "gre
 
 
 def predictions(explanations: list[str | None], scores: list[int], **columns: list[object]) -> pa.Table:
-    """Test answers in `schemas.PREDICTIONS`, behind one of validation; None: it did not parse."""
+    """Test answers in `PREDICTIONS`, behind one of validation; None: it did not parse."""
     explanations, scores = [explanations[0], *explanations], [scores[0], *scores]
     count = len(scores)
     said = list(zip(explanations, scores, strict=True))
@@ -52,7 +53,7 @@ def predictions(explanations: list[str | None], scores: list[int], **columns: li
         "stated_score": [None if text is None else score for text, score in said],
         "explanation": explanations,
     }
-    return schemas.conform(pa.table(rows | columns), schemas.PREDICTIONS)
+    return conform(pa.table(rows | columns), PREDICTIONS.schema)
 
 
 def plain(count: int) -> pa.Table:
@@ -101,7 +102,7 @@ def probe(vlm: Vlm, chat: Chat, probes: pa.Table, max_new_tokens: int, batch_siz
 
 
 def figures(table: pa.Table, answers: pa.Table) -> dict[str, float]:
-    metrics = schemas.conform(faithfulness_metrics(table, answers, CONFIG, 0), schemas.METRICS).to_pylist()
+    metrics = conform(faithfulness_metrics(table, answers, CONFIG, 0), METRICS.schema).to_pylist()
     assert {row["split"] for row in metrics} == {"test"}
     return {row["metric"]: row["value"] for row in metrics}
 
@@ -149,7 +150,7 @@ def test_a_model_that_ignores_the_image_is_found_out(vlm: Vlm, chat: Chat, judge
     seeing = answered(vlm, chat, 8, max_new_tokens=40)
     probes = draw_probes(seeing, 8, 0)
     found = faithfulness_table(judge, probes, probe(vlm, chat, probes, 40))
-    measured = figures(schemas.conform(found, schemas.FAITHFULNESS), seeing)
+    measured = figures(conform(found, FAITHFULNESS.schema), seeing)
     assert measured["text_change"] > 0.3 and measured["same_text_rate"] == 0
     projector = vlm.model.model.multi_modal_projector
     kept = {name: weight.clone() for name, weight in projector.state_dict().items()}
@@ -172,7 +173,7 @@ def test_batches_and_shards_change_nothing(vlm: Vlm, chat: Chat) -> None:
     whole = {row["image"]: row for row in probe(vlm, chat, probes, 40, batch_size=7).to_pylist()}
     parts = [probe(vlm, chat, probes.slice(start, 3), 40, batch_size=2) for start in (0, 3, 6)]
     assert {row["image"]: row for row in pa.concat_tables(parts).to_pylist()} == whole
-    assert parts[0].schema == OTHER_EXPLANATIONS
+    assert parts[0].schema == OTHER_EXPLANATIONS.schema
 
 
 def test_scores_are_read_from_the_text_alone(judge: RoundTripJudge) -> None:
@@ -206,7 +207,7 @@ def test_the_baseline_is_the_change_between_own_answers(judge: RoundTripJudge) -
 def test_a_model_without_explanations_has_no_figures(judge: RoundTripJudge) -> None:
     answers = predictions([None] * 5, [1] * 5)
     probes = draw_probes(answers, 5, 0)
-    table = schemas.conform(faithfulness_table(judge, probes, OTHER_EXPLANATIONS.empty_table()), schemas.FAITHFULNESS)
+    table = conform(faithfulness_table(judge, probes, OTHER_EXPLANATIONS.schema.empty_table()), FAITHFULNESS.schema)
     assert table.num_rows == 0 and np.isnan(list(figures(table, answers).values())).all()
 
 

@@ -8,7 +8,9 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.judge_metrics import draw_for_judge, judge_metrics
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.round_trip import Fitted, fit_judge, grade, judge_predictions, load_judge
-from pipeline_lib.tables import schemas
+from pipeline_lib.methods.self_improve.tables import JUDGE_HOLDOUT, JUDGE_TERMS, VERDICTS
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import preference_pairs
 
 NO_DIGITS = str.maketrans("0123456789", " " * 10)
@@ -53,7 +55,7 @@ def predictions(stated: list[int | None], explanations: list[str | None]) -> pa.
 
 
 def test_a_judge_from_its_table_recovers_the_same_scores(fitted: Fitted) -> None:
-    schemas.conform(fitted.terms, schemas.JUDGE_TERMS)
+    conform(fitted.terms, JUDGE_TERMS.schema)
     rng = np.random.default_rng(1)
     texts = [text(score, rng) for score in range(10)] + ["", "words it never saw"]
     once = load_judge(fitted.terms).recover(texts)
@@ -77,7 +79,7 @@ def test_a_judge_from_its_table_recovers_the_same_scores(fitted: Fitted) -> None
 
 
 def test_the_holdout_is_of_images_the_checked_judge_did_not_see(fitted: Fitted) -> None:
-    holdout = schemas.conform(fitted.holdout, schemas.JUDGE_HOLDOUT)
+    holdout = conform(fitted.holdout, JUDGE_HOLDOUT.schema)
     images = holdout["image"].to_pylist()
     assert 6 <= len(set(images)) <= 20 and len(images) == 2 * len(set(images))  # both sides of an image together
     error = np.abs(holdout["injected_score"].to_numpy() - holdout["recovered_score"].to_numpy())
@@ -117,13 +119,13 @@ def test_unparsed_answers_are_not_judged(fitted: Fitted) -> None:
             return super().recover(explanations)
 
     given = predictions([7, None, 1], ["The light is good.", None, "The sky is bad."])
-    verdicts = schemas.conform(judge_predictions(Listening(*judge), given), schemas.VERDICTS).to_pylist()
+    verdicts = conform(judge_predictions(Listening(*judge), given), VERDICTS.schema).to_pylist()
     assert seen == ["The light is good.", "The sky is bad."]
     assert [row["status"] for row in verdicts] == ["scored", "unparsed", "scored"]
     assert verdicts[1]["consistency"] is None and verdicts[1]["recovered_score"] is None
     assert verdicts[0]["consistency"] is not None
     nothing = judge_predictions(Listening(*judge), predictions([None], [None]))
-    assert schemas.conform(nothing, schemas.VERDICTS)["status"].to_pylist() == ["unparsed"]
+    assert conform(nothing, VERDICTS.schema)["status"].to_pylist() == ["unparsed"]
 
 
 @pytest.mark.parametrize(
@@ -153,11 +155,11 @@ def test_rows_for_the_judge_are_the_same_images_for_every_model() -> None:
 
 
 def test_cons_is_the_mean_grade_of_the_scored(fitted: Fitted) -> None:
-    verdicts = schemas.conform(
+    verdicts = conform(
         judge_predictions(load_judge(fitted.terms), predictions([7, None, 1], ["is good", None, "is good"])),
-        schemas.VERDICTS,
+        VERDICTS.schema,
     )
-    rows = schemas.conform(judge_metrics(verdicts, Evaluation(bootstrap_samples=100), 0), schemas.METRICS).to_pylist()
+    rows = conform(judge_metrics(verdicts, Evaluation(bootstrap_samples=100), 0), METRICS.schema).to_pylist()
     grades = [grade for grade in verdicts["consistency"].to_pylist() if grade is not None]
     test = next(row for row in rows if row["split"] == "test")
     assert test["metric"] == "cons" and test["value"] == np.mean(grades) and test["rows"] == 2

@@ -9,9 +9,10 @@ import torch
 from transformers import DynamicCache
 
 from pipeline_lib.methods.self_improve.score_pairs import choose_training_images, draw_wrong_score, generate_score_pairs
+from pipeline_lib.methods.self_improve.tables import SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.sampling import draw, draw_rows
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import PROMPT, image_table, model_ref, open_picture, picture
 from pipeline_lib.vlm.chat import render_chat, tokens
 from pipeline_lib.vlm.load import load_base
@@ -81,8 +82,8 @@ def test_generated_pairs_hold_what_the_schema_promises(tiny_model: Path) -> None
             seed=0, iteration=1, progress=Progress("pairs", 5),
         )  # fmt: skip
 
-    table = schemas.conform(generate(4), schemas.PREFERENCE_PAIRS)
-    assert table.equals(schemas.conform(generate(1), schemas.PREFERENCE_PAIRS))
+    table = conform(generate(4), SCORE_PAIRS.schema)
+    assert table.equals(conform(generate(1), SCORE_PAIRS.schema))
     assert table["true_score"].to_pylist() == [0, 1, 2, 3, 4]
     for row in table.to_pylist():
         assert row["prompt"] == chat.prompt

@@ -1,13 +1,14 @@
 """The swap: the rejected answer keeps its text and states the true score."""
 
 from pipeline_lib.methods.self_improve.swap import make_consistency_pairs, swap_scores
-from pipeline_lib.tables import schemas
+from pipeline_lib.methods.self_improve.tables import CONSISTENCY_PAIRS
+from pipeline_lib.tables.table import conform
 from pipeline_lib.testing.tiny import preference_pairs
 
 
 def test_only_the_score_of_the_rejected_answer_changes() -> None:
     pairs = preference_pairs(20, "Rate.")
-    swapped = schemas.conform(swap_scores(pairs), schemas.PREFERENCE_PAIRS)
+    swapped = conform(swap_scores(pairs), CONSISTENCY_PAIRS.schema)
     for name in pairs.column_names:
         if name != "rejected":
             assert swapped[name].equals(pairs[name]), name

@@ -15,7 +15,9 @@ from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
 from pipeline_lib.methods.self_improve.round_trip import fit_judge, judge_predictions, load_judge
-from pipeline_lib.tables.schemas import METRICS, PREDICTIONS, REFERENCE_VALUES, VERDICTS, conform
+from pipeline_lib.methods.self_improve.tables import PREDICTIONS, REFERENCE_VALUES, VERDICTS
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 
 HOSTILE = "<script>alert('x')</script> & <b>bold</b>"
 
@@ -63,7 +65,7 @@ def answers(images: pa.Table, skill: float, spread: float, fidelity: float, pars
                 "explanation": said if parsed else None,
             }
         )
-    return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS)
+    return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS.schema)
 
 
 def training_log(kind: str, iteration: int, steps: int) -> pa.Table:
@@ -108,7 +110,7 @@ def model_verdicts(verdicts: pa.Table, judge: str, seed: int) -> pa.Table:
             continue
         grade = int(np.clip(row["consistency"] + rng.integers(-1, 2), 0, 4))
         row |= {"consistency": grade, "usefulness": max(0, grade - 1), "general": int(rng.integers(2, 4))}
-    return pa.Table.from_pylist(rows, schema=VERDICTS)
+    return pa.Table.from_pylist(rows, schema=VERDICTS.schema)
 
 
 def invented_run(
@@ -141,26 +143,28 @@ def invented_run(
     judge = fit_judge(_score_pairs(images), 0.2, 0)
 
     def judged(verdicts: pa.Table) -> Judged:
-        return Judged(conform(verdicts, VERDICTS), conform(judge_metrics(verdicts, recipe.evaluation, 0), METRICS))
+        return Judged(
+            conform(verdicts, VERDICTS.schema), conform(judge_metrics(verdicts, recipe.evaluation, 0), METRICS.schema)
+        )
 
     def model(iteration: int, kind: Any, skill: float, spread: float, fidelity: float, rate: float) -> ModelResults:
         seed = 10 * iteration + len(kind)
         evaluated = evaluate_answers(
             answers(images, skill, spread, fidelity, rate, seed), ("val", "test"), bins, recipe.evaluation, 0
         )
-        predictions, metrics = conform(evaluated.predictions, PREDICTIONS), [evaluated.metrics]
+        predictions, metrics = conform(evaluated.predictions, PREDICTIONS.schema), [evaluated.metrics]
         if probed:
             probes = draw_probes(predictions, recipe.faithfulness.rows, 0)
             others = other_explanations(probes, 0.3 + 0.2 * iteration, seed)
             found = faithfulness_table(load_judge(judge.terms), probes, others)
             metrics.append(faithfulness_metrics(found, predictions, recipe.evaluation, 0))
-        verdicts = conform(judge_predictions(load_judge(judge.terms), predictions), VERDICTS)
+        verdicts = conform(judge_predictions(load_judge(judge.terms), predictions), VERDICTS.schema)
         return ModelResults(
             iteration,
             kind,
             predictions,
-            conform(evaluated.reference_values, REFERENCE_VALUES),
-            pa.concat_tables([conform(table, METRICS) for table in metrics]),
+            conform(evaluated.reference_values, REFERENCE_VALUES.schema),
+            pa.concat_tables([conform(table, METRICS.schema) for table in metrics]),
             judged(model_verdicts(verdicts, judge_model, seed) if judge_model else verdicts),
             judged(verdicts) if judge_model else None,
             training_log(kind, iteration, steps) if kind in ("score", "consistency") else None,

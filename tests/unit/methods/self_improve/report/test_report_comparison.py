@@ -19,7 +19,8 @@ from pipeline_lib.methods.self_improve.report.experiments import (
 from pipeline_lib.methods.self_improve.report.names import cell_name, merge_name
 from pipeline_lib.report.comparison import comparison_text, render_comparison
 from pipeline_lib.report.formatting import SRCC_UNFITTED
-from pipeline_lib.tables import schemas
+from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.tables.table import conform
 
 RECIPE = SelfImproveRecipe.model_validate(
     {"name": "ours", "data": {"table": "t.csv"}, "model": {"id": "bundled"}, "evaluation": {"min_parse_rate": 0.5}}
@@ -31,7 +32,7 @@ def metrics(split: str, **figures: float) -> pa.Table:
         {"split": split, "metric": name, "value": value, "low": value - 0.05, "high": value + 0.05, "rows": 90}
         for name, value in figures.items()
     ]
-    return schemas.conform(pa.Table.from_pylist(rows), schemas.METRICS)
+    return conform(pa.Table.from_pylist(rows), METRICS.schema)
 
 
 def cell(rate: float, srcc: float, parse_rate: float = 0.9) -> Result:

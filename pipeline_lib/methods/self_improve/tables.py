@@ -1,0 +1,207 @@
+"""The tables of self_improve: those that know scores, bins, verdicts, anchors and faithfulness."""
+
+import pyarrow as pa
+
+from pipeline_lib.tables.images import IMAGE
+from pipeline_lib.tables.pairs import PREFERENCE_PAIRS
+from pipeline_lib.tables.table import Table, required
+
+IMAGES = Table(
+    "images",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            required("width_px", pa.int32()),
+            required("height_px", pa.int32()),
+            required("score", pa.float64()),  # on the data set's own scale
+            required("bin", pa.int8()),  # 0..9
+            required("split", pa.string()),  # train, val or test
+            required("group", pa.string()),
+        ]
+    ),
+)
+"""One row a readable image. The user's other columns follow behind these."""
+
+BINS = Table(
+    "bins",
+    1,
+    pa.schema(
+        [
+            required("bin", pa.int8()),
+            required("lower", pa.float64()),  # exclusive; -inf for bin 0
+            required("upper", pa.float64()),  # inclusive; +inf for bin 9
+            required("mean_score", pa.float64()),  # of the training images in the bin
+            required("train_images", pa.int64()),
+        ]
+    ),
+)
+
+_PAIR = list(PREFERENCE_PAIRS.schema)
+_AFTER_PROMPT = PREFERENCE_PAIRS.schema.get_field_index("prompt") + 1
+_PAIRS = pa.schema(
+    [
+        *_PAIR[:_AFTER_PROMPT],
+        required("true_score", pa.int8()),
+        required("wrong_score", pa.int8()),
+        *_PAIR[_AFTER_PROMPT:],
+    ]
+)
+
+SCORE_PAIRS = Table("score_pairs", 1, _PAIRS)
+"""One row an image; the answers are "#Score: 7\\n\\n#Explain: ..", with the true and with the wrong score."""
+
+CONSISTENCY_PAIRS = Table("consistency_pairs", 1, _PAIRS)
+"""The same columns; both answers state the true score."""
+
+MODEL_ANSWERS = Table(
+    "answers",
+    1,
+    pa.schema(
+        [
+            ("image", pa.string()),
+            ("image_sha256", pa.string()),
+            ("split", pa.string()),
+            ("score", pa.float64()),
+            ("bin", pa.int8()),
+            ("score_distribution", pa.list_(pa.float64(), 10)),
+            ("digit_mass", pa.float64()),
+            ("text", pa.string()),
+            ("text_tokens", pa.int32()),
+            ("parsed", pa.bool_()),
+            ("stated_score", pa.int8()),
+            ("explanation", pa.string()),
+        ]
+    ),
+)
+"""What a model says about each image (shards of `evaluate`): `PREDICTIONS` before the reference values are known."""
+
+PREDICTIONS = Table(
+    "predictions",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            required("split", pa.string()),
+            required("score", pa.float64()),
+            required("bin", pa.int8()),
+            required("score_distribution", pa.list_(pa.float64(), 10)),  # softmax over the ten digit logits
+            required("digit_mass", pa.float64()),  # probability of the ten digits among all tokens
+            required("predicted_unfitted", pa.float64()),  # reference values: mean training score of each bin
+            required("predicted_fitted", pa.float64()),  # reference values: least squares on validation
+            required("text", pa.string()),  # the greedy answer as it came
+            required("text_tokens", pa.int32()),
+            required("parsed", pa.bool_()),
+            pa.field("stated_score", pa.int8()),  # null when not parsed
+            pa.field("explanation", pa.string()),  # null when not parsed
+        ]
+    ),
+)
+
+NEW_PREDICTIONS = Table(
+    "new_predictions",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            pa.field("predicted", pa.float64()),  # on the data set's own scale: fitted reference values of the run
+            pa.field("score_distribution", pa.list_(pa.float64(), 10)),
+            pa.field("digit_mass", pa.float64()),
+            pa.field("parsed", pa.bool_()),
+            pa.field("stated_score", pa.int8()),  # null when not parsed
+            pa.field("explanation", pa.string()),
+            pa.field("text", pa.string()),
+            pa.field("problem", pa.string()),  # why there is no prediction; null when there is one
+        ]
+    ),
+)
+"""One row an image that was asked for, in that order; see `PREDICTIONS`."""
+
+REFERENCE_VALUES = Table(
+    "reference_values",
+    1,
+    pa.schema([required("bin", pa.int8()), required("unfitted", pa.float64()), required("fitted", pa.float64())]),
+)
+
+VERDICTS = Table(
+    "verdicts",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            required("split", pa.string()),
+            required("judge", pa.string()),  # round_trip, or the name of the judge model
+            # scored; unparsed: no explanation reached the judge; refused, malformed: the judge gave no usable verdict
+            required("status", pa.string()),
+            pa.field("stated_score", pa.int8()),
+            pa.field("recovered_score", pa.float64()),  # of the round-trip judge alone
+            pa.field("consistency", pa.int8()),  # 0 bad .. 4 excellent
+            pa.field("usefulness", pa.int8()),  # the same scale; null for the round-trip judge
+            pa.field("general", pa.int8()),
+        ]
+    ),
+)
+
+ANCHOR_VERDICTS = Table(
+    "verdicts",
+    1,
+    pa.schema([*VERDICTS.schema, required("iteration", pa.int32()), required("kind", pa.string())]),
+)
+"""The verdicts of one judge on the explanations in `ANCHORS`, in the same order."""
+
+ANCHORS = Table(
+    "anchors",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            required("iteration", pa.int32()),
+            required("kind", pa.string()),  # zero-shot, score, consistency or merged
+            pa.field("stated_score", pa.int8()),  # null when not parsed
+            pa.field("explanation", pa.string()),
+        ]
+    ),
+)
+"""The same test images of every evaluated model: what a later judge re-scores."""
+
+OTHER_EXPLANATIONS = Table(
+    "other_explanations", 1, pa.schema([("image", pa.string()), ("other_explanation", pa.string())])
+)
+"""What a model says for a stated score with another image (shards of `probe_faithfulness`)."""
+
+FAITHFULNESS = Table(
+    "faithfulness",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            required("stated_score", pa.int8()),
+            required("recovered_score", pa.float64()),  # read from the explanation alone, without image or numbers
+            required("explanation", pa.string()),  # the model's own, for this image and its stated score
+            required("other_image", pa.string()),
+            required("other_explanation", pa.string()),  # for the same stated score with the other image
+            required("text_change", pa.float64()),  # 0 the same words .. 1 no word in common
+            required("mentions_own_score", pa.bool_()),  # the stated score stands in the explanation as a number
+            required("mentions_other_score", pa.bool_()),  # another number 0..9 stands there as a score
+        ]
+    ),
+)
+
+JUDGE_TERMS = Table(
+    "judge_terms",
+    1,
+    pa.schema([required("term", pa.string()), required("idf", pa.float64()), required("weight", pa.float64())]),
+)
+"""The round-trip judge as a table: score = intercept + sum of tf-idf x weight. The empty term holds the intercept."""
+
+JUDGE_HOLDOUT = Table(
+    "judge_holdout",
+    1,
+    pa.schema(
+        [
+            required("image", pa.string()),
+            required("injected_score", pa.int8()),
+            required("recovered_score", pa.float64()),
+        ]
+    ),
+)

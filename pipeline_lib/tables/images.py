@@ -1,0 +1,33 @@
+"""Tables of images, whatever is done with them."""
+
+import pyarrow as pa
+
+from pipeline_lib.tables.table import Table, required
+
+IMAGE = (
+    required("image", pa.string()),  # as written in the user's table, relative to the image folder
+    required("image_sha256", pa.string()),
+)
+"""The columns by which every table names an image."""
+
+UNREADABLE_IMAGES = Table(
+    "unreadable_images",
+    1,
+    pa.schema([required("image", pa.string()), required("reason", pa.string())]),
+)
+
+NEW_IMAGES = Table(
+    "new_images",
+    1,
+    pa.schema(
+        [
+            required("image", pa.string()),  # as it was asked for
+            required("path", pa.string()),  # absolute, or s3://
+            required("image_sha256", pa.string()),  # empty when it could not be read
+            pa.field("width_px", pa.int32()),
+            pa.field("height_px", pa.int32()),
+            pa.field("problem", pa.string()),  # why it cannot be scored; null when it can
+        ]
+    ),
+)
+"""Images without scores, to predict (flow `predict`)."""

@@ -1,0 +1,20 @@
+"""Figures with their intervals."""
+
+import pyarrow as pa
+
+from pipeline_lib.tables.table import Table, required
+
+METRICS = Table(
+    "metrics",
+    1,
+    pa.schema(
+        [
+            required("split", pa.string()),
+            required("metric", pa.string()),  # plcc, srcc, rmse (x _fitted, _unfitted), parse_rate, cons, use, gen, ..
+            required("value", pa.float64()),
+            required("low", pa.float64()),  # bootstrap interval
+            required("high", pa.float64()),
+            required("rows", pa.int64()),
+        ]
+    ),
+)
