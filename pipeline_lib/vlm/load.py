@@ -82,8 +82,8 @@ def load_base(ref: ModelRef, device: torch.device, store: ArtifactStore | None =
     """The base without its adapter, in evaluation mode.
 
     Adapters of earlier runs that are part of the base (`ref.folded`) are taken from `store` and folded into its weights
-    in float32, which are rounded to the model's type afterwards. Raises `ModelError` when files are missing, damaged, or
-    hold too few weights, `StoreError` when an adapter is missing or damaged.
+    in float32, which are rounded to the model's type afterwards. Raises `ModelError` when files are missing, damaged,
+    or hold too few weights, `StoreError` when an adapter is missing or damaged.
     """
     processor = load_processor(ref)
     try:
