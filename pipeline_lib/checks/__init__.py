@@ -1,4 +1,4 @@
-"""What `whyscore doctor`, `whyscore status` and `whyscore check-data` say, and the check of a Dask cluster.
+"""The commands that look and compute nothing: doctor, plan, status, check-data; and the check of a Dask cluster.
 
 May import every room but `testing`.
 """

@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables that stages publish, and the check that a table conforms to its schema.
+"""The tables that stages publish, by theme: each has a name, a version and an Arrow schema.
 
 May import errors, progress and sampling.
 """
