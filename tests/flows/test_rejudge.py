@@ -12,7 +12,9 @@ from pipeline_lib.errors import JudgeError, RecipeError, StoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.tables import PREDICTIONS
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import RunFolder
 from pipeline_lib.testing.judge_server import JudgeServer, fail, judge_server
+from tasks.stage import At
 
 KEY = "sk-marked-key-0123456789"
 
@@ -70,8 +72,10 @@ def keep(recipe: SelfImproveRecipe, rows: int = 10) -> None:
 
     store = ArtifactStore(recipe.runtime.store)
     models = [(iteration, kind, published(store, kind)) for iteration, kind in ((0, "zero-shot"), (1, "score"))]
-    anchors = keep_anchors(recipe.runtime, rows, models, recipe.seed)
-    store.write_pointer("runs/finished/anchors.json", {"address": anchors.address, **anchors.model_dump()})
+    anchors = keep_anchors(At(recipe.runtime), rows, models, recipe.seed)
+    run = RunFolder(store, "finished", recipe.run_fields(), ArtifactRef(stage="discretize", key="k"))
+    run.begin()
+    run.keep("anchors", anchors)
 
 
 def with_judge(recipe: SelfImproveRecipe, model: str | None) -> SelfImproveRecipe:
@@ -84,7 +88,7 @@ def test_a_later_judge_is_shown_beside_the_earlier_ones(
 ) -> None:
     from flows.rejudge import rejudge
 
-    with pytest.raises(StoreError, match="keeps no anchors"):
+    with pytest.raises(StoreError):  # no run
         rejudge(recipe)
     with pytest.raises(RecipeError, match=r"judge\.openai\.model: name the judge"):
         rejudge(with_judge(recipe, None))
@@ -134,12 +138,12 @@ def test_the_stage_rates_what_the_rubric_says_and_a_new_rubric_is_a_new_key(
     from pipeline_lib.methods.self_improve.rubric import Rubric, load_rubric
     from tasks.self_improve.judge_openai import judge_openai
 
-    store, at = ArtifactStore(recipe.runtime.store), recipe.runtime
+    store, at = ArtifactStore(recipe.runtime.store), At(recipe.runtime)
     predictions, criterion = published(store, "text"), load_prompt("product_defects").criterion
     paper = load_rubric("paper")
 
     def judged(rubric: Rubric) -> ArtifactRef:
-        return judge_openai(at, recipe.judge.openai, 5, rubric, criterion, recipe.evaluation, predictions, 0)
+        return judge_openai(at, recipe.judge.openai, 5, rubric, criterion, recipe.evaluation.bootstrap, predictions, 0)
 
     first = judged(paper)
     rows = store.read_table(first.address, "verdicts").to_pylist()

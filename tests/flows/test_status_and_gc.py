@@ -60,6 +60,8 @@ def test_gc_leaves_a_run_under_way_alone_and_forgets_one_when_told_to(again, run
     for stage in ("report", "ties_merge"):  # it was killed before they were published
         (key,) = store.children(f"steps/{stage}")
         store.retract(f"steps/{stage}/{key}")
+    for role in ("model", "iteration-02/merged/adapter", "report"):
+        store.files.remove(store.path(f"runs/small/{role}.json"))
     before = files(store.root)
     whyscore("gc", "--store", store.root, "--apply")
     assert files(store.root) == before
@@ -103,7 +105,7 @@ def test_status_and_report_of_a_run_that_never_was(finished, again):
     recipe = finished[0] / "small.yaml"
     where = ["--set", f"runtime.store={again.runtime.store}"]
     assert "nothing of a run other yet; there are small" in refused("status", recipe, "--set", "name=other", *where)
-    assert "has no report of run other" in refused("report", recipe, "--set", "name=other", *where)
+    assert "nothing of a run other yet" in refused("report", recipe, "--set", "name=other", *where)
 
 
 def test_report_prints_the_results_again(finished, again, monkeypatch):
