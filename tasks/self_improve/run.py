@@ -58,9 +58,11 @@ class Run(NamedTuple):
 
     def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Keep the last artifact, and copy its files into a folder of the run for people."""
+        if is_planning():
+            self.keep(role, ref)
+            return
+        self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
         self.keep(role, ref)
-        if not is_planning():
-            self.folder.copy_out(ref, folder)
 
     def end(self) -> None:
         """Remove the pointers of other recipes."""

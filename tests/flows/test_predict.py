@@ -109,7 +109,7 @@ def test_what_cannot_be_predicted_is_said_at_once(again, finished, image_set, tm
     other = load_recipe(
         finished[0] / "small.yaml", {"runtime.store": again.runtime.store, "prompt": "technical_quality"}
     )
-    with pytest.raises(RecipeError, match="prompt: the recipe is not the one"):
+    with pytest.raises(RecipeError, match='prompt is "technical_quality"'):
         predict(other, image_set)
 
 

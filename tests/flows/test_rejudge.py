@@ -73,9 +73,19 @@ def keep(recipe: SelfImproveRecipe, rows: int = 10) -> None:
     store = ArtifactStore(recipe.runtime.store)
     models = [(iteration, kind, published(store, kind)) for iteration, kind in ((0, "zero-shot"), (1, "score"))]
     anchors = keep_anchors(At(recipe.runtime), rows, models, recipe.seed)
-    run = RunFolder(store, "finished", recipe.run_fields(), ArtifactRef(stage="discretize", key="k"))
-    run.begin()
-    run.keep("anchors", anchors)
+    begun(recipe).keep("anchors", anchors)
+
+
+def begun(recipe: SelfImproveRecipe) -> RunFolder:
+    """The folder of the recipe's run, which had the first judge; another judge may re-score it."""
+    folder = RunFolder(
+        ArtifactStore(recipe.runtime.store),
+        recipe.name,
+        with_judge(recipe, "lab/judge-1").run_fields(),
+        ArtifactRef(stage="discretize", key="images"),
+    )
+    folder.begin()
+    return folder
 
 
 def with_judge(recipe: SelfImproveRecipe, model: str | None) -> SelfImproveRecipe:
@@ -88,7 +98,10 @@ def test_a_later_judge_is_shown_beside_the_earlier_ones(
 ) -> None:
     from flows.rejudge import rejudge
 
-    with pytest.raises(StoreError):  # no run
+    with pytest.raises(StoreError, match="nothing of a run finished"):
+        rejudge(recipe)
+    begun(recipe)
+    with pytest.raises(StoreError, match="keeps no anchors"):
         rejudge(recipe)
     with pytest.raises(RecipeError, match=r"judge\.openai\.model: name the judge"):
         rejudge(with_judge(recipe, None))
@@ -105,6 +118,8 @@ def test_a_later_judge_is_shown_beside_the_earlier_ones(
     assert [line.split()[0] for line in shown.splitlines()[1:5]] == ["zero-shot", "lab/judge-1", "ite-1", "lab/judge-1"]
     assert rejudge(with_judge(recipe, "judge-2")) == shown and len(server.requests) == 2 * first
 
+    with pytest.raises(RecipeError, match="seed is 5"):
+        rejudge(recipe.model_copy(update={"seed": 5}))
     keep(recipe, rows=4)  # the run was made again with other anchors: the old figures would be of other images
     assert "lab/judge-1" not in rejudge(with_judge(recipe, "judge-2"))
     assert len(server.requests) == 2 * first  # of which the judge had seen all

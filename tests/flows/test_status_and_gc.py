@@ -38,7 +38,8 @@ def test_gc_counts_and_removes_nothing_unless_told_to(again):
 def test_after_gc_a_run_needs_nothing_again(again, run_flow, finished, monkeypatch):
     store = again.runtime.store
     said = whyscore("gc", "--store", store, "--days", 0, "--apply")
-    assert "artifacts of no run" not in said and "answers" not in said
+    assert not any(kind in said for kind in ("artifacts of no run", "shards of no run", "attempts", "unfinished"))
+    assert "shards of finished stages" in said and "checkpoints of finished stages" in said
     assert not list(Path(store).glob("steps/*/*/checkpoints")) and not list(Path(store).glob("steps/*/*/shards"))
     assert "Nothing to remove." in whyscore("gc", "--store", store, "--days", 0)
     assert "0 problem(s)" in whyscore("verify", store)
@@ -55,7 +56,10 @@ def test_after_gc_a_run_needs_nothing_again(again, run_flow, finished, monkeypat
 
 def test_gc_leaves_a_run_under_way_alone_and_forgets_one_when_told_to(again, run_flow):
     store = ArtifactStore(again.runtime.store)
-    for pointer in ("report.json", "iteration-02/merged/predictions.json", "iteration-02/merged/verdicts.json"):
+    for pointer in (
+        "report.json",
+        *(f"iteration-02/merged/{role}.json" for role in ("adapter", "predictions", "verdicts")),
+    ):
         store.files.remove(store.path("runs/small", pointer))
     for stage in ("report", "ties_merge"):  # it was killed before they were published
         (key,) = store.children(f"steps/{stage}")
@@ -105,7 +109,34 @@ def test_status_and_report_of_a_run_that_never_was(finished, again):
     recipe = finished[0] / "small.yaml"
     where = ["--set", f"runtime.store={again.runtime.store}"]
     assert "nothing of a run other yet; there are small" in refused("status", recipe, "--set", "name=other", *where)
-    assert "nothing of a run other yet" in refused("report", recipe, "--set", "name=other", *where)
+    assert "nothing of a run other yet; there are small" in refused("report", recipe, "--set", "name=other", *where)
+    ArtifactStore(again.runtime.store).files.remove(f"{again.runtime.store}/runs/small/report.json")
+    assert "has no report of run small" in refused("report", recipe, *where)
+
+
+@pytest.mark.parametrize("command", ["status", "report", "export", "predict"])
+def test_a_recipe_that_did_not_run_is_refused_with_what_differs(finished, again, tmp_path, command):
+    more = {"export": ["--export", tmp_path / "exported"], "predict": [finished[0] / "data" / "images"]}.get(
+        command, []
+    )
+    where = ["--set", f"runtime.store={again.runtime.store}"]
+    arguments = ["predict" if more else command, finished[0] / "small.yaml", *more, *where]
+    said = refused(*arguments, "--set", "seed=77")
+    assert "seed is 77, it was" in said and "learning_rate" not in said and not (tmp_path / "exported").exists()
+    (Path(again.runtime.store) / "runs/small/run.json").unlink()
+    if command == "status":
+        assert "run.json" in whyscore(*arguments)
+    else:
+        assert "run.json" in refused(*arguments)
+
+
+def test_a_run_removes_the_pointers_of_the_recipe_before_it(again, run_flow, finished):
+    store = ArtifactStore(again.runtime.store)
+    fewer = {"runtime.store": store.root, "iterations": 1}
+    assert run_flow(load_recipe(finished[0] / "small.yaml", fewer)).computed == ["keep_anchors", "report"]
+    assert store.children("runs/small") == ["iteration-00", "iteration-01", "report"]
+    said = whyscore("status", finished[0] / "small.yaml", "--store", store.root, "--set", "iterations=1")
+    assert "small: finished, iteration 1" in said
 
 
 def test_report_prints_the_results_again(finished, again, monkeypatch):
