@@ -191,7 +191,7 @@ def _inside(
         if rest and top != manifest.attempt:
             inner[top][rest] = facts
     for top, found in inner.items():
-        if False:
+        if f"{address}/{top}" in manifest.scratch:
             if complete and _newest(found) <= limit_of_parts:
                 yield _folder(f"{top} of finished stages", f"{address}/{top}", found)
         elif _newest(found) <= limit:
