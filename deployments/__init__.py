@@ -1,1 +1,4 @@
-"""How WhyScore runs on a Prefect server: what is deployed there, and the stack as plain processes."""
+"""How WhyScore runs on a Prefect server: the deployed flows, their registration, and the stack as plain processes.
+
+May import `pipeline_lib`, `tasks` and `flows`. Only `whyscore` imports it.
+"""

@@ -35,13 +35,15 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
     it stopped, and running a finished one computes nothing.
     """
     run = prepare(recipe)
+    run.begin()
     models, fitted_judge = improve(run, recipe.iterations)
     if recipe.judge.anchors:
         answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
         run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
     settings = Settings(recipe=recipe, prompt=run.base.prompt)
     finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models)
-    run.finish("report", finished, "report")
+    run.show("report", finished, "report")
+    run.end()
     return finished
 
 

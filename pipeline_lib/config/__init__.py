@@ -1,1 +1,5 @@
-"""Recipes: what those of all methods have (`base`), and how a file becomes one (`load`)."""
+"""Recipes: the fields that every method has (`base`), and how a YAML file becomes a recipe (`load`).
+
+`load` finds the methods by their folders and imports the recipe class of one method only.
+May import errors, progress, sampling, tables and store.
+"""

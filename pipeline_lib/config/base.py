@@ -7,7 +7,7 @@ section.
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Split = Literal["train", "val", "test"]
 
@@ -82,11 +82,13 @@ class FromRun(Section):
 class Model(Section):
     """The base vision-language model and how it is driven, the same in generation, training and evaluation."""
 
-    id: str = Field(
-        "", description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore"
-    )
     from_run: FromRun | None = Field(
         None, description="Instead of an id: the model of another run, folded into its base when it is loaded"
+    )
+    id: str = Field(
+        "",
+        validate_default=True,
+        description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore",
     )
     revision: str | None = Field(
         None, pattern=r"^[0-9a-f]{40}$", description="Commit of a hub id, never a branch; a directory has none"
@@ -98,13 +100,12 @@ class Model(Section):
     )
     max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Model":
-        if bool(self.id) == (self.from_run is not None):
+    @field_validator("id")
+    @classmethod
+    def _one_origin(cls, id: str, fields: ValidationInfo) -> str:
+        if "from_run" in fields.data and bool(id) == (fields.data["from_run"] is not None):
             raise ValueError("give either model.id or model.from_run")
-        if self.from_run and self.revision:
-            raise ValueError("model.from_run has no revision; the run that it names has one")
-        return self
+        return id
 
 
 class JudgeModel(Section):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from pipeline_lib.config.base import Split
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report.formatting import Column, bounds_text, estimate_text, value_text
-from pipeline_lib.report.style import BASE, GREY, INK, SCORE, draw_svg, shade
+from pipeline_lib.report.style import BASE, GREY, INK, SCORE, draw_svg, shade, stylesheet
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -94,7 +94,7 @@ def render_comparison(comparison: Comparison) -> str:
         for row in comparison.rows
     ]
     return environment.get_template("comparison.html.j2").render(
-        css=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file, nobody's text
+        css=stylesheet(),
         comparison=comparison,
         rows=rows,
         panels=_panels(comparison),

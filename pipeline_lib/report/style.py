@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -10,9 +11,17 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+CSS = Path(__file__).parent / "templates" / "report.css"
+
 INK, GREY, FAINT = "#262626", "#6b6b6b", "#d9d9d4"
 SCORE, CONSISTENCY, MERGED, BASE = "#0072b2", "#c75b12", "#262626", "#7a7a7a"
 """Told apart by hue, by lightness and, wherever they mark points, by shape too; safe with colour-blind eyes."""
+
+
+def stylesheet() -> Markup:
+    """The style of every page; our own file, so nothing of it is escaped."""
+    return Markup(CSS.read_text(encoding="utf-8"))
+
 
 KIND_COLOUR = {"zero-shot": BASE, "score": SCORE, "consistency": CONSISTENCY, "merged": MERGED}
 KIND_MARKER = {"zero-shot": "s", "score": "^", "consistency": "D", "merged": "o"}

@@ -1,4 +1,8 @@
-"""Content-keyed artifacts: `ArtifactRef` names one, `ArtifactStore` publishes, finds and verifies them."""
+"""Content-keyed artifacts: `ArtifactRef` names one, `ArtifactStore` publishes, finds and verifies them.
+
+A store is a folder or an S3 bucket. Long stages publish shards; `runs` alone knows what a run's folder holds.
+May import errors, progress, sampling and tables. It does not know a method.
+"""
 
 from pipeline_lib.store.key import ArtifactRef, artifact_key, canonical_json
 from pipeline_lib.store.manifest import FileEntry, Manifest

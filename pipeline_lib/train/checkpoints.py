@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store import ArtifactStore, Miss
+from pipeline_lib.train.job import checkpoints_of
 
 log = logging.getLogger("whyscore.train")
 
@@ -26,7 +27,7 @@ class MirrorCheckpoints(TrainerCallback):
     """Publishes each checkpoint of a trainer below an artifact's address and keeps the newest two."""
 
     def __init__(self, store: ArtifactStore, address: str):
-        self.store, self.address = store, f"{address}/checkpoints"
+        self.store, self.address = store, checkpoints_of(address)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by the trainer when all files of a checkpoint are written."""
@@ -46,10 +47,10 @@ class MirrorCheckpoints(TrainerCallback):
 
 def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path | None:
     """Fetch the newest checkpoint whose files are all there with their digests; None when there is none."""
-    for name in reversed(store.children(f"{address}/checkpoints")):
+    for name in reversed(store.children(checkpoints_of(address))):
         if not _NAME.fullmatch(name):
             continue
-        at = f"{address}/checkpoints/{name}"
+        at = f"{checkpoints_of(address)}/{name}"
         local = output_dir / f"checkpoint-{int(name.removeprefix('step-'))}"
         manifest = store.lookup(at)
         if isinstance(manifest, Miss):

@@ -46,6 +46,11 @@ class TrainingJob(BaseModel):
     seed: int
 
 
+def checkpoints_of(address: str) -> str:
+    """Where the checkpoints of the training that makes an artifact are."""
+    return f"{address}/checkpoints"
+
+
 class Processes(NamedTuple):
     """This process as one of several that train one adapter together; the first writes all that is written."""
 

@@ -54,7 +54,7 @@ def trained_model(
     if isinstance(manifest, Miss):
         raise StoreError(f"{store.path(evaluated.address)}: {manifest.reason}; run the recipe again")
     for what, now in (("model", model), ("prompt", prompt)):
-        if key_fields(now) != manifest.arguments[what]:
+        if key_fields(now) != manifest.arguments["inputs"][what]:
             raise RecipeError(
                 f"{what}: the recipe is not the one that {name} of run {run.name} was made with; give that one, or run"
                 " this one first"

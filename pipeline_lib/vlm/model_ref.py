@@ -83,6 +83,8 @@ def resolve_model(model: Model, store: ArtifactStore | None = None) -> ModelRef:
 
 def _model_of_run(model: Model, wanted: FromRun, store: ArtifactStore) -> ModelRef:
     """The base of another run with the adapter that it made folded in, driven as this recipe says."""
+    if model.revision is not None:
+        raise ModelError("model.from_run has no revision, the model that the run began with has one; remove it")
     run = read_run(store, wanted.name)
     if run is None:
         known = ", ".join(names(store)) or "none"

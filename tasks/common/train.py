@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from pipeline_lib.tables.table import Table
-from pipeline_lib.train.job import Place, TrainingJob
+from pipeline_lib.train.job import Place, TrainingJob, checkpoints_of
 from tasks.stage import Work
 
 
@@ -14,6 +14,7 @@ def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_tabl
 
     In this process, or in several that it starts (`runtime.training_processes`).
     """
+    work.note_scratch(checkpoints_of(work.address))
     place = Place(
         store=work.store,
         address=work.address,

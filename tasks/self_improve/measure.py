@@ -52,5 +52,5 @@ def finish(run: Run, experiment: Experiment, models: list[ComparedModel]) -> Art
     """Make the experiment's table and page, and copy them to `runs/<name>/<experiment>/`."""
     settings = Settings(recipe=run.recipe, prompt=run.base.prompt)
     finished = compare(run.at.labelled(experiment.replace("_", " ")), experiment, settings, models)
-    run.finish(f"{experiment}/comparison", finished, experiment)
+    run.show(f"{experiment}/comparison", finished, experiment)
     return finished

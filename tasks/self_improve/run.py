@@ -13,7 +13,7 @@ from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import RunFolder
+from pipeline_lib.store.runs import RunFolder, read_run
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
@@ -51,14 +51,23 @@ class Run(NamedTuple):
             return ref
         return self.folder.keep(role, ref)
 
-    def finish(self, role: str, ref: ArtifactRef, folder: str) -> None:
+    def begin(self) -> None:
+        """Make the folder this recipe's: pointers of another one are not believed any more."""
+        if not is_planning():
+            self.folder.begin()
+
+    def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Keep the last artifact, and copy its files into a folder of the run for people."""
         if is_planning():
             self.keep(role, ref)
             return
         self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
         self.keep(role, ref)
-        self.folder.end()
+
+    def end(self) -> None:
+        """Remove the pointers of other recipes."""
+        if not is_planning():
+            self.folder.end()
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
@@ -77,10 +86,9 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
     images = ImageSet.of(recipe.data, table, runtime)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    folder = RunFolder(store, recipe.name, recipe.run_fields(), table)
-    if not is_planning():
-        folder.begin()
-    run = Run(recipe, store, base, folder)
+    run = Run(recipe, store, base, RunFolder(store, recipe.name, recipe.run_fields(), table))
+    if read_run(store, recipe.name) is None:  # else an experiment leaves the folder to the run that it stands beside
+        run.begin()
     run.keep("model_facts", facts)
     run.keep("images", table)
     return run

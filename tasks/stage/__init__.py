@@ -1,4 +1,7 @@
-"""What makes a function a stage: key, artifact, cached Prefect task, shards, GPU pool, cards in the UI."""
+"""What makes a function a stage: key, artifact, cached Prefect task, shards, GPU pool, cards in the UI, plan.
+
+May import `pipeline_lib` alone.
+"""
 
 from tasks.stage.decorator import At, Stage, Work, stage
 

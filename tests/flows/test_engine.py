@@ -17,11 +17,10 @@ from prefect import flow
 
 from pipeline_lib.config.load import load_recipe
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
-from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.testing.engine_server import EngineServer, running
-from pipeline_lib.vlm.model_ref import BUNDLED, resolve_model
+from pipeline_lib.vlm.model_ref import BUNDLED
 from tasks.self_improve.generate import generate
 from tasks.self_improve.run import prepare
 from tasks.stage import Work
@@ -68,14 +67,14 @@ def generated(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("engine")
     path = write_small_recipe(folder, folder / "store")
     with running(EngineServer(BUNDLED)) as server, pytest.MonkeyPatch.context() as patch:
-        image_set, by_transformers = pairs(load_recipe(path, SMALL))
+        inputs, by_transformers = pairs(load_recipe(path, SMALL))
 
         def refuse(*_: object) -> None:
             raise AssertionError("weights were loaded")
 
         patch.setattr("pipeline_lib.vlm.load.load_vlm", refuse)
         recipe = load_recipe(path, settings(server, folder))
-        yield Generated(folder, server, recipe, image_set, by_transformers, pairs(recipe)[1])
+        yield Generated(folder, server, recipe, inputs, by_transformers, pairs(recipe)[1])
 
 
 def test_the_pairs_are_those_of_transformers_under_a_key_of_their_own(generated: Generated) -> None:
@@ -143,10 +142,9 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
     server.images.clear()
     with store.attempt() as attempt:
         recipe = generated.recipe
-        generate.__wrapped__(  # type: ignore[attr-defined]
-            Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, load_prompt(recipe.prompt),
-            resolve_model(recipe.model), generated.image_set, recipe.seed, 1,
-        )  # fmt: skip
+        generate.body(
+            Work(store, address, attempt, recipe.runtime, "g"), recipe.generation, generated.inputs, recipe.seed, 1
+        )
         store.publish(address, attempt, {})
     table = store.read_table(address, "score_pairs")
     assert table.equals(generated.table(generated.by_engine))
@@ -155,7 +153,7 @@ def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: 
         for shard in finished
         for row in store.read_table(f"{address}/shards/{shard}", "shard").to_pylist()
     }
-    open_image = generated.image_set.opener(generated.recipe.model.resize_px)
+    open_image = generated.inputs.images.opener(generated.recipe.model.resize_px)
     done = {np.asarray(open_image(image, sha256)).tobytes() for image, sha256 in kept.items()}
     asked = {np.asarray(image).tobytes() for image in server.images}
     assert len(done) == len(kept) == 2 * len(finished)

@@ -66,6 +66,8 @@ def test_gc_leaves_a_run_under_way_alone_and_forgets_one_when_told_to(again, run
     for stage in ("report", "ties_merge"):  # it was killed before they were published
         (key,) = store.children(f"steps/{stage}")
         store.retract(f"steps/{stage}/{key}")
+    for role in ("model", "iteration-02/merged/adapter", "report"):
+        store.files.remove(store.path(f"runs/small/{role}.json"))
     before = files(store.root)
     whyscore("gc", "--store", store.root, "--apply")
     assert files(store.root) == before

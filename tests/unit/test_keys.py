@@ -250,7 +250,8 @@ def test_where_a_model_lies_and_what_it_is_called_is_not_in_the_key_but_what_it_
         assert artifact_key("s", 1, {"model": ref.model_copy(update=same)}) == key
     adapter = ArtifactRef(stage="train_score", key="k")
     others: list[dict[str, Any]] = [
-        {"fingerprint": "g"}, {"dtype": "bfloat16"}, {"resize_px": 8}, {"max_tiles": 2}, {"adapter": adapter}, {"folded": (adapter,)},
+        {"fingerprint": "g"}, {"dtype": "bfloat16"}, {"resize_px": 8}, {"max_tiles": 2}, {"adapter": adapter},
+        {"folded": (adapter,)},
     ]  # fmt: skip
     assert {next(iter(other)) for other in others} | {"name", "location", "revision"} == set(ModelRef.model_fields)
     found = {artifact_key("s", 1, {"model": ref.model_copy(update=other)}) for other in others}

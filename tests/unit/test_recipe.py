@@ -42,9 +42,9 @@ def test_every_wrong_field_is_named_in_one_error() -> None:
     assert text.startswith("my.yaml: 6 problem(s)")
     for part in (
         "iterations: ",
-        "training.learnig_rate: unknown field; known here: learning_rate, ",
+        "training.learnig_rate: unknown field; known here: lora_rank, ",
         "training.beta: Input should be greater than 0, found -1",
-        "model.id: required, and missing",
+        "model.id: Value error, give either model.id or model.from_run",
         "model.revision: must be a commit of 40 hex digits",
         "data.image_colum: unknown field; known here: dataset, table, images, image_column",
     ):

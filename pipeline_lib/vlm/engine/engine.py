@@ -12,6 +12,7 @@ from PIL.Image import Image
 from transformers import GenerationConfig
 
 from pipeline_lib.config.base import GenerationServer
+from pipeline_lib.errors import EngineError
 from pipeline_lib.openai_server import check_address
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore

@@ -2,6 +2,8 @@
 
 questions = [Question(chat, [image], beginnings=[""] * 8, key="0001.jpg")]
 found = generate_answers(vlm, questions, Sampled(max_new_tokens=256, temperature=1.0, top_p=0.9, seed=0))
+
+May import the rooms that `pipeline_lib.vlm` may import.
 """
 
 from pipeline_lib.vlm.generate.decoding import Decoding, Greedy, Sampled

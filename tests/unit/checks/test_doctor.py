@@ -64,7 +64,7 @@ def test_a_paper_recipe_without_anything_misses_each_thing_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    path = Path(__file__).parents[2] / "recipes" / "self_improve" / "paper" / "ava_llava-1.5-7b.yaml"
+    path = Path(__file__).parents[3] / "recipes" / "self_improve" / "paper" / "ava_llava-1.5-7b.yaml"
     settings = [
         "model.id=whyscore-tests/is-in-no-cache",
         f"data.table={tmp_path}/AVA.txt",

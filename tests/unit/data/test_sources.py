@@ -26,7 +26,7 @@ SPLIT = ["train"] * 12 + ["val"] * 10 + ["test"] * 3
 def bucket(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A data set of 25 photographs and its table."""
     storage = fsspec.filesystem("s3")
-    storage.mkdir("image_set")
+    storage.mkdir("photographs")
     for n in range(25):
         storage.pipe_file(f"photographs/set/images/{n} #ä.png", png(n))
     table = pd.DataFrame({"image": [f"{n} #ä.png" for n in range(25)], "score": range(25), "split": SPLIT})

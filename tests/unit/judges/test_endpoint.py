@@ -3,11 +3,10 @@ from typing import Any
 
 import pytest
 
-from pipeline_lib.config.base import OpenAIEndpoint
+from pipeline_lib.config.base import JudgeModel, OpenAIEndpoint
 from pipeline_lib.errors import RecipeError
 from pipeline_lib.judges.chat_request import chat_request
 from pipeline_lib.judges.endpoint import check_endpoint, read_key
-from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.openai_server import retry_after_s
 
 PRICES: dict[str, Any] = {"usd_per_million_input_tokens": 2.5, "usd_per_million_output_tokens": 10.0}
@@ -77,7 +76,7 @@ def test_a_pause_is_read_from_seconds_milliseconds_and_dates() -> None:
 
 
 def test_openai_is_asked_by_its_newer_names_and_others_by_those_all_know() -> None:
-    local = chat_request(OpenAIJudge(model="m"), OpenAIEndpoint(base_url="http://localhost/v1"), "t")
+    local = chat_request(JudgeModel(model="m"), OpenAIEndpoint(base_url="http://localhost/v1"), "t", {})
     assert local["max_tokens"] == 64 and local["temperature"] == 0 and "max_completion_tokens" not in local
-    remote = chat_request(OpenAIJudge(model="m", temperature=None), OpenAIEndpoint(), "t")
+    remote = chat_request(JudgeModel(model="m", temperature=None), OpenAIEndpoint(), "t", {})
     assert remote["max_completion_tokens"] == 64 and not {"max_tokens", "temperature", "seed"} & set(remote)

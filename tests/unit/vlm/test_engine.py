@@ -284,7 +284,7 @@ def test_a_folder_that_the_server_does_not_see_is_named(
     server: EngineServer, generate: Generate, store: ArtifactStore, folders: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from pipeline_lib.vlm.engine.engine import adapter as engine_adapter
+    from pipeline_lib.vlm.engine import adapter as engine_adapter
 
     monkeypatch.setattr(engine_adapter, "_put", lambda ref, store, folder: Path("/nowhere") / folder.name)
     with pytest.raises(EngineError, match=r"failed: HTTP 404: .*/nowhere/whyscore-e+ cannot be found.*the same path"):

@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import pyarrow.compute as pc
-from markupsafe import Markup
 from PIL.Image import Image
 
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
@@ -56,6 +55,7 @@ from pipeline_lib.methods.self_improve.verdict import GRADES
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report import formatting
 from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
+from pipeline_lib.report.style import stylesheet
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -89,7 +89,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
     environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent, "typeset": _typeset}
     training, pairs = training_figures(results), judge_pairs(results)
     context = {
-        "css": Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file, nobody's text
+        "css": stylesheet(),
         "recipe": results.recipe,
         "prompt": results.prompt,
         "criterion": results.prompt.criterion,

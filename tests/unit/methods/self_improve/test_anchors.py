@@ -6,7 +6,7 @@ from pipeline_lib.methods.self_improve.anchors import AnchorVerdicts, anchor_fig
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.tables import ANCHOR_VERDICTS, ANCHORS
 from pipeline_lib.tables.table import conform
-from tests.unit.judges.conftest import explained
+from tests.unit.methods.self_improve.conftest import explained
 
 
 def answers(words: str, count: int = 50) -> pa.Table:

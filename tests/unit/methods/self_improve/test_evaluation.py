@@ -48,7 +48,7 @@ def answers(val: int = 40, test: int = 30, parsed: int = 55, test_shift: float =
         "stated_score": [3 if n < parsed else None for n in range(count)],
         "explanation": ["Dull." if n < parsed else None for n in range(count)],
     }
-    return pa.table(rows).cast(MODEL_ANSWERS)
+    return pa.table(rows).cast(MODEL_ANSWERS.schema)
 
 
 def value(evaluated: Evaluated, split: str, metric: str) -> float:
@@ -114,7 +114,7 @@ def test_a_model_is_asked_about_every_image(tiny_model: Path) -> None:
         )  # fmt: skip
 
     table = ask(2)
-    assert table.schema == MODEL_ANSWERS and table["image"].to_pylist() == images["image"].to_pylist()
+    assert table.schema == MODEL_ANSWERS.schema and table["image"].to_pylist() == images["image"].to_pylist()
     assert table["text"].to_pylist() == ask(5)["text"].to_pylist()
     assert not any(table["parsed"].to_pylist()) and table["stated_score"].null_count == 5  # a random model babbles
     assert all(sum(row) == pytest.approx(1) for row in table["score_distribution"].to_pylist())

@@ -29,7 +29,7 @@ from pipeline_lib.testing.judge_server import (
     say,
     too_many,
 )
-from tests.unit.judges.conftest import KEY, Ask
+from tests.unit.methods.self_improve.conftest import KEY, Ask
 
 ASPECTS = ("consistency", "usefulness", "general")
 
@@ -199,7 +199,7 @@ from pipeline_lib.config.base import OpenAIEndpoint
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.methods.self_improve.prompt import load_prompt
-from tests.unit.judges.conftest import explained
+from tests.unit.methods.self_improve.conftest import explained
 url, folder, count = sys.argv[1:]
 verdicts = ask_judge(
     OpenAIJudge(model="judge-1"), OpenAIEndpoint(base_url=url, concurrency=4), load_rubric("paper"),

@@ -58,7 +58,14 @@ def test_departures_are_found_and_the_papers_own_settings_are_none() -> None:
 
 
 NO_SETTING_OF_THE_PAPERS = {
-    *("name", "seed", "model.revision", "training.micro_batch_size"),  # say what, how fast, not how it is trained
+    *(
+        "method",
+        "name",
+        "seed",
+        "model.from_run",
+        "model.revision",
+        "training.micro_batch_size",
+    ),  # say what, how fast, not how it is trained
     *(
         "evaluation.bootstrap_samples",
         "evaluation.confidence",
