@@ -4,7 +4,7 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint test-crash test-s3 test-platform bench up down clean
+.PHONY: help setup demo demo-model test lint mutants test-crash test-s3 test-platform bench up down clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +43,9 @@ lint: setup
 # In the order of the folders: the long ones (cluster, crash) first, else one process is idle while the other ends.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+mutants: setup
+	$(BIN)/python -m tests.mutants.run
 
 test-crash: setup
 	$(BIN)/python -m pytest tests/crash --demo-size
