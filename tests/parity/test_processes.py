@@ -42,7 +42,7 @@ STEPS = 12  # of 4, 4 and 1 pairs in each epoch: in every third a process of two
 CONFIG = Training(
     learning_rate=1e-3, lora_rank=4, batch_size=4, micro_batch_size=2, epochs=4, max_length=400, sft_weight=0.5
 )
-long = pytest.mark.skipif(not os.environ.get("WHYSCORE_TEST_PLATFORM"), reason="long: make test-platform runs it")
+long = pytest.mark.only_with("--platform")
 
 
 class Data(NamedTuple):
