@@ -49,7 +49,7 @@ ATTENTION = (
         "pipeline_lib/vlm/attention.py",
         "attn_mask=mask.repeat(1, 1, groups, 1)",
         "attn_mask=mask.repeat_interleave(groups, 2)",
-        f"{LOGPS}::test_log_probabilities_of_every_token[dtype0-1e-05-qwen2.5-vl]",
+        f"{LOGPS}::test_log_probabilities_of_every_token[qwen2.5-vl-torch.float32-1e-05]",
     ),
     Mutant(
         "a-decoded-answer-sees-the-other-one",
@@ -216,7 +216,7 @@ HITS = (
         "tasks/stage.py",
         "refresh_cache=not hit",
         "refresh_cache=False",
-        f"{RESUME}::test_a_damaged_artifact_is_computed_again_and_nothing_else[deleted-swap-ite-2 swap]",
+        f"{RESUME}::test_a_damaged_artifact_is_computed_again_and_nothing_else[swap-deleted]",
     ),
 )
 

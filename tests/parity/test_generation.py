@@ -17,7 +17,7 @@ from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.sharing import SHARED
 from pipeline_lib.vlm.side_by_side import Prefix
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
-from tests.parity.pairs import adapted
+from tests.parity.pairs import adapted, three_families
 from tests.tiny import picture
 from tests.tiny_families import FAMILIES
 
@@ -119,12 +119,14 @@ def _assert_noticed(
     assert found.answers != plain(given, beginnings, 24)
 
 
+@pytest.mark.parametrize("loaded", three_families(), indirect=True)
 def test_the_prefix_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     _assert_noticed(
         loaded, lambda all_: [one._replace(images=[(at + 1) % 5 for at in one.images]) for one in all_], monkeypatch
     )
 
 
+@pytest.mark.parametrize("loaded", three_families(), indirect=True)
 def test_positions_that_are_one_off_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     _assert_noticed(loaded, lambda all_: [one._replace(positions=one.positions + 1) for one in all_], monkeypatch)
 
@@ -157,6 +159,7 @@ def test_padding_that_is_seen_is_noticed(loaded: Loaded, monkeypatch: pytest.Mon
     _assert_noticed(loaded, lambda prefixes: prefixes, monkeypatch)
 
 
+@pytest.mark.parametrize("loaded", three_families(), indirect=True)
 def test_an_answer_that_sees_another_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     feed, beginnings = side_by_side._Rows.feed, pairs(loaded)
     monkeypatch.setattr(

@@ -12,12 +12,10 @@ from pipeline_lib.train.lora import lora_config
 from pipeline_lib.train.reference import ANSWERS, plain_logps, shared_logps
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.load import Vlm
-from tests.parity.pairs import Tiny, bare, data, pairs, plain_batch, triples
+from tests.parity.pairs import Tiny, bare, data, each_family, pairs, plain_batch, three_families, triples
 from tests.parity.test_generation import Work
 from tests.parity.test_log_probabilities import BREAKS, _other_order
-from tests.tiny_families import FAMILIES
 
-NAMES = [family.name for family in FAMILIES]
 ROUNDING = float(torch.finfo(torch.float32).eps)
 """Of a sum, which TRL makes in float32 and the stored reference in float64."""
 
@@ -40,8 +38,9 @@ def of_trl(tiny: Tiny, rows: list[dict[str, Any]], folder: Path) -> list[float]:
     return torch.cat(trainer.compute_ref_log_probs(trainer.model, plain_batch(tiny, rows))).tolist()
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"), [*each_family(torch.float32, 1e-6), *three_families(torch.bfloat16, 5e-3)]
+)
 def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: float, tmp_path: Path) -> None:
     tiny = bare(name)
     tiny.model.to(dtype)
@@ -61,7 +60,7 @@ def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: fl
         assert (swapped[0] != 0) == bool(row["swapped"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", three_families())
 @pytest.mark.parametrize("broken", [*BREAKS, "predictors"])
 def test_what_is_wrong_in_a_row_is_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = bare(name)
@@ -72,7 +71,7 @@ def test_what_is_wrong_in_a_row_is_seen(name: str, broken: str, monkeypatch: pyt
     assert max(abs(a - b) for side in ANSWERS for a, b in zip(right[side], wrong[side], strict=True)) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_family())
 def test_each_image_is_seen_and_each_prefix_read_once(name: str) -> None:
     """The guard of the speed: one pass for the answers of both kinds of pairs, and the head scores answers alone."""
     tiny = bare(name)
