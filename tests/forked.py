@@ -82,8 +82,13 @@ class ForkServer:
 def fork_server(folder: Path) -> Iterator[ForkServer]:
     """A server that ends with the body; its socket is in the folder."""
     address = folder / "socket"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.forked", str(address)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.forked", str(address)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert process.stdout
     try:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from tests.forked import Forked, ForkServer
+
+PATIENCE_S = 300.0
 
 
 class Cluster:
@@ -46,8 +49,9 @@ class Cluster:
 
     def wait_for_workers(self) -> None:
         """Until all that were started are known to the scheduler."""
-        log = self.folder / "scheduler.log"
-        until(lambda: log.read_text().count("Register worker") >= len(self.workers))
+        if self.workers:
+            with Client(self.address, set_as_default=False) as client:
+                client.wait_for_workers(len(self.workers), timeout=PATIENCE_S)
 
     def kill(self) -> None:
         """Everything."""
@@ -78,11 +82,11 @@ def processes(forks: ForkServer, folder: Path, workers: int, allowed_failures: i
         cluster.kill()
 
 
-def until(happened: Callable[[], bool], patience_s: float = 180.0) -> None:
-    """Wait for something; what does not happen within three minutes fails the test."""
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something; what does not happen within minutes fails the test."""
     begun = time.monotonic()
     while not happened():
-        assert time.monotonic() - begun < patience_s, "it did not happen"
+        assert time.monotonic() - begun < PATIENCE_S, "it did not happen"
         time.sleep(0.1)
 
 
