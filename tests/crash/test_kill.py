@@ -142,7 +142,7 @@ def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(small_run, 
         _wait_for(lambda: "zero-shot evaluate: computing" in (tmp_path / "log").read_text())
         assert _servers(tmp_path)
         os.killpg(run.pid, end) if end == signal.SIGINT else run.kill()
-        status = run.wait(60)
+        status = run.wait(300)
     if end == signal.SIGINT:
         assert status == 130
         assert "run the same command to go on" in (tmp_path / "log").read_text()
