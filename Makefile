@@ -4,13 +4,15 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint test-crash test-s3 test-platform bench up down clean
+.PHONY: help setup demo demo-model test lint test-all mutants test-crash test-s3 test-platform bench up down clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        self-train the bundled model on bundled photographs (SEED=0)"
-	@echo "make test        lint, types and all tests"
-	@echo "make test-crash  the demo-size flow killed at every publish boundary (long)"
+	@echo "make test        lint, types and the tests (docs/testing.md)"
+	@echo "make test-all    the same with parity for all families of models and a kill at each kind of moment"
+	@echo "make mutants     break the library in forty ways, one at a time, and see a test fail (minutes)"
+	@echo "make test-crash  a run killed at each kind of moment, and at demo size at every publish boundary (long)"
 	@echo "make test-s3     the store and a demo-size run on a real S3 server, which it starts and stops (long)"
 	@echo "make test-platform  runs on PostgreSQL, a Prefect server and workers, killed in the middle (long)"
 	@echo "make bench       training and generation beside their peers; adds to bench/RESULTS.md (minutes)"
@@ -44,7 +46,14 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-all: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --all-families --all-moments
+
+mutants: setup
+	$(BIN)/python -m tests.mutants.run
+
 test-crash: setup
+	$(BIN)/python -m pytest tests/crash --all-moments
 	$(BIN)/python -m pytest tests/crash --demo-size
 
 # Says which packages are missing; plain `make test` skips these tests then.
@@ -52,9 +61,8 @@ test-s3: setup
 	$(BIN)/python -m pipeline_lib.testing.s3_server --check
 	$(BIN)/python -m pytest tests/s3 --demo-size
 
-test-platform: export WHYSCORE_TEST_PLATFORM = 1
 test-platform: setup
-	$(BIN)/python -m pytest tests/platform tests/parity/test_processes.py
+	$(BIN)/python -m pytest tests/platform tests/parity/test_processes.py --platform
 
 bench: setup
 	$(BIN)/python -m bench.dpo

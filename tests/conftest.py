@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 for _name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
     os.environ[_name] = "1"
@@ -13,15 +14,35 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402 - what is imported later reads the settings above
 
+if TYPE_CHECKING:
+    from tests.forked import ForkServer
+
 ROOT = Path(__file__).resolve().parents[1]
+LABEL_FILES = (
+    "ava_labels_25551.txt",
+    "imgListTestNewRegression_score.txt",
+    "imgListTrainRegression_score.txt",
+    "koniq10k_distributions_sets.csv",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what belongs to a longer suite: `only_with("--option")` names the option that it runs with."""
+
+    def belongs_here(item: pytest.Item) -> bool:
+        return all(config.getoption(marker.args[0]) for marker in item.iter_markers("only_with"))
+
+    left_out = [item for item in items if not belongs_here(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if belongs_here(item)]
 
 
 @pytest.fixture(scope="session")
 def label_files() -> Path:
-    """Real AADB, AVA and KonIQ label files, beside the repository; without them the test is skipped."""
-    folder = ROOT.parent / "shared" / "data"
-    if not (folder / "imgListTrainRegression_score.txt").exists():
-        pytest.skip("the real label files are not on this machine")
+    """The real label files of AADB, AVA and KonIQ, which are not part of the repository."""
+    folder = Path(os.environ.get("WHYSCORE_LABEL_FILES", ROOT.parent / "shared" / "data"))
+    if missing := [name for name in LABEL_FILES if not (folder / name).exists()]:
+        pytest.skip(f"{folder} (WHYSCORE_LABEL_FILES names another) lacks the label files {', '.join(missing)}")
     return folder
 
 
@@ -31,6 +52,37 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline_lib.testing.tiny import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The API of a Prefect server of its own process with a database of its own; this process uses it."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    from tasks.stage.cards import flush
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
+        flush()  # a card that is sent when the server is gone keeps the process for a minute
+
+
+@pytest.fixture(scope="session")
+def small_run(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two iterations: `small.yaml`, `data`, `store`; see `tests.small_run`. Do not write to it."""
+    from tests.once import made_once
+    from tests.small_run import make_small_run
+
+    return made_once(tmp_path_factory, "small-run", make_small_run)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ForkServer]":
+    """Starts Python processes that have the large libraries imported."""
+    from tests.forked import fork_server
+
+    with fork_server(tmp_path_factory.mktemp("forks")) as server:
+        yield server
 
 
 _S3_SERVER = """

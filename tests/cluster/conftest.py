@@ -3,25 +3,26 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from distributed import Client
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked import Forked, ForkServer
+
+PATIENCE_S = 300.0
 
 
 class Cluster:
     """A scheduler and its workers of one thread; what they print is in `*.log`, the workers' journals beside them."""
 
-    def __init__(self, folder: Path, allowed_failures: int):
+    def __init__(self, forks: ForkServer, folder: Path, allowed_failures: int):
         self.folder = folder
-        self.scheduler: subprocess.Popen[bytes] | None = None
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler: Forked | None = None
+        self.workers: list[Forked] = []
+        self._forks = forks
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
             "WHYSCORE_TEST_JOURNAL": str(folder),
@@ -48,8 +49,9 @@ class Cluster:
 
     def wait_for_workers(self) -> None:
         """Until all that were started are known to the scheduler."""
-        log = self.folder / "scheduler.log"
-        until(lambda: log.read_text().count("Register worker") >= len(self.workers))
+        if self.workers:
+            with Client(self.address, set_as_default=False) as client:
+                client.wait_for_workers(len(self.workers), timeout=PATIENCE_S)
 
     def kill(self) -> None:
         """Everything."""
@@ -62,25 +64,15 @@ class Cluster:
         """What each worker published and loaded, by its process."""
         return {int(file.stem): file.read_text().split() for file in self.folder.glob("*.journal")}
 
-    def _start(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
-        with (self.folder / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=self._environment,
-            )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A real Prefect server with a database of its own."""
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    def _start(self, name: str, module: str, *arguments: str) -> Forked:
+        log = self.folder / f"{name}.log"
+        return self._forks.start(module, *arguments, environment=self._environment, log=log)
 
 
 @contextlib.contextmanager
-def processes(folder: Path, workers: int, allowed_failures: int = 3) -> Iterator[Cluster]:
+def processes(forks: ForkServer, folder: Path, workers: int, allowed_failures: int = 3) -> Iterator[Cluster]:
     """A cluster; a shard whose workers died more often than `allowed_failures` is given up."""
-    cluster = Cluster(folder, allowed_failures)
+    cluster = Cluster(forks, folder, allowed_failures)
     try:
         for _ in range(workers):
             cluster.start_worker()
@@ -90,16 +82,16 @@ def processes(folder: Path, workers: int, allowed_failures: int = 3) -> Iterator
         cluster.kill()
 
 
-def until(happened: Callable[[], bool], patience_s: float = 180.0) -> None:
-    """Wait for something; what does not happen within three minutes fails the test."""
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something; what does not happen within minutes fails the test."""
     begun = time.monotonic()
     while not happened():
-        assert time.monotonic() - begun < patience_s, "it did not happen"
+        assert time.monotonic() - begun < PATIENCE_S, "it did not happen"
         time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers, for all tests of a file; the one that kills one of them comes last."""
-    with processes(tmp_path_factory.mktemp("cluster"), workers=2) as started:
+    with processes(forks, tmp_path_factory.mktemp("cluster"), workers=2) as started:
         yield started

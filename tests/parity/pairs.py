@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from datasets import Dataset
 from peft import get_peft_model
@@ -15,6 +16,24 @@ from pipeline_lib.train.lora import lora_config
 from pipeline_lib.train.prefix_rows import PAIR, Row, collate_rows
 from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.load import Vlm
+
+BY_DEFAULT = ("llava-next-mistral", "internvl-qwen2", "qwen2.5-vl")
+"""Tiles of unequal number, tiles of one size, positions in three dimensions: one of each kind that there is."""
+
+
+def each_family(*values: Any) -> list[Any]:
+    """Parameters of a test that runs for all eight families: the name and the values."""
+    return [pytest.param(family.name, *values, id="-".join(map(str, (family.name, *values)))) for family in FAMILIES]
+
+
+def three_families(*values: Any) -> list[Any]:
+    """The same for a test whose branch does not depend on the family: the others run with --all-families alone."""
+    longer = pytest.mark.only_with("--all-families")
+    return [
+        pytest.param(*case.values, id=case.id, marks=[] if case.values[0] in BY_DEFAULT else [longer])
+        for case in each_family(*values)
+    ]
+
 
 SHAPES = [(28, 28), (60, 30), (30, 90), (56, 42), (42, 84), (28, 56)]
 GOOD = ["sharp.", "calm, the light is good and the colours are bright.", "bright, the light is good."]

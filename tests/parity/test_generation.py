@@ -19,7 +19,7 @@ from pipeline_lib.vlm.generate.prefix_decoding import Prefix
 from pipeline_lib.vlm.load import Vlm
 from tests.asking import ask, generate_greedy, read_scores
 from tests.families.conftest import Loaded, _load, loaded  # noqa: F401
-from tests.parity.pairs import adapted
+from tests.parity.pairs import adapted, three_families
 
 SIZES = [(28, 28), (60, 30), (30, 90), (112, 84), (3, 2)]
 """Several aspect ratios and counts of tiles, so that every row is padded differently and M-RoPE's offsets differ."""
@@ -121,12 +121,14 @@ def _assert_noticed(
     assert found.answers != plain(given, beginnings, 24)
 
 
+@pytest.mark.parametrize("loaded", three_families(), indirect=True)
 def test_the_prefix_of_the_wrong_image_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     _assert_noticed(
         loaded, lambda all_: [one._replace(rows=[(at + 1) % 5 for at in one.rows]) for one in all_], monkeypatch
     )
 
 
+@pytest.mark.parametrize("loaded", three_families(), indirect=True)
 def test_positions_that_are_one_off_are_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     _assert_noticed(loaded, lambda all_: [one._replace(positions=one.positions + 1) for one in all_], monkeypatch)
 
@@ -159,6 +161,7 @@ def test_padding_that_is_seen_is_noticed(loaded: Loaded, monkeypatch: pytest.Mon
     _assert_noticed(loaded, lambda prefixes: prefixes, monkeypatch)
 
 
+@pytest.mark.parametrize("loaded", three_families(), indirect=True)
 def test_an_answer_that_sees_another_is_noticed(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     feed, beginnings = prefix_decoding._Rows.feed, pairs(loaded)
     monkeypatch.setattr(

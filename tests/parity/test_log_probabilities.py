@@ -8,14 +8,23 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS
-from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.prefix_rows import PAIR
 from pipeline_lib.train.prefix_shared import sharing_prefix
 from pipeline_lib.vlm.generate.attention import why_not_shared
-from tests.parity.pairs import Tiny, adapted, bare, pairs, plain_batch, shared_batch, triples
+from tests.parity.pairs import (
+    Tiny,
+    adapted,
+    bare,
+    each_family,
+    pairs,
+    plain_batch,
+    shared_batch,
+    three_families,
+    triples,
+)
 
-NAMES = [family.name for family in FAMILIES]
+IN_BOTH_PRECISIONS = [*each_family(torch.float64, 1e-12), *three_families(torch.float32, 1e-5)]
 
 
 def _all_before(row_parts: Tensor) -> Tensor:
@@ -67,8 +76,7 @@ def difference(tiny: Tiny, rows: list[dict[str, Any]]) -> float:
     return float((torch.cat(ours) - torch.cat(theirs)).detach().abs().max())
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("name", "dtype", "tolerance"), IN_BOTH_PRECISIONS)
 def test_log_probabilities_of_every_token(name: str, dtype: torch.dtype, tolerance: float) -> None:
     tiny = adapted(name, dtype)
     assert why_not_shared(tiny.model.get_base_model(), 1000) is None
@@ -91,14 +99,13 @@ def difference_of_three(tiny: Tiny, rows: list[dict[str, Any]]) -> float:
     return float((torch.cat(ours) - theirs).detach().abs().max())
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("name", "dtype", "tolerance"), IN_BOTH_PRECISIONS)
 def test_three_answers_in_a_row(name: str, dtype: torch.dtype, tolerance: float) -> None:
     tiny = adapted(name, dtype)
     assert difference_of_three(tiny, triples(tiny.chat, 6)) < tolerance
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", three_families())
 @pytest.mark.parametrize("broken", [*BREAKS, "predictors"])
 def test_in_a_row_of_three_what_is_wrong_is_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = adapted(name)
@@ -106,7 +113,7 @@ def test_in_a_row_of_three_what_is_wrong_is_seen(name: str, broken: str, monkeyp
     assert difference_of_three(tiny, triples(tiny.chat, 6)) > 1e-2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", three_families())
 @pytest.mark.parametrize("broken", list(BREAKS))
 def test_a_wrong_mask_or_wrong_positions_are_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = adapted(name)
@@ -115,8 +122,9 @@ def test_a_wrong_mask_or_wrong_positions_are_seen(name: str, broken: str, monkey
     assert difference(tiny, rows) > 1e-2
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("broken", [None, *BREAKS])
+@pytest.mark.parametrize(
+    ("name", "broken"), [*each_family(None), *(case for broken in BREAKS for case in three_families(broken))]
+)
 def test_gradients(name: str, broken: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = adapted(name)
     rows = pairs(tiny.chat, 6)
@@ -129,7 +137,7 @@ def test_gradients(name: str, broken: str | None, monkeypatch: pytest.MonkeyPatc
     assert relative < 1e-5 if broken is None else relative > 1e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_family())
 def test_images_are_seen(name: str) -> None:
     tiny = adapted(name)
     rows = pairs(tiny.chat, 4)

@@ -46,7 +46,7 @@ STEPS = 8  # of 8 and 5 pairs in each epoch: of the 5, one process of two has 2 
 CONFIG = Training(
     learning_rate=1e-3, lora_rank=4, batch_size=8, micro_batch_size=2, epochs=4, max_length=400, sft_weight=0.5
 )
-long = pytest.mark.skipif(not os.environ.get("WHYSCORE_TEST_PLATFORM"), reason="long: make test-platform runs it")
+long = pytest.mark.only_with("--platform")
 
 
 class Data(NamedTuple):

@@ -8,17 +8,26 @@ import torch
 from trl import DPOConfig, DPOTrainer
 
 from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS
-from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.answer_logps import plain_logps, shared_logps
 from pipeline_lib.train.lora import lora_config
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.load import Vlm
-from tests.parity.pairs import Tiny, bare, data, logps_by_name, pairs, plain_batch, shared_batch, triples
+from tests.parity.pairs import (
+    Tiny,
+    bare,
+    data,
+    each_family,
+    logps_by_name,
+    pairs,
+    plain_batch,
+    shared_batch,
+    three_families,
+    triples,
+)
 from tests.parity.test_generation import Work
 from tests.parity.test_log_probabilities import BREAKS, _other_order
 
-NAMES = [family.name for family in FAMILIES]
 ROUNDING = float(torch.finfo(torch.float32).eps)
 """Of a sum, which TRL makes in float32 and the stored reference in float64."""
 
@@ -41,8 +50,9 @@ def of_trl(tiny: Tiny, rows: list[dict[str, Any]], folder: Path) -> list[float]:
     return torch.cat(trainer.compute_ref_log_probs(trainer.model, plain_batch(tiny, rows))).tolist()
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"), [*each_family(torch.float32, 1e-6), *three_families(torch.bfloat16, 5e-3)]
+)
 def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: float, tmp_path: Path) -> None:
     tiny = bare(name)
     tiny.model.to(dtype)
@@ -62,7 +72,7 @@ def test_stored_values_are_trls_own(name: str, dtype: torch.dtype, tolerance: fl
         assert (swapped[0] != 0) == bool(row["swapped"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", three_families())
 @pytest.mark.parametrize("broken", [*BREAKS, "predictors"])
 def test_what_is_wrong_in_a_row_is_seen(name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = bare(name)
@@ -73,7 +83,7 @@ def test_what_is_wrong_in_a_row_is_seen(name: str, broken: str, monkeypatch: pyt
     assert max(abs(a - b) for side in PAIR_ANSWERS for a, b in zip(right[side], wrong[side], strict=True)) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_family())
 def test_each_image_is_seen_and_each_prefix_read_once(name: str) -> None:
     """The guard of the speed: one pass for the answers of both kinds of pairs, and the head scores answers alone."""
     tiny = bare(name)

@@ -17,7 +17,7 @@ from deployments.settings import client_environment, create_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
-slow = pytest.mark.skipif(not os.environ.get("WHYSCORE_TEST_PLATFORM"), reason="minutes: make test-platform")
+slow = pytest.mark.only_with("--platform")
 
 
 class Stack(NamedTuple):

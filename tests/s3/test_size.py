@@ -1,4 +1,4 @@
-"""Many keys and large files on a real S3 server, and exactly one winner. Larger with --demo-size."""
+"""Many keys and large files on a real S3 server, and exactly one winner."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ from pipeline_lib.testing import s3_server as server
 from tests.s3.conftest import ROOT
 from tests.unit.store.test_artifact_store import AT
 
+pytestmark = pytest.mark.only_with("--demo-size")
 
-def test_every_key_is_listed_and_read_after_it_was_written(
-    request: pytest.FixtureRequest, store: ArtifactStore
-) -> None:
-    count = 10_000 if request.config.getoption("--demo-size") else 2_100  # a page holds 1,000
+
+def test_every_key_is_listed_and_read_after_it_was_written(store: ArtifactStore) -> None:
+    count = 10_000  # a page holds 1,000
     names = [f"{n % 7}/{n:05d} {'ü' if n % 2 else '+'}.txt" for n in range(count)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: store.files.write(store.path("many", name), name.encode()), names))
@@ -31,15 +31,15 @@ def test_every_key_is_listed_and_read_after_it_was_written(
     assert store.files.sizes(store.root) == {}
 
 
-def test_many_folders_are_all_children(request: pytest.FixtureRequest, store: ArtifactStore) -> None:
-    count = 2_100 if request.config.getoption("--demo-size") else 1_100
+def test_many_folders_are_all_children(store: ArtifactStore) -> None:
+    count = 2_100
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: store.files.write(store.path(f"many/{n:05d}/x"), b"x"), range(count)))
     assert store.children("many") == [f"{n:05d}" for n in range(count)]
 
 
-def test_a_large_file_goes_there_and_back(request: pytest.FixtureRequest, store: ArtifactStore, tmp_path: Path) -> None:
-    size = 200_000_000 if request.config.getoption("--demo-size") else 40_000_000
+def test_a_large_file_goes_there_and_back(store: ArtifactStore, tmp_path: Path) -> None:
+    size = 200_000_000
     content = os.urandom(size)
     with store.attempt() as attempt:
         (attempt.folder / "weights.bin").write_bytes(content)
@@ -59,9 +59,7 @@ def test_of_many_writers_exactly_one_creates(store: ArtifactStore) -> None:
             assert store.files.read(path) == contents[created.index(True)]
 
 
-def test_nothing_of_a_server_outlives_it(request: pytest.FixtureRequest, real_server: object) -> None:
-    if not request.config.getoption("--demo-size"):
-        pytest.skip("starts two more servers; with --demo-size")
+def test_nothing_of_a_server_outlives_it(real_server: object) -> None:
     for end in ("stdin", signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline_lib.testing.s3_server"],

@@ -19,7 +19,7 @@ from tests.s3.conftest import ROOT, RealS3, new_bucket
 from tests.s3.fault_proxy import between, seeded
 from tests.small_run import RECIPES, write_small_recipe
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.only_with("--demo-size"), pytest.mark.timeout(3600)]
 LIMIT_S = 1800
 
 
