@@ -29,7 +29,7 @@ GC = "tests/unit/store/test_gc.py"
 CHECKPOINTS = "tests/unit/train/test_checkpoints.py"
 DPO = "tests/unit/train/test_train_dpo.py"
 MERGE = "tests/unit/methods/self_improve/test_merge_adapters.py"
-JUDGE = "tests/unit/judges/test_openai_judge.py"
+JUDGE = "tests/unit/methods/self_improve/test_judge_model.py"
 BINS = "tests/unit/methods/self_improve/test_bins.py"
 ENGINE = "tests/unit/vlm/test_engine.py"
 PAIRS = "tests/unit/methods/self_improve/test_score_pairs.py"
@@ -46,23 +46,23 @@ ATTENTION = (
     ),
     Mutant(
         "heads-that-share-keys-take-each-others-lines",
-        "pipeline_lib/vlm/attention.py",
+        "pipeline_lib/vlm/generate/attention.py",
         "attn_mask=mask.repeat(1, 1, groups, 1)",
         "attn_mask=mask.repeat_interleave(groups, 2)",
         f"{LOGPS}::test_log_probabilities_of_every_token[qwen2.5-vl-torch.float32-1e-05]",
     ),
     Mutant(
         "a-decoded-answer-sees-the-other-one",
-        "pipeline_lib/vlm/side_by_side.py",
+        "pipeline_lib/vlm/generate/prefix_decoding.py",
         "((known == PREFIX) | ((known == parts[..., None]) & before))",
         "((known >= PREFIX) & before)",
         f"{SAME_ANSWERS}[llava-1.5]",
     ),
     Mutant(
         "padding-before-a-prefix-is-seen",
-        "pipeline_lib/vlm/side_by_side.py",
-        "self._parts[prefix.images, self._length - length : self._length] = PREFIX",
-        "self._parts[prefix.images, : self._length] = PREFIX",
+        "pipeline_lib/vlm/generate/prefix_decoding.py",
+        "self._parts[prefix.rows, self._length - length : self._length] = PREFIX",
+        "self._parts[prefix.rows, : self._length] = PREFIX",
         f"{SAME_ANSWERS}[qwen2.5-vl]",
     ),
 )
@@ -84,14 +84,14 @@ POSITIONS = (
     ),
     Mutant(
         "decoded-tokens-stand-one-too-far",
-        "pipeline_lib/vlm/side_by_side.py",
+        "pipeline_lib/vlm/generate/prefix_decoding.py",
         "lengths + len(steps) - 1",
         "lengths + len(steps)",
         f"{SAME_ANSWERS}[llava-1.5]",
     ),
     Mutant(
         "the-grid-of-an-image-is-forgotten",
-        "pipeline_lib/vlm/branched.py",
+        "pipeline_lib/vlm/generate/prefix_generation.py",
         "(positions + module.rope_deltas.view(-1, 1)).expand(-1, 3)",
         "positions.expand(-1, 3)",
         f"{SAME_ANSWERS}[qwen2.5-vl]",
@@ -101,9 +101,9 @@ POSITIONS = (
 PREFIX_DECODING = (
     Mutant(
         "images-of-a-batch-are-mixed-up",
-        "pipeline_lib/vlm/side_by_side.py",
-        "for at in prefix.images]).argsort()",
-        "for at in prefix.images])",
+        "pipeline_lib/vlm/generate/prefix_decoding.py",
+        "for at in prefix.rows]).argsort()",
+        "for at in prefix.rows])",
         f"{GENERATION}::test_beginnings_of_different_lengths_and_numbers[qwen2.5-vl]",
     ),
 )
@@ -136,20 +136,20 @@ ARTIFACT_KEYS = (
     Mutant(
         "the-adapter-is-not-in-a-models-key",
         "pipeline_lib/vlm/model_ref.py",
-        ' | {"adapter": self.adapter}',
+        '            "adapter": self.adapter,\n',
         "",
         f"{KEYS}::test_where_a_model_lies_and_what_it_is_called_is_not_in_the_key_but_what_it_is",
     ),
     Mutant(
         "the-folder-of-the-images-is-in-the-key",
-        "pipeline_lib/recipe.py",
+        "pipeline_lib/config/base.py",
         'exclude={"table", "images", "split_lists"}',
         'exclude={"table", "split_lists"}',
         f"{KEYS}::test_a_field_changes_the_keys_of_its_stages_and_no_others[data.images]",
     ),
     Mutant(
         "the-engine-is-never-in-the-key",
-        "pipeline_lib/recipe.py",
+        "pipeline_lib/methods/self_improve/recipe.py",
         'exclude={"engine"} if self.engine == "transformers" else set()',
         'exclude={"engine"}',
         f"{KEYS}::test_a_field_changes_the_keys_of_its_stages_and_no_others[generation.engine]",
@@ -295,7 +295,7 @@ JUDGING = (
     ),
     Mutant(
         "a-changed-verdict-is-believed",
-        "pipeline_lib/judges/verdict_cache.py",
+        "pipeline_lib/methods/self_improve/verdict_cache.py",
         "entry is None or entry != self._sealed(entry) or",
         "entry is None or",
         f"{JUDGE}::test_a_damaged_verdict_is_asked_again_and_replaced[grade]",
@@ -351,8 +351,8 @@ GARBAGE = (
     Mutant(
         "the-inputs-of-a-young-artifact-go",
         "pipeline_lib/store/gc.py",
-        "reachable(store, [*pointed_at(store, found), *young])",
-        "reachable(store, pointed_at(store, found))",
+        "reachable(store, [*pointed, *young])",
+        "reachable(store, pointed)",
         f"{GC}::test_an_old_input_of_a_young_artifact_stays",
     ),
 )
