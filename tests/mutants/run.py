@@ -23,7 +23,7 @@ from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = (".git", ".venv", "whyscore-data", ".*_cache", "__pycache__", "*.egg-info")
-OURS = ("tests", "pipeline_lib", "tasks", "flows", "deployments", "bench", "conftest")
+OURS = ("tests", "pipeline_lib", "tasks", "flows", "whyscore", "deployments", "bench", "conftest")
 LIMIT_S = 600.0
 
 # Imported once, before the tests are forked off: nothing of them is ours, and they take most of a test's time.
