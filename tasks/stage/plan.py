@@ -38,9 +38,9 @@ def note(label: str, ref: ArtifactRef, arguments: dict[str, Any], found: Manifes
 
 
 def note_role(role: str, ref: ArtifactRef) -> None:
-    """Add to the plan which role an artifact has in the run."""
+    """Add to the plan which role an artifact has in the run; the first one counts."""
     planned = _plan()
-    planned[:] = [stage._replace(role=role) if stage.ref == ref else stage for stage in planned]
+    planned[:] = [stage._replace(role=role) if stage.ref == ref and stage.role is None else stage for stage in planned]
 
 
 def _plan() -> list[Planned]:

@@ -2,12 +2,16 @@
 
 import pytest
 
+from flows.self_improve import self_improve
+from pipeline_lib.checks.plan import plan_text
 from pipeline_lib.config.load import load_recipe
 from pipeline_lib.errors import RecipeError, StoreError
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.gc import reachable
 from pipeline_lib.store.runs import read_run
 from pipeline_lib.vlm.model_ref import resolve_model
+from tasks.stage.plan import plan
+from tests.flows.test_resume import STAGES
 
 FIELDS = {
     "name": "next",
@@ -55,3 +59,18 @@ def test_what_does_not_exist_is_refused(again, finished):
         chained(finished, store.root, **{"model.id": "bundled"})
     with pytest.raises(RecipeError):
         chained(finished, store.root, **{"model.from_run": None})
+
+
+def test_a_plan_says_why_a_key_is_another_one_and_computes_nothing(again, finished):
+    store = ArtifactStore(again.runtime.store)
+    before = store.files.sizes(store.root)
+    same = plan(self_improve.fn, again)
+    assert [stage.label for stage in same] == STAGES and all(stage.missing is None for stage in same)
+    changed = load_recipe(finished[0] / "small.yaml", {"runtime.store": store.root, "training.beta": 0.25})
+    lines = plan_text(store, "small", plan(self_improve.fn, changed)).splitlines()
+    training = next(at for at, line in enumerate(lines) if line.startswith("ite-1 train_score"))
+    assert "to compute" in lines[training] and lines[training + 1].endswith(
+        f"job.loss.beta {again.training.beta} -> 0.25"
+    )
+    assert lines[0].endswith("cached")
+    assert store.files.sizes(store.root) == before
