@@ -1,20 +1,19 @@
 """What every flow begins with: a checked recipe, its photographs, its base model; and how each model is evaluated."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from pipeline_lib.config.base import Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import fingerprint, read_image_list
-from pipeline_lib.data.user_table import image_folder
-from pipeline_lib.device import check_memory
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
-from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import RunFolder
+from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import resolve_model
+from tasks.common import run as common
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
 from tasks.self_improve.evaluate import evaluate
@@ -23,60 +22,28 @@ from tasks.self_improve.judge_openai import judge_openai
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel
 from tasks.stage import At
-from tasks.stage.cards import show_recipe
-from tasks.stage.gpu_pool import pool_deployment
-from tasks.stage.plan import is_planning
-from tasks.stage.shards import check_workers
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
 
-class Run(NamedTuple):
-    """What all stages of one run share; `base` is the base model with the prompt and the images."""
+@dataclass(frozen=True)
+class Run(common.Run[SelfImproveRecipe]):
+    """A run; `base` is the base model with the prompt and the images."""
 
-    recipe: SelfImproveRecipe
-    store: ArtifactStore
     base: GenerationInputs
-    folder: RunFolder
-
-    @property
-    def at(self) -> At:
-        """How and where stages are computed."""
-        return At(self.recipe.runtime)
-
-    def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
-        """Write the pointer that tells people which artifact has this role in the run."""
-        return ref if is_planning() else self.folder.keep(role, ref)
-
-    def finish(self, role: str, ref: ArtifactRef, folder: str) -> None:
-        """Keep the last artifact, and copy its files into a folder of the run for people."""
-        if not is_planning():
-            self.folder.keep(role, ref)
-            self.folder.copy_out(ref, folder)
-            self.folder.end()
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
-    runtime = recipe.runtime
-    store, prompt, model = ArtifactStore(runtime.store), load_prompt(recipe.prompt), resolve_model(recipe.model)
-    if not is_planning():
-        show_recipe(recipe)
-        store.check_writable()
-        if not pool_deployment():  # else the worker that computes looks at its own
-            check_memory(runtime)
-        check_workers(runtime, model.location, image_folder(recipe.data))
+    runtime, prompt, model = recipe.runtime, load_prompt(recipe.prompt), resolve_model(recipe.model)
+    common.check_before(recipe, model)
     image_list = read_image_list(recipe.data, recipe.seed, LEAST_IMAGES)
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
     images = ImageSet.of(recipe.data, table, runtime)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    folder = RunFolder(store, recipe.name, recipe.run_fields(), table)
-    if not is_planning():
-        folder.begin()
-    run = Run(recipe, store, base, folder)
+    run = Run(recipe, common.begin(recipe, table), base)
     run.keep("model_facts", facts)
-    run.keep("images", table)
     return run
 
 

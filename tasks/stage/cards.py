@@ -18,7 +18,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext, SyncClientContext
 from prefect.utilities.context import get_task_and_flow_run_ids
 
-from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.progress import Progress, listening
 from pipeline_lib.report.stage_card import stage_card
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
@@ -42,7 +42,7 @@ _sender = ThreadPoolExecutor(1, "whyscore-ui")  # its queue is emptied before th
 _silent_until = 0.0
 
 
-def show_recipe(recipe: SelfImproveRecipe) -> None:
+def show_recipe(recipe: BaseRecipe) -> None:
     """The recipe in use with all its fields, on the flow run's page."""
     if FlowRunContext.get() is not None:
         fields = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

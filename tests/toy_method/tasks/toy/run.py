@@ -1,0 +1,29 @@
+"""What the toy's flow begins with."""
+
+from dataclasses import dataclass
+
+from pipeline_lib.methods.toy.recipe import ToyRecipe
+
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.data.table import fingerprint, read_image_list
+from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
+from tasks.common import run as common
+from tasks.common.list_images import list_images
+from tasks.stage import At
+
+
+@dataclass(frozen=True)
+class Run(common.Run[ToyRecipe]):
+    """A run, its model and its images."""
+
+    model: ModelRef
+    images: ImageSet
+
+
+def prepare(recipe: ToyRecipe) -> Run:
+    """Check everything and list the images."""
+    model = resolve_model(recipe.model)
+    common.check_before(recipe, model)
+    image_list = read_image_list(recipe.data, recipe.seed)
+    table = list_images(At(recipe.runtime), recipe.data, recipe.seed, fingerprint(image_list))
+    return Run(recipe, common.begin(recipe, table), model, ImageSet.of(recipe.data, table, recipe.runtime))
