@@ -33,8 +33,10 @@ def read_images(
     """Read every image of a table once; those that cannot be read are left out.
 
     `least` says how many images a split must have left. Raises `DataError` when more images are unreadable than
-    allowed, a split has too few left, or none is left at all.
+    allowed, a split has too few left, or the table has no image at all.
     """
+    if image_list.rows.empty:
+        raise DataError("the table has no image; set data.table to one that has")
     facts = scan_images(image_list, max_megapixels)
     problems = unreadable(image_list, facts)
     refuse_too_many_unreadable(problems, len(facts), max_unreadable_fraction)
@@ -45,6 +47,4 @@ def read_images(
     )[[not fact.problem for fact in facts]]
     if too_few := too_few_images(rows["split"], least):
         raise DataError(f"without the {problems.num_rows} unreadable images there are {', '.join(too_few)}")
-    if rows.empty:
-        raise DataError("the table has no image; set data.table to one that has")
     return ReadImages(rows, problems)

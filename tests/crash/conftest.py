@@ -35,14 +35,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        for _ in range(600):
+        for _ in range(1800):
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=1)
                 break
             except OSError:
                 time.sleep(0.1)  # waiting for a port, with a limit
         else:
-            pytest.fail("the Prefect server did not start within a minute")
+            pytest.fail("the Prefect server did not start within three minutes")
         yield url
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -3,7 +3,8 @@
 usage: in_turn.py COMMANDS LOGS
 
 COMMANDS is a JSON file with a list of commands: `["whyscore", ..]` with arguments of the command line, `["die", RECIPE,
-MOMENT, JOURNAL]` as in `tests.crash.run_and_die`, or `["deployed", METHOD, PARAMETERS]`, which calls a deployed flow.
+MOMENT, JOURNAL]` as in `tests.crash.run_and_die`, `["deployed", METHOD, PARAMETERS]`, which calls a deployed flow, or
+`["forms", METHOD, ..]`, which prints what is deployed and the forms of these flows.
 Command N prints to LOGS/N.txt. Prints the list of exit statuses (negative: killed by that signal).
 """
 
@@ -31,14 +32,24 @@ def carry_out(what: str, *arguments: Any) -> None:
         from tests.crash.run_and_die import main
 
         main(*arguments)
-    else:
-        from prefect.flows import load_flow_from_entrypoint
-
+    elif what == "deployed":
         from whyscore.commands.terminal import show_log
 
         show_log()
         method, parameters = arguments
-        load_flow_from_entrypoint(f"deployments/deployed.py:{method}", use_placeholder_flow=False)(**parameters)
+        deployed(method)(**parameters)
+    else:
+        from deployments.register import prefect_project
+
+        forms = {method: deployed(method).parameters.model_dump() for method in arguments}
+        print(json.dumps({"deployments": prefect_project()["deployments"], "forms": forms}))
+
+
+def deployed(method: str) -> Any:
+    """The flow of a method as a worker loads it."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    return load_flow_from_entrypoint(f"deployments/deployed.py:{method}", use_placeholder_flow=False)
 
 
 def main(commands: str, logs: str) -> None:
@@ -49,11 +60,7 @@ def main(commands: str, logs: str) -> None:
     logging.getLogger("whyscore").handlers.clear()  # each command shows its own log
     for name in IMPORTED:
         import_module(name)
-    import resource
-    import time
-
     statuses = []
-    print("IMPORTED", time.process_time(), file=open("/tmp/cpu.txt", "w"))
     for number, command in enumerate(json.loads(Path(commands).read_text())):
         if (process := os.fork()) == 0:
             log = os.open(f"{logs}/{number}.txt", os.O_WRONLY | os.O_CREAT)
@@ -62,8 +69,6 @@ def main(commands: str, logs: str) -> None:
             carry_out(*command)
             sys.exit()
         statuses.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
-        u = resource.getrusage(resource.RUSAGE_CHILDREN)
-        print(number, u.ru_utime + u.ru_stime, file=open("/tmp/cpu.txt", "a"))
     print(json.dumps(statuses))
 
 

@@ -4,19 +4,22 @@ The files beside this one are laid over the copy; nothing else differs from the 
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.testing.tiny import picture
 from tests.crash.conftest import digests, prefect_server  # noqa: F401 - a fixture
 from whyscore.cli import app
 
@@ -34,7 +37,7 @@ class Copy(NamedTuple):
     journals: list[list[str]]  # addresses that each of the runs to be killed began to publish
 
 
-RUN, DEPLOYED, DEPLOY, SAMPLING, TRAINING, RESUMED, STATUS = range(7)
+RUN, DEPLOYED, FORMS, SAMPLING, TRAINING, RESUMED, STATUS = range(7)
 """The commands, in order."""
 
 
@@ -52,28 +55,30 @@ def copy(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Copy:
 
     (folder / "photos").mkdir()
     for at in range(8):
-        picture(f"toy {at}", 48).save(folder / "photos" / f"{at}.png")
+        noise = np.random.default_rng(at).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "photos" / f"{at}.png")
     (folder / "photos" / "notes.txt").write_text("no photograph")
     recipes = [_write_recipe(root, folder, name) for name in ("run", "killed")]
     journals = [folder / f"journal-{at}.txt" for at in range(3)]
     moments = ("after /shards/", "step 3", "never")
     commands = [
         ["whyscore", "run", str(recipes[0])],
-        ["deployed", "toy", {"recipe": "demo", "overrides": _fields(folder, "run")}],
-        ["whyscore", "deploy", "--store", str(folder / "store-run")],
+        ["deployed", "toy", {"recipe": "demo", "overrides": {"name": "toy-demo", **_fields(folder, "run")}}],
+        ["forms", "toy", "self_improve"],
         *(["die", str(recipes[1]), moment, str(at)] for moment, at in zip(moments, journals, strict=True)),
         ["whyscore", "status", str(recipes[1])],
     ]
     (folder / "commands.json").write_text(json.dumps(commands))
     (folder / "logs").mkdir()
-    done = _python(
-        root,
-        "-m",
-        "tests.toy_method.in_turn",
-        folder / "commands.json",
-        folder / "logs",
-        PREFECT_API_URL=prefect_server,
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.toy_method.in_turn", str(folder / "commands.json"), str(folder / "logs")],
+        cwd=root,  # whose packages come before the installed ones
+        env=os.environ | {"PREFECT_API_URL": prefect_server},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr[-3000:]
     statuses = json.loads(done.stdout.splitlines()[-1])
     logs = [(folder / "logs" / f"{at}.txt").read_text() for at in range(len(commands))]
     return Copy(root, folder, statuses, logs, [at.read_text().split() for at in journals])
@@ -125,19 +130,20 @@ def test_its_deployed_flow_takes_all_from_the_store_and_shows_its_stages(copy: C
     assert "question:" in cards[0]["toy-demo-recipe"]
 
 
-def test_its_deployment_and_its_form_are_generated(copy: Copy, prefect_server: str) -> None:  # noqa: F811
-    assert copy.statuses[DEPLOY] == 0, copy.logs[DEPLOY][-3000:]
-    found = {item["name"]: item for item in _ask(prefect_server, "deployments")}
-    assert {"toy", "self_improve", "predict", "ablation", "gpu_stage", "watch_base_model"} <= set(found)
-    form = found["toy"]["parameter_openapi_schema"]["definitions"]
-    assert form["ShippedRecipe"]["enum"] == ["demo"] or form["ShippedRecipe"].get("const") == "demo"
+def test_its_deployment_and_its_form_are_generated(copy: Copy) -> None:
+    assert copy.statuses[FORMS] == 0, copy.logs[FORMS][-3000:]
+    said = json.loads(copy.logs[FORMS].splitlines()[-1])
+    found = {item["name"]: item for item in said["deployments"]}
+    assert set(found) == {"toy", "self_improve", "predict", "ablation", "gpu_stage", "watch_base_model"}
+    assert found["toy"]["entrypoint"] == "deployments/deployed.py:toy"
+    assert {**found["toy"], "name": "", "entrypoint": ""} == {**found["self_improve"], "name": "", "entrypoint": ""}
+    form, of_paper = (said["forms"][method]["definitions"] for method in ("toy", "self_improve"))
+    assert form["ShippedRecipe"].get("enum", [form["ShippedRecipe"].get("const")]) == ["demo"]
     assert {"question", "answers", "training"} <= set(form["ToyRecipe"]["properties"])
     assert form["Answers"]["properties"]["count"]["minimum"] == 1
-    assert "score_column" not in form["ImageData"]["properties"]
-    of_paper = found["self_improve"]["parameter_openapi_schema"]["definitions"]
-    assert "demo" in of_paper["ShippedRecipe"]["enum"] and "score_column" in of_paper["Data"]["properties"]
-    assert "ToyRecipe" not in of_paper
-    assert found["toy"]["parameters"] == {"store": str(copy.folder / "store-run")}
+    assert "score_column" not in form["ImageData"]["properties"] and "SelfImproveRecipe" not in form
+    assert "paper/ava_llava-1.5-7b" in of_paper["ShippedRecipe"]["enum"] and "ToyRecipe" not in of_paper
+    assert "score_column" in of_paper["Data"]["properties"]
 
 
 def test_killed_in_sampling_and_in_training_it_ends_with_the_same_digests(copy: Copy) -> None:
