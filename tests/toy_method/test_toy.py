@@ -24,6 +24,8 @@ from tests.crash.conftest import digests, prefect_server  # noqa: F401 - a fixtu
 from whyscore.cli import app
 
 ROOT, TOY = Path(__file__).parents[2], Path(__file__).parent
+pytestmark = pytest.mark.timeout(1800)  # all that the tests share is run before the first
+
 STAGES = ["list_images", "sample_answers", "keep_answers", "train_kept", "report"]
 
 
