@@ -1,27 +1,27 @@
-"""The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool."""
+"""The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool.
+
+There is a flow for each method, made when it is asked for: `deployments/deployed.py:<method>`.
+"""
 
 import logging
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
-from flows.self_improve import self_improve as run_self_improve
-from pipeline_lib.config.base import Runtime
-from pipeline_lib.config.load import load_recipe_of, of_kind, parse_recipe
+from pipeline_lib.config.base import BaseRecipe, Runtime
+from pipeline_lib.config.load import Recipe, load_recipe_of, method_names, of_kind, parse_recipe, recipe_class
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
 from tasks.stage.gpu_pool import compute_here
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "self_improve"
-
-_names = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
-ShippedRecipe = StrEnum("ShippedRecipe", {name: name for name in _names})  # type: ignore[misc]
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -38,47 +38,64 @@ for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 def _run_name() -> str:
     parameters = flow_run.parameters
     recipe = parameters["recipe"]
-    name = recipe.name if isinstance(recipe, SelfImproveRecipe) else str(recipe)
+    name = recipe.name if isinstance(recipe, BaseRecipe) else str(recipe)
     return str((parameters.get("overrides") or {}).get("name", name))
 
 
-@flow(name="self_improve", flow_run_name=_run_name)
-def self_improve(
-    recipe: ShippedRecipe | SelfImproveRecipe,
-    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
-    store: str | None = None,
-) -> ArtifactRef:
-    """Self-train a vision-language model on images and scores, and explain every score.
+def shipped_recipes(method: str) -> Any:
+    """The recipes in `recipes/<method>/` as choices of a form, by their paths there without ending."""
+    folder = RECIPES / method
+    names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return StrEnum("ShippedRecipe", {name: name for name in names})
+
+
+def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any], store: str | None) -> Recipe:
+    """The recipe that the form describes; raises `RecipeError` naming every wrong field."""
+    changes = dict(overrides)
+    if store:
+        changes["runtime.store"] = store
+    if not isinstance(recipe, BaseRecipe):
+        return load_recipe_of(kind, RECIPES / kind.model_fields["method"].default / f"{recipe}.yaml", changes)
+    fields = recipe.model_dump(mode="json")
+    return of_kind(kind, parse_recipe(fields, changes, source="recipe of this run"))
+
+
+def deployed_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
+    """A flow that takes a recipe of the method, with a form for it: a shipped one or one's own, and what to change."""
+    kind = recipe_class(method)
+    choice = shipped_recipes(method) | kind
+
+    # The overrides are never changed; None would be shown as a choice of types in the form.
+    def deployed(recipe: choice, overrides: dict[str, Any] = {}, store: str | None = None) -> ArtifactRef:  # type: ignore[valid-type] # noqa: B006
+        finished: ArtifactRef = run.fn(chosen_recipe(kind, recipe, overrides, store))
+        return finished
+
+    deployed.__name__ = deployed.__qualname__ = run.name
+    deployed.__doc__ = f"""{(run.description or run.name).splitlines()[0]}
 
     Args:
         recipe: A shipped recipe as it is, or your own, field by field.
-        overrides: Fields to change, e.g. {"data.table": "s3://photos/scores.csv", "name": "mine", "iterations": 2}.
+        overrides: Fields to change, e.g. {{"data.table": "s3://photos/table.csv", "name": "mine"}}.
         store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
-    finished: ArtifactRef = run_self_improve.fn(chosen_recipe(recipe, overrides, store))
-    return finished
+    return flow(name=run.name, flow_run_name=_run_name)(deployed)
 
 
-@flow(name="ablation", flow_run_name=_run_name)
-def ablation(
-    recipe: ShippedRecipe | SelfImproveRecipe,
-    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
-    store: str | None = None,
-) -> ArtifactRef:
-    """Compare what the method needs: supervised and preference training, with and without iterating (Table 3).
+def __getattr__(name: str) -> Flow[..., Any]:
+    """The flow of a method, for Prefect, which asks this module for it by its name."""
+    if name not in method_names():
+        raise AttributeError(name)
+    return deployed_flow(name, getattr(import_module(f"flows.{name}"), name))
 
-    Args:
-        recipe: A shipped recipe as it is, or your own, field by field.
-        overrides: Fields to change, e.g. {"ablation.rows": ["dpo", "iterative_dpo"]}.
-        store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
-    """
-    finished: ArtifactRef = run_ablation.fn(chosen_recipe(recipe, overrides, store))
-    return finished
+
+ablation = deployed_flow("self_improve", run_ablation)
+
+_SelfImprove = shipped_recipes("self_improve") | SelfImproveRecipe
 
 
 @flow(name="predict", flow_run_name=_run_name)
 def predict(
-    recipe: ShippedRecipe | SelfImproveRecipe,
+    recipe: _SelfImprove,  # type: ignore[valid-type]
     images: list[str],
     out: str | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
@@ -93,7 +110,7 @@ def predict(
         overrides: Fields to change, e.g. {"name": "mine"} for the run of that name.
         store: The store of the run: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
-    predicted: ArtifactRef = run_predict.fn(chosen_recipe(recipe, overrides, store), images, out)
+    predicted: ArtifactRef = run_predict.fn(chosen_recipe(SelfImproveRecipe, recipe, overrides, store), images, out)
     return predicted
 
 
@@ -101,16 +118,3 @@ def predict(
 def gpu_stage(stage: str, key: str, label: str, runtime: Runtime, arguments: dict[str, Any]) -> ArtifactRef:
     """One stage of another flow, on a GPU. Started by flows, not by people."""
     return compute_here(stage, key, runtime, arguments, label)
-
-
-def chosen_recipe(
-    recipe: "ShippedRecipe | SelfImproveRecipe", overrides: dict[str, Any], store: str | None
-) -> SelfImproveRecipe:
-    """The recipe that the form describes; raises `RecipeError` naming every wrong field."""
-    changes = dict(overrides)
-    if store:
-        changes["runtime.store"] = store
-    if not isinstance(recipe, SelfImproveRecipe):
-        return load_recipe_of(SelfImproveRecipe, RECIPES / f"{recipe}.yaml", changes)
-    fields = recipe.model_dump(mode="json")
-    return of_kind(SelfImproveRecipe, parse_recipe(fields, changes, source="recipe of this run"))

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline_lib.config.load import method_names
 from pipeline_lib.errors import WhyScoreError
 
 FOLDER = Path(__file__).resolve().parent
@@ -24,16 +26,25 @@ def register(store: str, *, home: Path | None = None, pool_type: str = "process"
     home = (home or FOLDER.parent).resolve()
     done = [_register_pool(name, pool_type, gpus if name == "gpu" else None) for name in POOLS]
     environment = os.environ | {"WHYSCORE_STORE": store, "WHYSCORE_HOME": str(home), "PREFECT_CLI_PROMPT": "false"}
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
-    ran = subprocess.run(
-        [*command, str(FOLDER / "prefect.yaml")], cwd=home, env=environment, capture_output=True, text=True, check=False
-    )
+    project = prefect_project()
+    with tempfile.TemporaryDirectory(prefix="whyscore-deploy-") as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(project, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise WhyScoreError(f"prefect deploy failed:\n{ran.stdout[-3000:]}{ran.stderr[-3000:]}")
-    deployed = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    done += [f"deployment {item['name']}" for item in deployed]
+    done += [f"deployment {item['name']}" for item in project["deployments"]]
     automations = yaml.safe_load((FOLDER / "automations.yaml").read_text(encoding="utf-8"))["automations"]
     return done + [_register_automation(item) for item in automations]
+
+
+def prefect_project() -> dict[str, Any]:
+    """What `prefect deploy` reads: prefect.yaml, and a deployment for each method that there is."""
+    project: dict[str, Any] = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))
+    common = project.pop("definitions")["method"]
+    methods = [{"name": name, "entrypoint": f"deployments/deployed.py:{name}"} | common for name in method_names()]
+    return project | {"deployments": methods + project["deployments"]}
 
 
 def _register_pool(name: str, pool_type: str, limit: int | None) -> str:

@@ -38,21 +38,20 @@ class SplitLists(Section):
     test: str | None = None
 
 
-class Data(Section):
-    """Which photographs and scores to learn from."""
+class ImageData(Section):
+    """Which photographs to learn from."""
 
     dataset: DatasetName = Field(
         "table", description="'table': any CSV, Parquet or image folder; else a known data set"
     )
     table: str = Field(
-        description="CSV or Parquet file with one row an image, or a Hugging Face image folder; for a known data set"
-        " its label file or the folder of its label files. Local or s3://"
+        description="CSV or Parquet file with one row an image, or a Hugging Face image folder; without scores also a"
+        " folder of images; for a known data set its label file or the folder of its label files. Local or s3://"
     )
     images: str = Field(
         "", description="Folder or s3:// prefix that the image column is relative to; empty: the table's own folder"
     )
     image_column: str = Field("image", description="Path of the image, or the image itself as bytes (Parquet)")
-    score_column: str = Field("score", description="A numeric column, on any scale; higher is better")
     split_column: str | None = Field("split", description="Column with train / val / test; null: draw the splits")
     group_column: str | None = Field(
         None, description="Images that share a value never straddle splits (one source photograph, one product, ..)"
@@ -77,6 +76,12 @@ class FromRun(Section):
 
     name: str = Field(description="Name of the run")
     model: str | None = Field(None, description="E.g. 'ite-2 merged'; null: the model of its newest iteration")
+
+
+class Data(ImageData):
+    """Which photographs and scores to learn from."""
+
+    score_column: str = Field("score", description="A numeric column, on any scale; higher is better")
 
 
 class Model(Section):
@@ -224,7 +229,7 @@ class BaseRecipe(Section):
         pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Name of the run: folder runs/<name>/ in the store"
     )
     seed: int = Field(0, ge=0)
-    data: Data
+    data: ImageData  # a method that reads scores has `Data`
     model: Model
     runtime: Runtime = Runtime()
 

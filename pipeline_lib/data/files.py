@@ -10,6 +10,9 @@ import fsspec
 
 from pipeline_lib.errors import DataError
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
+"""Which files of a folder are taken for images; one that is named itself may end in anything."""
+
 
 def is_remote(path: str) -> bool:
     """Whether a path is on S3; anything else that looks like a URL is refused."""
@@ -59,6 +62,11 @@ def list_folder(path: str) -> list[str]:
     except Exception as error:
         raise unreachable(path, error) from error
     return sorted(posixpath.basename(str(name).rstrip("/")) for name in found)
+
+
+def pictures(folder: str) -> list[str]:
+    """The names of the images in a folder itself, in order, by their endings."""
+    return [name for name in list_folder(folder) if ending(name) in PICTURES]
 
 
 def read_file(path: str) -> bytes:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline_lib.config.base import Data, Runtime
+from pipeline_lib.config.base import ImageData, Runtime
 from pipeline_lib.data.embedded import EmbeddedImages
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.store.key import ArtifactRef
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ImageSet(BaseModel):
-    """The discretised image table, where its image files are (a folder, a prefix, Parquet files), and their cache."""
+    """A table of images, where its image files are (a folder, a prefix, Parquet files), and their cache."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class ImageSet(BaseModel):
     pixels: PixelCache | None = None
 
     @classmethod
-    def of(cls, data: Data, table: ArtifactRef, runtime: Runtime | None = None) -> "ImageSet":
+    def of(cls, data: ImageData, table: ArtifactRef, runtime: Runtime | None = None) -> "ImageSet":
         """The photographs of a recipe's data section, with the pixel cache of its `runtime`."""
         from pipeline_lib.data.user_table import image_folder, locate
 

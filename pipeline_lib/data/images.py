@@ -89,19 +89,19 @@ def open_image(
     max_megapixels: float,
     pixels: PixelCache | None = None,
 ) -> Image.Image:
-    """Read an image of the discretised table; its longest side is at most `resize_px` (appendix A.1), never enlarged.
+    """Read an image whose digest is known; its longest side is at most `resize_px` (appendix A.1), never enlarged.
 
     `pixels` spares the decoding of a photograph that was opened before; the result is the same. Raises `DataError` when
-    the file is gone or its content is not what was discretised, whatever the cache holds.
+    the file is gone or its content is not what was read then, whatever the cache holds.
     """
     try:
         content = source.read(image)
     except MissingImage as error:
-        raise DataError(f"image {image} was there when the table was discretised, now: {error}") from error
+        raise DataError(f"image {image} was there when the table was read, now: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(
-            f"image {image} has changed since the table was discretised; put the old file back, or remove the"
-            " discretize artifact that this run uses (its folder is in the log) to start over with the new one"
+            f"image {image} has changed since the table was read; put the old file back, or remove the artifact that"
+            " holds the table (discretize or list_images; its folder is in the log) to start over with the new one"
         )
     picture = pixels.get(sha256, resize_px) if pixels else None
     if picture is None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config.base import SPLITS, Data
+from pipeline_lib.config.base import SPLITS, ImageData
 from pipeline_lib.data import files
 from pipeline_lib.errors import DataError
 
@@ -44,7 +44,7 @@ class Listed(NamedTuple):
     notes: list[str]
 
 
-def split_by_lists(images: pd.Series, groups: pd.Series, data: Data, seed: int) -> Listed:
+def split_by_lists(images: pd.Series, groups: pd.Series, data: ImageData, seed: int) -> Listed:
     """Splits by `data.split_lists` (see `recipe.SplitLists`); a list that is not given is drawn by group from the rest.
 
     A line names an image with or without its folder and ending. Names that the table lacks are missing images, so

@@ -1,4 +1,4 @@
-"""Read a table of images and scores, and find everything that is wrong with it at once."""
+"""Read a table of images, with or without scores, and find everything that is wrong with it at once."""
 
 import hashlib
 import logging
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.config.base import SPLITS, Data, Split
+from pipeline_lib.config.base import SPLITS, Data, ImageData, Split
 from pipeline_lib.data import files, user_table
 from pipeline_lib.data.known import KNOWN_DATASETS, as_on_disk
 from pipeline_lib.data.sources import ImageSource, folder_source, is_safe
@@ -26,7 +26,10 @@ _RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "
 
 
 class ImageList(NamedTuple):
-    """A checked table: columns image, score, split, group and then all others; and where its images come from."""
+    """A checked table: columns image, score, split, group and then all others; and where its images come from.
+
+    There is a score where the recipe's data section names one (`Data`); to others a column `score` is one of theirs.
+    """
 
     rows: pd.DataFrame
     source: ImageSource
@@ -44,7 +47,7 @@ class CheckedTable(NamedTuple):
     notes: list[str]
 
 
-def read_image_list(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> ImageList:
+def read_image_list(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> ImageList:
     """Read and check the table or the known data set that a recipe names; images are looked for, not opened.
 
     `least` says how many images a split must have. Raises `DataError` listing every problem: unreadable file, missing
@@ -59,7 +62,7 @@ def read_image_list(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT
     return checked.images
 
 
-def check_table(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> CheckedTable:
+def check_table(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> CheckedTable:
     """Everything that `read_image_list` finds, as a value; raises `DataError` only when there is no table to check."""
     frame, wanted, source, problems, notes = _read(data)
     absent = {name: column for name, column in wanted.items() if column not in frame.columns}
@@ -70,8 +73,10 @@ def check_table(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT) ->
     rows = rows.reindex(frame.index)
     problems += _check_images(rows, data) if "image" in rows else []
     rows["image"] = rows.get("image", "")
-    problems += _check_scores(rows) if "score" in rows else []
-    rows["score"] = rows.get("score", np.nan)
+    scored = "score" in wanted
+    if scored:
+        problems += _check_scores(rows) if "score" in rows else []
+        rows["score"] = rows.get("score", np.nan)
     named_groups = "group" in rows
     rows["group"] = _text(rows["group"]) if named_groups else rows["image"]
     grouped = rows["group"].str.strip() != ""
@@ -103,10 +108,11 @@ def check_table(data: Data, seed: int, least: Mapping[Split, int] = NO_LIMIT) ->
         straddling = rows[grouped[kept]].groupby("group")["split"].nunique()
         _note(problems, "group(s) stand in more than one split", straddling.index[straddling > 1])
         problems += too_few_images(rows["split"], least)
-        train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"]
-        if len(train) > 1 and np.ptp(train) == 0:
-            problems.append(f"all {len(train)} training scores are {train.iloc[0]:g}; there is nothing to learn")
-    rows = rows[["image", "score", "split", "group"]]
+        if scored:
+            train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"]
+            if len(train) > 1 and np.ptp(train) == 0:
+                problems.append(f"all {len(train)} training scores are {train.iloc[0]:g}; there is nothing to learn")
+    rows = rows[["image", "score", "split", "group"] if scored else ["image", "split", "group"]]
     more = frame.loc[kept, others].rename(columns={name: f"user_{name}" for name in others if name in _RESERVED})
     if not more.columns.is_unique:
         problems.append(f"rename one of the columns {', '.join(more.columns[more.columns.duplicated()])}")
@@ -127,7 +133,7 @@ def too_few_images(splits: pd.Series, least: Mapping[Split, int]) -> list[str]:
 
 
 def fingerprint(images: ImageList) -> str:
-    """Sha256 over the rows and over the size of every image file: what the discretize stage depends on.
+    """Sha256 over the rows and over the size of every image file: what the stage that reads the images depends on.
 
     The content of each image is digested when it is first read and checked at every later reading.
     """
@@ -146,24 +152,28 @@ class _Table(NamedTuple):
     notes: list[str]
 
 
-def _read(data: Data) -> _Table:
+def _read(data: ImageData) -> _Table:
     problems: list[str] = []
     if data.dataset == "table":
         place = user_table.locate(data)
         frame, source, group = user_table.read(data, place), place.source(), data.group_column
-        wanted = {"image": data.image_column, "score": data.score_column}
+        wanted = {"image": data.image_column}
         split = data.split_column
+        if place.kind == "pictures" and split not in frame:
+            split = None
     else:
         known = KNOWN_DATASETS[data.dataset]
         frame, source = known.read(data.table), folder_source(user_table.image_folder(data))
         if known.spelling:
             frame["image"] = as_on_disk(frame["image"], source, known.spelling)
-        wanted = {"image": "image", "score": data.score_column}
+        wanted = {"image": "image"}
         group = data.group_column or "group"
         official = "split" in frame or data.split_column != type(data).model_fields["split_column"].default
         split = data.split_column if official else None
         if known.no_lists and not official and data.split_column and not _has_lists(data):
             problems.append(known.no_lists)
+    if isinstance(data, Data):
+        wanted["score"] = data.score_column
     if split and not _has_lists(data):
         wanted["split"] = split
     if group:
@@ -171,7 +181,7 @@ def _read(data: Data) -> _Table:
     return _Table(frame, wanted, source, problems, [])
 
 
-def _has_lists(data: Data) -> bool:
+def _has_lists(data: ImageData) -> bool:
     return any(getattr(data.split_lists, split) for split in SPLITS)
 
 
@@ -184,7 +194,7 @@ def _absent_columns(absent: dict[str, str], frame: pd.DataFrame) -> str:
     return f"no {missing}; its columns are {', '.join(map(str, frame.columns))}{hint}"
 
 
-def _check_images(rows: pd.DataFrame, data: Data) -> list[str]:
+def _check_images(rows: pd.DataFrame, data: ImageData) -> list[str]:
     problems: list[str] = []
     rows["image"] = _text(rows["image"])
     named = rows["image"].str.strip() != ""
@@ -210,7 +220,7 @@ def _check_scores(rows: pd.DataFrame) -> list[str]:
     return problems
 
 
-def _lines(data: Data, index: pd.Index) -> list[str]:
+def _lines(data: ImageData, index: pd.Index) -> list[str]:
     """Where rows stand in a CSV file, behind its header; elsewhere their number from 1."""
     csv = files.ending(data.table) == ".csv"
     return [f"line {row + 2}" if csv else f"row {row + 1}" for row in index]

@@ -1,5 +1,7 @@
 """Anybody's own data: a CSV, JSON lines or Parquet table, a Hugging Face image folder, or Parquet with images in it.
 
+Where no scores are read, a folder of images is a table too: of their names alone.
+
 An image folder has a `metadata.csv`, `.jsonl` or `.parquet` with a `file_name` column, in itself or in sub-folders that
 are named like splits. Parquet shards may be named like splits too (`train-00000-of-00004.parquet`).
 """
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline_lib.config.base import SPLITS, Data
+from pipeline_lib.config.base import SPLITS, Data, ImageData
 from pipeline_lib.data import files
 from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type, parquet_schema
 from pipeline_lib.data.frames import ENDINGS, read_frame
@@ -29,7 +31,7 @@ class Place(NamedTuple):
     """Where a user's table and images are; `embedded` when the images are bytes in the table."""
 
     tables: tuple[str, ...]
-    kind: str  # table, image_folder or parquet
+    kind: str  # table, image_folder, parquet or pictures
     images: str
     embedded: EmbeddedImages | None
 
@@ -38,18 +40,20 @@ class Place(NamedTuple):
         return self.embedded or folder_source(self.images)
 
 
-def image_folder(data: Data) -> str:
+def image_folder(data: ImageData) -> str:
     """`data.images`, or else the folder of the table."""
     return data.images or (data.table if files.is_folder(data.table) else files.parent(data.table))
 
 
-def locate(data: Data) -> Place:
+def locate(data: ImageData) -> Place:
     """Find out what a user's `data.table` is. Raises `DataError` when it is none of the kinds above."""
     path, folder = data.table, image_folder(data)
     if files.is_folder(path):
         if metadata := _metadata_files(path):
             return Place(metadata, "image_folder", folder, None)
         shards = _shards(path)
+        if not shards and not isinstance(data, Data) and files.pictures(path):
+            return Place((path,), "pictures", folder, None)
         if not shards:
             raise DataError(
                 f"image table {path} is a folder: expected {', '.join(_METADATA)} with a file_name column (a Hugging"
@@ -64,7 +68,7 @@ def locate(data: Data) -> Place:
     return Place(shards, "parquet", folder, embedded)
 
 
-def read(data: Data, place: Place) -> pd.DataFrame:
+def read(data: ImageData, place: Place) -> pd.DataFrame:
     """The user's columns under their own names, images as names.
 
     A split that folders or shards are named by is put into `data.split_column` when the table has no such column.
@@ -72,6 +76,8 @@ def read(data: Data, place: Place) -> pd.DataFrame:
     names = [name for name in (data.image_column, data.group_column) if name]
     if place.kind == "table":
         return read_frame(place.tables[0], names)
+    if place.kind == "pictures":
+        return pd.DataFrame({data.image_column: files.pictures(place.tables[0])})
     if place.kind == "image_folder":
         parts = [_metadata(data, path, names) for path in place.tables]
         splits = [_folder_split(data, path) for path in place.tables]
@@ -102,7 +108,7 @@ def _metadata_files(folder: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _metadata(data: Data, path: str, names: list[str]) -> pd.DataFrame:
+def _metadata(data: ImageData, path: str, names: list[str]) -> pd.DataFrame:
     frame = read_frame(path, [*names, "file_name"])
     if "file_name" not in frame:
         raise DataError(f"{path}: no column file_name; its columns are {', '.join(map(str, frame.columns))}")
@@ -112,7 +118,7 @@ def _metadata(data: Data, path: str, names: list[str]) -> pd.DataFrame:
     return frame.rename(columns={"file_name": data.image_column})
 
 
-def _folder_split(data: Data, path: str) -> str:
+def _folder_split(data: ImageData, path: str) -> str:
     inner = files.parent(path)[len(data.table.rstrip("/")) + 1 :]
     return split_name(inner)
 

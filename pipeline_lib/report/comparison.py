@@ -2,19 +2,16 @@
 
 import math
 import textwrap
-from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from pipeline_lib.config.base import Split
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report.formatting import Column, bounds_text, estimate_text, value_text
-from pipeline_lib.report.style import BASE, GREY, INK, SCORE, draw_svg, shade, stylesheet
-
-_TEMPLATES = Path(__file__).parent / "templates"
+from pipeline_lib.report.page import render_template
+from pipeline_lib.report.style import BASE, GREY, INK, SCORE, draw_svg, shade
 
 WIDTH_PX, MAX_PANEL_PX, LETTER_PX = 1090, 480, 6.9
 ROW_PX, FRAME_PX = 27, 62
@@ -71,14 +68,6 @@ def comparison_text(comparison: Comparison) -> str:
 
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML that needs nothing but itself; the same comparison gives the same bytes."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     split = comparison.split
     rows = [
         {
@@ -93,12 +82,7 @@ def render_comparison(comparison: Comparison) -> str:
         }
         for row in comparison.rows
     ]
-    return environment.get_template("comparison.html.j2").render(
-        css=stylesheet(),
-        comparison=comparison,
-        rows=rows,
-        panels=_panels(comparison),
-    )
+    return render_template("comparison.html.j2", comparison=comparison, rows=rows, panels=_panels(comparison))
 
 
 def _panels(comparison: Comparison) -> list[tuple[int, Markup]]:

@@ -1,5 +1,6 @@
 """The look of every figure: colours, lines and type, and figures as inline SVG."""
 
+import base64
 import io
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL.Image import Image
 
 CSS = Path(__file__).parent / "templates" / "report.css"
 
@@ -84,3 +86,10 @@ def shade(colour: str, strength: float) -> tuple[float, float, float]:
     """The colour mixed with white; strength 1 is the colour itself."""
     red, green, blue = matplotlib.colors.to_rgb(colour)
     return (1 - strength * (1 - red), 1 - strength * (1 - green), 1 - strength * (1 - blue))
+
+
+def data_uri(picture: Image) -> str:
+    """The picture as a JPEG inside a `data:` address; no metadata, so equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True, exif=b"", icc_profile=None, comment=b"")
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

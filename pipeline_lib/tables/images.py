@@ -10,6 +10,13 @@ IMAGE = (
 )
 """The columns by which every table names an image."""
 
+IMAGES = Table(
+    "images",
+    1,
+    pa.schema([*IMAGE, required("width_px", pa.int32()), required("height_px", pa.int32())]),
+)
+"""One row a readable image; split, group and the user's other columns follow behind these."""
+
 UNREADABLE_IMAGES = Table(
     "unreadable_images",
     1,

@@ -23,7 +23,9 @@ def train_sft(
     job: TrainingJob,
     place: Place,
 ) -> pa.Table:
-    """Train one adapter on the column `chosen` of `PREFERENCE_PAIRS`; returns its log in `SFT_LOG`.
+    """Train one adapter on the column `chosen` of rows as in `PREFERENCE_PAIRS`; returns its log in `SFT_LOG`.
+
+    Rows need no rejected answer, and may be about several images (`pipeline_lib.train.pairs`).
 
     The loss is the mean negative log-likelihood of the answers' tokens, all tokens of a batch alike, and falls on no
     token of the prompt (section 5.2). An answer that is not `chosen_finished` gets no end token. Everything else is as

@@ -17,9 +17,6 @@ from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
 from pipeline_lib.tables.images import NEW_IMAGES
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
-"""Which files of a folder are asked about; one that is named itself may end in anything."""
-
 
 class Anywhere:
     """A source whose images are named by their whole path."""
@@ -48,7 +45,8 @@ def keep_new_images(
     """
     places = [place for item in given for place in _places(item, image_column)]
     if not places:
-        raise DataError(f"no image in {', '.join(given) or 'nothing'}; files that end in {', '.join(PICTURES)} count")
+        count = ", ".join(files.PICTURES)
+        raise DataError(f"no image in {', '.join(given) or 'nothing'}; files that end in {count} count")
     progress = Progress("reading images", len(places))
 
     def look(place: tuple[str, str]) -> tuple[str, int | None, int | None, str | None]:
@@ -99,8 +97,7 @@ def _places(given: str, image_column: str) -> list[tuple[str, str]]:
     """Name and whole path of every image that one argument stands for."""
     whole = given if files.is_remote(given) else os.path.abspath(given)
     if files.is_folder(whole):
-        names = [name for name in files.list_folder(whole) if files.ending(name) in PICTURES]
-        return [(name, files.join(whole, name)) for name in names]
+        return [(name, files.join(whole, name)) for name in files.pictures(whole)]
     if files.ending(whole) in ENDINGS:
         frame = read_frame(whole, [image_column])
         if image_column not in frame:

@@ -1,20 +1,19 @@
 """What every flow begins with: a checked recipe, its photographs, its base model; and how each model is evaluated."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from pipeline_lib.config.base import Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import fingerprint, read_image_list
-from pipeline_lib.data.user_table import image_folder
-from pipeline_lib.device import check_memory
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import RunFolder, read_run
 from pipeline_lib.vlm.model_ref import resolve_model
+from tasks.common import run as common
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
 from tasks.self_improve.evaluate import evaluate
@@ -23,74 +22,30 @@ from tasks.self_improve.judge_openai import judge_openai
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel
 from tasks.stage import At
-from tasks.stage.cards import show_recipe
-from tasks.stage.gpu_pool import pool_deployment
-from tasks.stage.plan import is_planning, note_role
-from tasks.stage.shards import check_workers
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
 
-class Run(NamedTuple):
-    """What all stages of one run share; `base` is the base model with the prompt and the images."""
+@dataclass(frozen=True)
+class Run(common.Run[SelfImproveRecipe]):
+    """A run; `base` is the base model with the prompt and the images."""
 
-    recipe: SelfImproveRecipe
-    store: ArtifactStore
     base: GenerationInputs
-    folder: RunFolder
-
-    @property
-    def at(self) -> At:
-        """How and where stages are computed."""
-        return At(self.recipe.runtime)
-
-    def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
-        """Write the pointer that tells people which artifact has this role in the run."""
-        if is_planning():
-            note_role(role, ref)
-            return ref
-        return self.folder.keep(role, ref)
-
-    def begin(self) -> None:
-        """Make the folder this recipe's: pointers of another one are not believed any more."""
-        if not is_planning():
-            self.folder.begin()
-
-    def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
-        """Keep the last artifact, and copy its files into a folder of the run for people."""
-        if is_planning():
-            self.keep(role, ref)
-            return
-        self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
-        self.keep(role, ref)
-
-    def end(self) -> None:
-        """Remove the pointers of other recipes."""
-        if not is_planning():
-            self.folder.end()
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
-    runtime = recipe.runtime
-    store, prompt = ArtifactStore(runtime.store), load_prompt(recipe.prompt)
-    model = resolve_model(recipe.model, store)
-    if not is_planning():
-        show_recipe(recipe)
-        store.check_writable()
-        if not pool_deployment():  # else the worker that computes looks at its own
-            check_memory(runtime)
-        check_workers(runtime, model.location, image_folder(recipe.data))
+    runtime, store = recipe.runtime, ArtifactStore(recipe.runtime.store)
+    prompt, model = load_prompt(recipe.prompt), resolve_model(recipe.model, store)
+    common.check_before(recipe, store, model)
     image_list = read_image_list(recipe.data, recipe.seed, LEAST_IMAGES)
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
     images = ImageSet.of(recipe.data, table, runtime)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    run = Run(recipe, store, base, RunFolder(store, recipe.name, recipe.run_fields(), table))
-    if read_run(store, recipe.name) is None:  # else an experiment leaves the folder to the run that it stands beside
-        run.begin()
-    run.keep("model_facts", facts)
+    run = Run(recipe, common.run_folder(recipe, store, table), base)
     run.keep("images", table)
+    run.keep("model_facts", facts)
     return run
 
 

@@ -16,6 +16,7 @@ Every address that is about to be published is appended to JOURNAL.
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 
@@ -30,7 +31,6 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()  # a forked process has imported Prefect before (tests/forked.py)
-    from flows.self_improve import self_improve
     from pipeline_lib.config.load import load_recipe
     from pipeline_lib.store import ArtifactStore, Manifest
     from pipeline_lib.store.store import Attempt
@@ -85,7 +85,8 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
     elif moment != "never":
         sys.exit(f"unknown moment {moment}")
     with errors_for_people():
-        self_improve(load_recipe(recipe_path))
+        recipe = load_recipe(recipe_path)
+        getattr(import_module(f"flows.{recipe.method}"), recipe.method)(recipe)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from deployments.register import job_template
+from deployments.register import job_template, prefect_project
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFECT = ROOT / "deployments" / "prefect.yaml"
 COMPOSE = (ROOT / "docker" / "compose.yaml").read_text()
 
 
@@ -60,7 +59,8 @@ def test_kubernetes_jobs_ask_for_a_gpu_in_the_gpu_pool_alone() -> None:
 
 def test_deployed_flows_load_without_an_editable_install() -> None:
     # Prefect puts the script's folder first where modules are looked for: a `flows.py` there would hide the package.
-    entrypoints = {item["entrypoint"] for item in yaml.safe_load(PREFECT.read_text())["deployments"]}
+    entrypoints = {item["entrypoint"] for item in prefect_project()["deployments"]}
+    assert "deployments/deployed.py:self_improve" in entrypoints
     code = (
         "import sys\n"
         "sys.meta_path = [finder for finder in sys.meta_path if 'Editable' not in getattr(finder, '__name__', '')]\n"

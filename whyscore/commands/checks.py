@@ -49,7 +49,8 @@ def check_data(
     with errors_for_people():
         from pipeline_lib.checks.survey import survey_data
         from pipeline_lib.checks.survey_text import render_survey, render_unreadable
-        from pipeline_lib.config.load import load_recipe, parse_recipe
+        from pipeline_lib.config.load import load_recipe, of_kind, parse_recipe
+        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 
         quiet_libraries()
         show_log()
@@ -71,7 +72,7 @@ def check_data(
         else:
             fields |= {"data.table": table, "name": "check-data", "model.id": "bundled"}
             recipe = parse_recipe({}, fields, source="check-data")
-        survey = survey_data(recipe.data, recipe.seed)
+        survey = survey_data(of_kind(SelfImproveRecipe, recipe).data, recipe.seed)
         typer.echo(render_survey(survey))
         if write_list:
             write_list.write_text(render_unreadable(survey), encoding="utf-8")

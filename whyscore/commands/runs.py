@@ -16,7 +16,7 @@ from whyscore.commands.terminal import (
 
 
 def run(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Self-train a model as the recipe says; run it again to resume, or to see that nothing is left to do."""
+    """Run the recipe's method; run it again to resume, or to see that nothing is left to do."""
     with errors_for_people():
         from pipeline_lib.config.load import load_recipe
 

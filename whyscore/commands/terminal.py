@@ -86,8 +86,11 @@ def show_log() -> None:
 
 
 def print_results(store: Any, name: str) -> None:
-    """The results of a finished run as text, and where its report is."""
-    from pipeline_lib.store.runs import copied
+    """What a finished run has left in its report: the results as text, and where its page is."""
+    from pipeline_lib.store.runs import copied, written
 
-    typer.echo("\n" + store.files.read(copied(store, name, "report", "results.txt")).decode())
-    typer.echo(f"Report: {copied(store, name, 'report', 'report.html')}")
+    left = written(store).get(name, {})
+    if "report/results.txt" in left:
+        typer.echo("\n" + store.files.read(copied(store, name, "report", "results.txt")).decode())
+    if "report/report.html" in left:
+        typer.echo(f"Report: {copied(store, name, 'report', 'report.html')}")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import BaseRecipe, Bootstrap, Fraction, JudgeModel, Lora, Positive, Section
+from pipeline_lib.config.base import BaseRecipe, Bootstrap, Data, Fraction, JudgeModel, Lora, Positive, Section
 
 SCORES = tuple(range(10))
 """The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
@@ -175,6 +175,7 @@ class SelfImproveRecipe(BaseRecipe):
     """A run of self_improve."""
 
     method: Literal["self_improve"] = "self_improve"
+    data: Data
     iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
     prompt: str = Field(
         "aesthetics",

@@ -192,10 +192,10 @@ def test_an_image_is_opened_resized_and_never_enlarged(folder: Path) -> None:
 def test_a_changed_or_vanished_image_is_noticed(folder: Path) -> None:
     digest = hashlib.sha256((folder / "3.png").read_bytes()).hexdigest()
     Image.new("RGB", (13, 30), "red").save(folder / "3.png")
-    with pytest.raises(DataError, match=r"3\.png has changed since the table was discretised"):
+    with pytest.raises(DataError, match=r"3\.png has changed since the table was read"):
         open_image(LocalFolder(str(folder)), "3.png", digest, 15, 1)
     (folder / "3.png").unlink()
-    with pytest.raises(DataError, match=r"3\.png was there when the table was discretised, now: No such file"):
+    with pytest.raises(DataError, match=r"3\.png was there when the table was read, now: No such file"):
         open_image(LocalFolder(str(folder)), "3.png", digest, 15, 1)
 
 

@@ -21,7 +21,7 @@ from pipeline_lib.data.images import open_image
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.report.gallery import data_uri
+from pipeline_lib.report.style import data_uri
 from pipeline_lib.store import ArtifactRef
 
 SIZE = 70 * 50 * 3  # bytes of pixels of an entry
@@ -97,10 +97,10 @@ def test_the_cache_stands_for_no_photograph(tmp_path: Path, image_set: dict[str,
     path = tmp_path / "image_set" / name
     content = path.read_bytes()
     path.write_bytes(content + b" ")
-    with pytest.raises(DataError, match="has changed since the table was discretised"):
+    with pytest.raises(DataError, match="has changed since the table was read"):
         open_one(tmp_path, name, sha256, cache)
     path.unlink()
-    with pytest.raises(DataError, match="was there when the table was discretised, now: No such file"):
+    with pytest.raises(DataError, match="was there when the table was read, now: No such file"):
         open_one(tmp_path, name, sha256, cache)
 
 

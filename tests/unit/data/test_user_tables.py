@@ -151,9 +151,7 @@ def test_changed_shards_are_noticed(tmp_path: Path) -> None:
 
     embedded._mapped.cache_clear()  # as a new process
     assert fingerprint(read_image_list(Data(table=str(path)), 0)) != before
-    with pytest.raises(
-        DataError, match=r"000\.png was there when the table was discretised, now: no row has this name"
-    ):
+    with pytest.raises(DataError, match=r"000\.png was there when the table was read, now: no row has this name"):
         ImageSet.of(Data(table=str(path)), REF).opener(99)("000.png", sha256)
 
 

@@ -1,7 +1,5 @@
 """Images with what each model said of them, chosen by a rule that does not look at the answers' charm."""
 
-import base64
-import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +8,7 @@ from PIL.Image import Image
 from pipeline_lib.methods.self_improve.report.contents import RunResults
 from pipeline_lib.methods.self_improve.report.lineage import final, main_line, on_split
 from pipeline_lib.methods.self_improve.report.score_figures import shown_range
+from pipeline_lib.report.style import data_uri
 from pipeline_lib.sampling import draw
 
 SPREAD = 10
@@ -94,13 +93,6 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
         size = picture.size
         shown.append(Exhibit(image, reasons, data_uri(picture), *size, truth["score"], truth["bin"], at, opinions))
     return shown
-
-
-def data_uri(picture: Image) -> str:
-    """The picture as a JPEG inside a `data:` address; no metadata, so equal pixels give equal bytes."""
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True, exif=b"", icc_profile=None, comment=b"")
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _by_image(table: Any, names: set[str]) -> dict[str, dict[str, Any]]:

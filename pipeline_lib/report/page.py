@@ -1,0 +1,82 @@
+"""One HTML page that needs nothing but itself, put together from parts that know no method.
+
+render_page(Page("run demo", "toy", "What was kept.", [Section("Answers", [Paragraph("Six of eight."), Grid(..)])]))
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+from markupsafe import Markup
+from PIL.Image import Image
+
+from pipeline_lib.report.style import data_uri
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Paragraph(NamedTuple):
+    """A text."""
+
+    text: str
+
+
+class Grid(NamedTuple):
+    """A table: its caption, its headings, and rows of as many cells, the first of which names the row."""
+
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Drawing(NamedTuple):
+    """A figure: what `style.draw_svg` drew, and its caption."""
+
+    svg: Markup
+    caption: str
+
+
+class Exhibit(NamedTuple):
+    """Images by their names, and beside them texts, each below its heading. Images are not enlarged or reduced."""
+
+    images: Sequence[tuple[str, Image]]
+    texts: Sequence[tuple[str, str]]
+
+
+Part = Paragraph | Grid | Drawing | Exhibit
+
+
+class Section(NamedTuple):
+    """Parts below a heading."""
+
+    heading: str
+    parts: Sequence[Part]
+
+
+class Page(NamedTuple):
+    """A report: its title, the method that made it, one sentence of what it shows, and its sections."""
+
+    title: str
+    method: str
+    lead: str
+    sections: Sequence[Section]
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML, every text escaped; the same page gives the same bytes."""
+    return render_template("page.html.j2", page=page, kind=lambda part: type(part).__name__, data_uri=data_uri)
+
+
+def render_template(template: str, **values: object) -> str:
+    """One of the templates of this room as HTML, with the style sheet of all pages as `css`; texts are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    css = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # our own file, nobody's text
+    return environment.get_template(template).render(css=css, **values)

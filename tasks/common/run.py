@@ -1,0 +1,81 @@
+"""What the runs of all methods share: the checks before the first stage, and what is kept for people."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pipeline_lib.config.base import BaseRecipe
+from pipeline_lib.data.user_table import image_folder
+from pipeline_lib.device import check_memory
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import RunFolder, read_run
+from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.stage import At
+from tasks.stage.cards import show_recipe
+from tasks.stage.gpu_pool import pool_deployment
+from tasks.stage.plan import is_planning, note_role
+from tasks.stage.shards import check_workers
+
+Recipe = TypeVar("Recipe", bound=BaseRecipe)
+
+
+@dataclass(frozen=True)
+class Run(Generic[Recipe]):
+    """What all stages of one run share; a method adds what its own stages share."""
+
+    recipe: Recipe
+    folder: RunFolder
+
+    @property
+    def store(self) -> ArtifactStore:
+        """Where the artifacts are."""
+        return self.folder.store
+
+    @property
+    def at(self) -> At:
+        """How and where stages are computed."""
+        return At(self.recipe.runtime)
+
+    def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
+        """Write the pointer that tells people which artifact has this role in the run."""
+        if is_planning():
+            note_role(role, ref)
+            return ref
+        return self.folder.keep(role, ref)
+
+    def begin(self) -> None:
+        """Make the folder this recipe's: pointers of another one are not believed any more."""
+        if not is_planning():
+            self.folder.begin()
+
+    def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
+        """Keep the last artifact, and copy its files into a folder of the run for people."""
+        if not is_planning():
+            self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
+        self.keep(role, ref)
+
+    def end(self) -> None:
+        """Remove the pointers of other recipes."""
+        if not is_planning():
+            self.folder.end()
+
+
+def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> None:
+    """Show the recipe in the UI; raise `WhyScoreError` unless store, memory and workers can take its run."""
+    if is_planning():
+        return
+    show_recipe(recipe)
+    store.check_writable()
+    if not pool_deployment():  # else the worker that computes looks at its own
+        check_memory(recipe.runtime)
+    check_workers(recipe.runtime, model.location, image_folder(recipe.data))
+
+
+def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:
+    """The folder of the run of a recipe on a table of images.
+
+    It becomes this recipe's when it is nobody's; an experiment leaves the folder to the run that it stands beside.
+    """
+    folder = RunFolder(store, recipe.name, recipe.run_fields(), images)
+    if not is_planning() and read_run(store, recipe.name) is None:
+        folder.begin()
+    return folder

@@ -1,0 +1,34 @@
+"""What the toy's flow begins with."""
+
+from dataclasses import dataclass
+
+from pipeline_lib.methods.toy.recipe import ToyRecipe
+
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.data.table import fingerprint, read_image_list
+from pipeline_lib.store import ArtifactStore
+from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
+from tasks.common import run as common
+from tasks.common.list_images import list_images
+from tasks.stage import At
+
+
+@dataclass(frozen=True)
+class Run(common.Run[ToyRecipe]):
+    """A run, its model and its images."""
+
+    model: ModelRef
+    images: ImageSet
+
+
+def prepare(recipe: ToyRecipe) -> Run:
+    """Check everything and list the images."""
+    store = ArtifactStore(recipe.runtime.store)
+    model = resolve_model(recipe.model, store)
+    common.check_before(recipe, store, model)
+    image_list = read_image_list(recipe.data, recipe.seed)
+    table = list_images(At(recipe.runtime), recipe.data, recipe.seed, fingerprint(image_list))
+    images = ImageSet.of(recipe.data, table, recipe.runtime)
+    run = Run(recipe, common.run_folder(recipe, store, table), model, images)
+    run.keep("images", table)
+    return run
