@@ -21,7 +21,7 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
 from tasks.stage.gpu_pool import compute_here
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "self_improve"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
