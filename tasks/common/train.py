@@ -24,7 +24,6 @@ def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_tabl
         gradient_checkpointing=work.runtime.gradient_checkpointing,
         decode_workers=work.runtime.decode_workers,
     )
-    work.note_scratch(f"{work.address}/checkpoints")
     if work.runtime.training_processes > 1:
         from pipeline_lib.train.launch import run_job_in_processes
 
