@@ -126,7 +126,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_plain_message(request, uninterrupted,
 def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(small_run, tmp_path, end):
     """On Prefect's own temporary server; a terminal sends Ctrl-C to the whole process group."""
     shutil.copytree(small_run / "store", tmp_path / "store")
-    for finished in ("steps/evaluate", "answers"):  # what comes before is not waited for
+    for finished in ("steps/evaluate", "scratch/answers"):  # what comes before is not waited for
         shutil.rmtree(tmp_path / "store" / finished)
     recipe = write_small_recipe(tmp_path, tmp_path / "store", small_run / "data" / "scores.csv")
     (tmp_path / "log").touch()

@@ -7,13 +7,13 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 
-from pipeline_lib.methods.self_improve.evaluation import ANSWERS, answer_images, evaluate_answers
+from pipeline_lib.methods.self_improve.evaluation import answer_images, evaluate_answers
 from pipeline_lib.methods.self_improve.merge import merge_adapters
 from pipeline_lib.methods.self_improve.pairs import usable_pairs
 from pipeline_lib.methods.self_improve.recipe import Evaluation, Merge, Training
 from pipeline_lib.methods.self_improve.score_pairs import generate_score_pairs
 from pipeline_lib.methods.self_improve.swap import swap_scores
-from pipeline_lib.methods.self_improve.tables import PREDICTIONS, SCORE_PAIRS
+from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, PREDICTIONS, SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.key import ArtifactRef
@@ -98,7 +98,7 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
     images = pa.concat_tables([test, val])
     answers = answer_images(merged, loaded.chat, loaded.scores, images, open_image, **options)
     plain = answer_images(loaded.vlm, loaded.chat, loaded.scores, images, open_image, **options)
-    assert answers.schema.equals(ANSWERS) and not answers.equals(plain)
+    assert answers.schema.equals(MODEL_ANSWERS.schema) and not answers.equals(plain)
     bins = pa.table({"mean_score": [score + 0.5 for score in range(10)]})
     tables = evaluate_answers(answers, ("val", "test"), bins, Evaluation(bootstrap_samples=100), 1)
     predictions = conform(tables.predictions, PREDICTIONS.schema)

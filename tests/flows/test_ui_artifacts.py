@@ -13,14 +13,14 @@ from prefect.context import FlowRunContext
 
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
-from tasks.stage.decorator import cards as artifacts
+from tasks.stage import cards
 from tests.flows.conftest import listen
 from tests.flows.test_resume import STAGES
 
 
 def shown(flow_run_id: Any) -> dict[str, Any]:
     """The artifacts of a flow run by their keys."""
-    artifacts.flush()
+    cards.flush()
     with get_client(sync_client=True) as client:
         chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         return {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=chosen)}
@@ -58,7 +58,7 @@ def test_long_work_has_a_bar_and_short_work_has_none(prefect_server, monkeypatch
     @task
     def count(every_seconds: float, what: str) -> None:
         monkeypatch.setattr("pipeline_lib.progress.EVERY_SECONDS", every_seconds)
-        with artifacts.progress_bars():
+        with cards.progress_bars():
             progress = Progress(what, 4, "steps")
             progress.skip(1)
             for _ in range(3):
@@ -84,25 +84,25 @@ def test_a_server_that_is_away_costs_no_run_and_is_not_asked_again_at_once(again
         asked.append(api)
         return SyncPrefectClient("http://127.0.0.1:9/api")
 
-    monkeypatch.setattr(artifacts, "_client", dead)
-    monkeypatch.setattr(artifacts, "_silent_until", 0.0)
+    monkeypatch.setattr(cards, "_client", dead)
+    monkeypatch.setattr(cards, "_silent_until", 0.0)
 
     @flow(name="away")
     def away() -> None:
         for _ in range(5):
-            artifacts.show_recipe(again)
+            cards.show_recipe(again)
 
     with listen("whyscore.ui") as lines:
         away()
-        artifacts.flush()
+        cards.flush()
     assert len(asked) == 1 and len(lines) == 1
     assert "will lack something" in lines[0]
-    monkeypatch.setattr(artifacts, "_silent_until", 0.0)
+    monkeypatch.setattr(cards, "_silent_until", 0.0)
 
 
 def test_outside_of_a_run_nothing_is_sent(again, monkeypatch):
-    monkeypatch.setattr(artifacts, "_client", lambda api: pytest.fail("asked"))
+    monkeypatch.setattr(cards, "_client", lambda api: pytest.fail("asked"))
     with listen("whyscore.ui") as lines:
-        artifacts.show_recipe(again)
-        artifacts.flush()
+        cards.show_recipe(again)
+        cards.flush()
     assert lines == []
