@@ -62,7 +62,7 @@ def prefect_server() -> Iterator[str]:
 
     from tasks.stage.cards import flush
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=500):
         yield str(PREFECT_API_URL.value())
         flush()  # a card that is sent when the server is gone keeps the process for a minute
 

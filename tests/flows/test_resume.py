@@ -119,7 +119,7 @@ def test_other_figures_from_the_same_answers_do_not_ask_the_model_again(again, r
 
 
 def test_a_new_prefect_database_changes_nothing(again, run_flow):
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=500):
         assert run_flow(again).computed == []
 
 
