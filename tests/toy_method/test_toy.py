@@ -119,10 +119,11 @@ def test_a_new_method_runs_and_its_results_are_printed(copy: Copy) -> None:
 def test_its_deployed_flow_takes_all_from_the_store_and_shows_its_stages(copy: Copy, prefect_server: str) -> None:
     assert copy.statuses[DEPLOYED] == 0, copy.logs[DEPLOYED][-3000:]
     assert [_computed(copy.logs[DEPLOYED], stage) for stage in STAGES] == [False] * len(STAGES)
-    runs = _ask(prefect_server, "flow_runs", sort="START_TIME_ASC")
+    named = {"name": {"any_": ["toy-demo"]}}
+    runs = _ask(prefect_server, "flow_runs", sort="START_TIME_ASC", flow_runs=named)
     cards = [
-        {item["key"]: item["data"] for item in _ask(prefect_server, "artifacts") if item["flow_run_id"] == run["id"]}
-        for run in runs[:2]
+        {item["key"]: item["data"] for item in _ask(prefect_server, "artifacts", artifacts=of_run)}
+        for of_run in ({"flow_run_id": {"any_": [run["id"]]}} for run in runs[:2])
     ]
     for found, state in zip(cards, ("computed", "cached"), strict=True):
         stages = {f"toy-demo-{stage.replace('_', '-')}" for stage in STAGES if stage != "report"}
