@@ -125,9 +125,11 @@ def _become(module: str, arguments: list[str], environment: dict[str, str], log:
             os.dup2(file.fileno(), 2)
         os.environ.clear()
         os.environ.update(environment)
+        import dask
         from prefect.context import refresh_global_settings_context
 
-        refresh_global_settings_context()  # Prefect reads the environment when it is imported
+        refresh_global_settings_context()  # Prefect and Dask read the environment when they are imported
+        dask.config.refresh()
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
