@@ -165,7 +165,9 @@ def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> st
 
 def _lines(run: RunStatus) -> list[str]:
     state = "finished" if run.finished else "not finished"
-    ite = f", iteration {run.evaluated.iteration}" if run.evaluated else ", nothing evaluated yet"
+    ite = "" if run.finished else ", nothing evaluated yet"  # there are methods that evaluate nothing
+    if run.evaluated:
+        ite = f", iteration {run.evaluated.iteration}"
     if not run.of_recipe:
         state, ite = "does not say which recipe it is of (its run.json is missing or damaged): run its recipe again", ""
     lines = [

@@ -161,7 +161,7 @@ def test_killed_in_sampling_and_in_training_it_ends_with_the_same_digests(copy: 
 
 
 def test_status_tells_of_it_and_gc_removes_it_when_forgotten(copy: Copy, tmp_path: Path) -> None:
-    assert "toy-demo: finished" in copy.logs[STATUS]
+    assert "toy-demo: finished\n" in copy.logs[STATUS]
     shutil.copytree(copy.folder / "store-killed", tmp_path / "store")
     store = ArtifactStore(str(tmp_path / "store"))
 
