@@ -68,15 +68,20 @@ def render_page(page: Page) -> str:
     return render_template("page.html.j2", page=page, kind=lambda part: type(part).__name__, data_uri=data_uri)
 
 
-def render_template(template: str, **values: object) -> str:
-    """One of the templates of this room as HTML, with the style sheet of all pages as `css`; texts are escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+def html_environment(folder: Path) -> jinja2.Environment:
+    """For the HTML templates of a folder: texts are escaped, and a name that has no value is an error."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def render_template(template: str, **values: object) -> str:
+    """One of the templates of this room as HTML, with the style sheet of all pages as `css`; texts are escaped."""
+    environment = html_environment(_TEMPLATES)
     css = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # our own file, nobody's text
     return environment.get_template(template).render(css=css, **values)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow.compute as pc
 from PIL.Image import Image
 
@@ -55,6 +54,7 @@ from pipeline_lib.methods.self_improve.verdict import GRADES
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report import formatting
 from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
+from pipeline_lib.report.page import html_environment
 from pipeline_lib.report.style import stylesheet
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -78,14 +78,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
     `open_image(image, image_sha256)` gives a test photograph, RGB and resized. Everything that a model or a user wrote
     is escaped.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = html_environment(_TEMPLATES)
     environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent, "typeset": _typeset}
     training, pairs = training_figures(results), judge_pairs(results)
     context = {
