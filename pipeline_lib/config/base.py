@@ -39,7 +39,7 @@ class SplitLists(Section):
 
 
 class ImageData(Section):
-    """Which photographs to learn from."""
+    """Which images to learn from."""
 
     dataset: DatasetName = Field(
         "table", description="'table': any CSV, Parquet or image folder; else a known data set"
@@ -54,7 +54,7 @@ class ImageData(Section):
     image_column: str = Field("image", description="Path of the image, or the image itself as bytes (Parquet)")
     split_column: str | None = Field("split", description="Column with train / val / test; null: draw the splits")
     group_column: str | None = Field(
-        None, description="Images that share a value never straddle splits (one source photograph, one product, ..)"
+        None, description="Images that share a value never straddle splits (one source image, one product, ..)"
     )
     split_lists: SplitLists = Field(SplitLists(), description="Instead of a split column")
     val_fraction: Fraction = Field(
@@ -79,7 +79,7 @@ class FromRun(Section):
 
 
 class Data(ImageData):
-    """Which photographs and scores to learn from."""
+    """Which images and scores to learn from."""
 
     score_column: str = Field("score", description="A numeric column, on any scale; higher is better")
 
@@ -178,12 +178,12 @@ class Runtime(Section):
         False, description="They share the base's weights (FSDP) instead of holding all of them each; needs GPUs"
     )
     decode_workers: int = Field(
-        0, ge=0, description="Processes that open photographs for training while the GPU computes; 0: none, for a CPU"
+        0, ge=0, description="Processes that open images for training while the GPU computes; 0: none, for a CPU"
     )
     pixel_cache: str | None = Field(
-        None, description="Local folder that keeps resized photographs, so that each is decoded once; null: none"
+        None, description="Local folder that keeps resized images, so that each is decoded once; null: none"
     )
-    pixel_cache_gb: float = Field(20.0, gt=0, description="No more is kept then; at 448 px 20 GB are 50,000 pictures")
+    pixel_cache_gb: float = Field(20.0, gt=0, description="No more is kept then; at 448 px 20 GB are 50,000 images")
     dask: str | None = Field(
         None, description="Scheduler whose workers share the shards, e.g. tcp://gpu1:8786; null: all of them here"
     )

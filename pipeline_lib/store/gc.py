@@ -29,7 +29,7 @@ EARLIER = {
 
 DAY_S = 86400.0
 
-_HEAL = "run its recipe again, which writes it anew, or forget the run"
+_HEAL = "run its recipe again, which writes it again, or forget the run"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}$|^probe-[0-9a-f]{32}$")
 
 

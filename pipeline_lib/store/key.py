@@ -33,7 +33,7 @@ def read_reference(pointer: dict[str, Any]) -> ArtifactRef:
     except (KeyError, ValidationError) as error:
         raise StoreError(
             f"a pointer in the store holds {str(pointer)[:200]}, which names no artifact of it; run the recipe again,"
-            " which writes its pointers anew"
+            " which writes its pointers again"
         ) from error
 
 

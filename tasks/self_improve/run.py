@@ -1,4 +1,4 @@
-"""What every flow begins with: a checked recipe, its photographs, its base model; and how each model is evaluated."""
+"""What every flow begins with: a checked recipe, its images, its base model; and how each model is evaluated."""
 
 from dataclasses import dataclass
 from typing import Literal
