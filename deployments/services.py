@@ -182,21 +182,18 @@ async def _create_database(settings: dict[str, str]) -> bool:
 
 
 def _bucket_is_there(settings: dict[str, str]) -> bool:
-    """Whether the store's bucket can be reached; makes it if it is not there."""
-    import s3fs
+    """Whether the store's bucket can be reached; makes it if it does not exist."""
     from botocore.exceptions import BotoCoreError
 
-    files = s3fs.S3FileSystem(
-        key=settings["AWS_ACCESS_KEY_ID"],
-        secret=settings["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=settings["AWS_ENDPOINT_URL_S3"],
-        use_listings_cache=False,
-        config_kwargs={"retries": {"max_attempts": 1}, "connect_timeout": 2},
-    )
-    bucket = settings["WHYSCORE_STORE"].removeprefix("s3://").split("/")[0]
+    from pipeline_lib.store.s3_files import file_system, make_bucket
+
+    account = {
+        "key": settings["AWS_ACCESS_KEY_ID"],
+        "secret": settings["AWS_SECRET_ACCESS_KEY"],
+        "endpoint_url": settings["AWS_ENDPOINT_URL_S3"],
+    }
     try:
-        if not files.exists(bucket):
-            files.mkdir(bucket)
+        make_bucket(file_system(once=True, **account), settings["WHYSCORE_STORE"])
     except (OSError, BotoCoreError):
         return False
     return True

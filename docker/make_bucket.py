@@ -1,11 +1,7 @@
-"""Make the bucket of a store if it is not there yet: `python docker/make_bucket.py s3://bucket/prefix`."""
+"""Make the bucket of a store if it does not exist: `python docker/make_bucket.py s3://bucket/prefix`."""
 
 import sys
 
-import s3fs
+from pipeline_lib.store.s3_files import file_system, make_bucket
 
-bucket = sys.argv[1].removeprefix("s3://").split("/")[0]
-files = s3fs.S3FileSystem()
-if not files.exists(bucket):
-    files.mkdir(bucket)
-print(f"bucket {bucket} is there")
+print(f"bucket {make_bucket(file_system(), sys.argv[1])} exists")

@@ -16,7 +16,7 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_lib.errors import ModelError, WhyScoreError
+from pipeline_lib.errors import ModelError, S3Error, WhyScoreError
 from pipeline_lib.store import ArtifactStore, artifact_key
 
 log = logging.getLogger("whyscore.watch")
@@ -120,18 +120,17 @@ def current_revision(model: str, hub: str | None, settle_s: int) -> str | None:
 
 
 def _bucket_revision(url: str, settle_s: int) -> str | None:
-    import fsspec
-    from botocore.exceptions import BotoCoreError
+    from pipeline_lib.store.s3_files import reading
 
-    fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    root = url.removeprefix("s3://").rstrip("/")
     try:
-        files: dict[str, dict[str, Any]] = fs.find(root, detail=True)
-    except (OSError, BotoCoreError) as error:
-        raise ModelError(f"{url} cannot be listed: {error}") from error
+        files = {f"{root}/{name}": entry for name, entry in reading().entries(url).items()}
+    except S3Error as error:
+        raise ModelError(f"{url} cannot be listed: {error.code}: {error.why}") from error
     if not any(path.endswith("/config.json") for path in files):
         raise ModelError(f"{url}: there is no config.json below this prefix; is a saved model there?")
-    changed = max(info["LastModified"] for info in files.values())
+    changed = max(entry.modified for entry in files.values())
     if datetime.datetime.now(datetime.UTC) - changed < datetime.timedelta(seconds=settle_s):
         return None
-    listing = "\n".join(f"{path} {info['size']} {info['ETag']}" for path, info in sorted(files.items()))
+    listing = "\n".join(f"{path} {entry.size} {entry.etag}" for path, entry in sorted(files.items()))
     return hashlib.sha256(listing.encode()).hexdigest()[:40]

@@ -24,6 +24,17 @@ class StoreError(WhyScoreError):
     """The artifact store cannot be read or written, or what it holds is damaged."""
 
 
+class S3Error(StoreError):
+    """An S3 server refused a request, or did not answer in time; `code` is the server's or the client's name for it."""
+
+    def __init__(self, action: str, path: str, code: str, why: str):
+        super().__init__(action, path, code, why)
+        self.action, self.path, self.code, self.why = action, path, code, why
+
+    def __str__(self) -> str:
+        return f"S3, {self.action} {self.path}: {self.code}: {self.why}"
+
+
 class JudgeError(WhyScoreError):
     """The judge model's server failed for good or the budget is spent; the verdicts so far are in the store."""
 

@@ -104,15 +104,17 @@ def _local(path: str, cache: Path) -> str:
     """The path itself, or of an S3 object a copy in the cache: `datasets` takes S3 for the hub when it is offline."""
     if not files.is_remote(path):
         return os.path.abspath(path)
-    storage = files.filesystem(path)
+    from pipeline_lib.store.s3_files import reading
+
+    storage = reading()
     try:
-        facts = storage.info(path)
-        version = f"{path} {facts['size']} {facts['ETag']}"
+        facts = storage.entry(path)
+        version = f"{path} {facts.size} {facts.etag}"
         copy = cache / "whyscore" / f"{hashlib.sha256(version.encode()).hexdigest()}.parquet"
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # never seen half written
-                storage.get_file(path, f"{folder}/part")
+                storage.get(path, Path(folder, "part"))
                 os.replace(f"{folder}/part", copy)
     except Exception as error:
         raise files.unreachable(path, error) from error
@@ -138,8 +140,7 @@ def image_column_type(path: str, column: str) -> pa.DataType | None:
 def parquet_schema(path: str) -> pa.Schema:
     """The columns of a Parquet file, from its footer alone."""
     try:
-        with files.filesystem(path).open(path) as file:
-            return pq.read_schema(file)
+        return files.with_file(path, pq.read_schema)
     except FileNotFoundError:
         raise DataError(f"image table {path} does not exist; set data.table to a CSV or Parquet file") from None
     except Exception as error:

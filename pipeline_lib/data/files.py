@@ -1,17 +1,20 @@
-"""Tables and lists as whole files, in a local folder or on S3 by the same path-taking functions.
+"""A user's tables, lists and images: functions that take a local or an s3:// path and raise `DataError`."""
 
-S3 credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL, ..).
-"""
-
+import os
 import posixpath
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-import fsspec
+from pipeline_lib.errors import DataError, S3Error
+from pipeline_lib.store.local_files import LocalFiles
 
-from pipeline_lib.errors import DataError
+if TYPE_CHECKING:
+    from pipeline_lib.store.s3_files import S3Files
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
-"""Which files of a folder are taken for images; one that is named itself may end in anything."""
+T = TypeVar("T")
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
+"""Files of a folder that end so are images; a file that is named itself may end in anything."""
 
 
 def is_remote(path: str) -> bool:
@@ -21,13 +24,13 @@ def is_remote(path: str) -> bool:
     return path.startswith("s3://")
 
 
-def filesystem(path: str) -> Any:
-    """The fsspec filesystem of a path.
+def access(path: str) -> "LocalFiles | S3Files":
+    """The methods to read and write a path; ask for them at every use (see `s3_files.reading`)."""
+    if not is_remote(path):
+        return LocalFiles("/")
+    from pipeline_lib.store.s3_files import reading
 
-    Asked for at every use, never kept: fsspec gives all threads of a process the same S3 client, and a forked process
-    one of its own. Listings are not cached, because a bucket changes under a long-lived process.
-    """
-    return fsspec.filesystem("s3", use_listings_cache=False) if is_remote(path) else fsspec.filesystem("file")
+    return reading()
 
 
 def join(folder: str, name: str) -> str:
@@ -48,35 +51,37 @@ def ending(path: str) -> str:
 def is_folder(path: str) -> bool:
     """Whether a path is a folder, or an S3 prefix that objects lie under."""
     try:
-        return bool(filesystem(path).isdir(path))
+        return access(path).is_folder(path)
     except Exception as error:
         raise unreachable(path, error) from error
 
 
 def list_folder(path: str) -> list[str]:
-    """The names of what lies in a folder itself, in order; a folder that is not there has none."""
+    """The names of the files and folders directly in a folder, sorted; empty when there is no such folder."""
     try:
-        found = filesystem(path).ls(path, detail=False)
-    except FileNotFoundError:
-        return []
+        return access(path).names(path)
     except Exception as error:
         raise unreachable(path, error) from error
-    return sorted(posixpath.basename(str(name).rstrip("/")) for name in found)
 
 
-def pictures(folder: str) -> list[str]:
-    """The names of the images in a folder itself, in order, by their endings."""
-    return [name for name in list_folder(folder) if ending(name) in PICTURES]
+def image_names(folder: str) -> list[str]:
+    """The names of the images directly in a folder, by their endings, sorted."""
+    return [name for name in list_folder(folder) if ending(name) in IMAGE_ENDINGS]
 
 
 def read_file(path: str) -> bytes:
     """The content of a table or list. Raises `DataError` when it is not there or cannot be read."""
     try:
-        return bytes(filesystem(path).cat_file(path))
+        return access(path).read(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except Exception as error:
         raise unreachable(path, error) from error
+
+
+def with_file(path: str, read: Callable[[BinaryIO], T]) -> T:
+    """The result of `read` on an open file; of a large file on S3 only the parts that `read` asks for are fetched."""
+    return access(path).with_file(path, read)
 
 
 def read_lines(path: str) -> list[str]:
@@ -98,8 +103,20 @@ def label_file(table: str, *names: str) -> str:
     raise DataError(f"{table}: expected {' or '.join(names)} in it, found {', '.join(sorted(there)[:5]) or 'nothing'}")
 
 
+def write_file(path: str, content: bytes) -> None:
+    """Create or replace a file at once, and its folder if needed. Raises `DataError` when it cannot be written."""
+    path = path if is_remote(path) else os.path.abspath(path)
+    try:
+        access(path).write(path, content)
+    except (OSError, S3Error) as error:
+        raise DataError(f"{path} cannot be written: {_reason(error)}") from error
+
+
 def unreachable(path: str, error: Exception) -> DataError:
-    """What to say when storage itself fails, which never means that a file is not there."""
-    hint = "; check the AWS_* variables, the bucket's permissions and the network" if path.startswith("s3://") else ""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return DataError(f"{path} cannot be read: {reason}{hint}")
+    """The error for storage that fails, which never means that a file does not exist."""
+    return DataError(f"{path} cannot be read: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    said = f"{error.code}: {error.why}" if isinstance(error, S3Error) else getattr(error, "strerror", None)
+    return said or str(error) or type(error).__name__

@@ -58,7 +58,7 @@ class LocalFolder:
 
 
 class Bucket:
-    """Image objects below an S3 prefix. s3fs itself tries again five times when a request fails."""
+    """Image objects below an S3 prefix."""
 
     def __init__(self, root: str):
         self.root = root.rstrip("/")
@@ -67,7 +67,7 @@ class Bucket:
         """The object; only "not found" is missing, so that an outage is never taken for a smaller data set."""
         path = f"{self.root}/{posixpath.normpath(image)}"
         try:
-            return bytes(files.filesystem(path).cat_file(path))
+            return files.access(path).read(path)
         except FileNotFoundError:
             raise MissingImage("No such object") from None
         except Exception as error:
@@ -77,13 +77,9 @@ class Bucket:
     def _sizes(self) -> dict[str, int]:
         # A listing gives a thousand sizes a request, a HEAD gives one.
         try:
-            found = files.filesystem(self.root).find(self.root, detail=True)
-        except FileNotFoundError:
-            return {}
+            return files.access(self.root).sizes(self.root)
         except Exception as error:
             raise files.unreachable(self.root, error) from error
-        prefix = len(self.root.removeprefix("s3://")) + 1
-        return {name[prefix:]: int(facts["size"]) for name, facts in found.items()}
 
     def size(self, image: str) -> int | None:
         """From one listing of the prefix, which is made when first asked."""

@@ -52,7 +52,7 @@ def locate(data: ImageData) -> Place:
         if metadata := _metadata_files(path):
             return Place(metadata, "image_folder", folder, None)
         shards = _shards(path)
-        if not shards and not isinstance(data, Data) and files.pictures(path):
+        if not shards and not isinstance(data, Data) and files.image_names(path):
             return Place((path,), "pictures", folder, None)
         if not shards:
             raise DataError(
@@ -77,7 +77,7 @@ def read(data: ImageData, place: Place) -> pd.DataFrame:
     if place.kind == "table":
         return read_frame(place.tables[0], names)
     if place.kind == "pictures":
-        return pd.DataFrame({data.image_column: files.pictures(place.tables[0])})
+        return pd.DataFrame({data.image_column: files.image_names(place.tables[0])})
     if place.kind == "image_folder":
         parts = [_metadata(data, path, names) for path in place.tables]
         splits = [_folder_split(data, path) for path in place.tables]
@@ -141,8 +141,8 @@ def _shard(path: str, image_column: str) -> pd.DataFrame:
     binary = [field.name for field in schema if holds_bytes(field.type)]
     columns = [name for name in schema.names if name not in binary]
     try:
-        with files.filesystem(path).open(path) as file:
-            frame = pq.read_table(file, columns=columns).to_pandas(ignore_metadata=True)
+        rows = files.with_file(path, lambda file: pq.read_table(file, columns=columns))
+        frame = rows.to_pandas(ignore_metadata=True)
     except Exception as error:
         raise DataError(f"image table {path} cannot be read: {error}") from error
     if others := [name for name in binary if name != image_column]:

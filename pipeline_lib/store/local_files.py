@@ -1,29 +1,47 @@
-"""Files of a store in a local folder (or on a mounted share)."""
+"""Local files, those of a store or of a user, with the methods of `S3Files`."""
 
 import contextlib
 import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from pipeline_lib.store.manifest import sha256_file
 
+T = TypeVar("T")
+
 
 class LocalFiles:
-    """Paths are absolute. A file is seen whole or not at all, also after the machine lost power."""
+    """Paths are absolute in a store. A file is seen whole or not at all, also after the machine lost power."""
 
     def __init__(self, root: str):
         self.root = os.path.abspath(root)
 
     def reach(self, path: str) -> None:
-        """A folder is made when it is not there."""
+        """Create the folder if it does not exist."""
         os.makedirs(path, exist_ok=True)
 
     def read(self, path: str) -> bytes:
         """All bytes of a file; raises `FileNotFoundError`."""
         return Path(path).read_bytes()
+
+    def with_file(self, path: str, read: Callable[[BinaryIO], T]) -> T:
+        """The result of `read` on an open file; raises `FileNotFoundError`."""
+        with open(path, "rb") as file:
+            return read(file)
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a path is a folder."""
+        return os.path.isdir(path)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files and folders directly in a folder, sorted; empty when there is no such folder."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(folder))
+        return []
 
     def sha256(self, path: str) -> str:
         """Sha256 of a file's bytes, in hex; raises `FileNotFoundError`."""

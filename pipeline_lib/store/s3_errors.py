@@ -1,24 +1,32 @@
-"""What S3 refuses, and what it only stumbles over: the one gets an error with advice, the other is tried again."""
+"""Errors of S3: a call that fails for a passing reason is repeated, any other failure becomes an error with advice."""
 
 import functools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.exceptions import ConnectionError as NoConnection
 
-from pipeline_lib.errors import StoreError
+from pipeline_lib.errors import S3Error
 
 log = logging.getLogger("whyscore.store")
 
 
-class Patient(Protocol):
-    """Says for how long a failing call is repeated."""
+@dataclass
+class Patience:
+    """Seconds for which a failing call is repeated. Each answer of the server restores `PATIENCE_S`."""
 
-    patience_s: float
+    seconds: float
+
+
+class Patient(Protocol):
+    """Has a patience."""
+
+    patience: Patience
 
 
 S = TypeVar("S", bound=Patient)
@@ -26,13 +34,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE_S = 120.0
-"""For so long a server that does not answer, or breaks off, is asked again: a restart is no reason to end a run."""
+"""A call to a server that does not answer, or breaks off, is repeated for so long: a restart does not end a run."""
 
-_OURS_TO_GRANT = "these credentials may not do that; the store needs to list, get, put and delete"
+_DENIED = "these credentials may not do that; reading needs the rights to list and get, a store also to put and delete"
 _ADVICE = {
-    "NoSuchBucket": "create the bucket first, or correct runtime.store",
-    "AccessDenied": _OURS_TO_GRANT,
-    "403": _OURS_TO_GRANT,
+    "NoSuchBucket": "create the bucket first, or correct its name",
+    "AccessDenied": _DENIED,
+    "403": _DENIED,
     "InvalidAccessKeyId": "the server does not know this access key; check AWS_ACCESS_KEY_ID or the AWS profile",
     "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY or the AWS profile",
     "ExpiredToken": "these temporary credentials have expired; get new ones",
@@ -51,10 +59,10 @@ _FAILURES = (OSError, BotoCoreError, ClientError, *_BROKEN_OFF)
 
 
 def explained(method: Callable[Concatenate[S, str, P], T]) -> Callable[Concatenate[S, str, P], T]:
-    """Repeat what fails for a passing reason; turn what stays wrong into a `StoreError` with advice.
+    """Repeat what fails for a passing reason; turn what stays wrong into an `S3Error` with advice.
 
-    Every method may be repeated: doing it twice is doing it once. `FileNotFoundError` of a key goes through, and so
-    does what this machine's disk refuses.
+    Every method may be repeated: doing it twice is doing it once. `FileNotFoundError` of a key and errors of this
+    machine's disk pass unchanged.
     """
 
     @functools.wraps(method)
@@ -69,28 +77,28 @@ def explained(method: Callable[Concatenate[S, str, P], T]) -> Callable[Concatena
                 absent = isinstance(error, FileNotFoundError) and code != "NoSuchBucket"
                 local = isinstance(error, OSError) and error.errno and response_of(error) is None  # this machine's disk
                 if not passing:
-                    self.patience_s = PATIENCE_S  # it answers
+                    self.patience.seconds = PATIENCE_S  # it answers
                 if not passing and (absent or local):
                     raise
-                if not passing or time.monotonic() - start + pause_s > self.patience_s:
+                if not passing or time.monotonic() - start + pause_s > self.patience.seconds:
                     if passing:
-                        self.patience_s = 0.0  # what the caller does to clean up need not wait as long again
+                        self.patience.seconds = 0.0  # the caller's calls to clean up need not wait as long again
                     advice = _ADVICE.get(
-                        code, "check the endpoint (AWS_ENDPOINT_URL_S3), try again; what is done stays"
+                        code, "check the endpoint (AWS_ENDPOINT_URL_S3) and try again; finished work stays"
                     )
-                    raise StoreError(f"S3 store, {method.__name__} {path}: {code}: {error}; {advice}") from error
-                log.warning("S3 store, %s %s: %s; trying again", method.__name__, path, code)
+                    raise S3Error(method.__name__, path, code, f"{error}; {advice}") from error
+                log.warning("S3, %s %s: %s; trying again", method.__name__, path, code)
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 10.0)
                 continue
-            self.patience_s = PATIENCE_S
+            self.patience.seconds = PATIENCE_S
             return done
 
     return run
 
 
 def response_of(error: BaseException) -> dict[str, Any] | None:
-    """The server's answer behind an error; None when there was none."""
+    """The server's answer that caused an error; None when there was none."""
     seen: BaseException | None = error
     while seen is not None:
         response = getattr(seen, "response", None)
@@ -101,6 +109,6 @@ def response_of(error: BaseException) -> dict[str, Any] | None:
 
 
 def code_of(error: BaseException) -> str:
-    """What the server calls it, else the client."""
+    """The server's code of an error, else the name of the client's exception."""
     response = response_of(error) or {}
     return str(response.get("Error", {}).get("Code") or type(error).__name__)

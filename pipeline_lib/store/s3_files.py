@@ -1,4 +1,4 @@
-"""Files of a store in an S3 bucket: AWS, Ceph, SeaweedFS, MinIO and others differ in configuration alone.
+"""The one access to S3, for stores, tables, images and models, on AWS, Ceph, SeaweedFS, MinIO and other servers.
 
 Endpoint, region and credentials come from where every S3 client looks: AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL),
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ~/.aws. They are in no recipe.
@@ -12,18 +12,28 @@ import datetime
 import email.utils
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import s3fs
 from botocore.exceptions import ClientError
 
 from pipeline_lib.store import s3_errors
-from pipeline_lib.store.s3_errors import code_of, explained, response_of
+from pipeline_lib.store.s3_errors import Patience, code_of, explained, response_of
+
+T = TypeVar("T")
 
 PART_BYTES = 16 << 20
 """Files of more than two parts go in parts, ten at a time, which are in memory."""
+
+
+class Entry(NamedTuple):
+    """A key: size in bytes, a tag that changes with its content, and when it was last written."""
+
+    size: int
+    etag: str
+    modified: datetime.datetime
 
 
 class Upload(NamedTuple):
@@ -34,40 +44,74 @@ class Upload(NamedTuple):
     started: datetime.datetime
 
 
-class S3Files:
-    """Paths are `s3://bucket/key`. A key is seen whole or not at all: that is how S3 writes."""
+def file_system(*, once: bool = False, **account: str) -> s3fs.S3FileSystem:
+    """The s3fs filesystem with WhyScore's settings; `once` tries each request once, with short timeouts.
 
-    def __init__(self, root: str):
+    `account` (key, secret, endpoint_url) replaces the environment's. All threads of a process get the same client, and
+    a forked process one of its own.
+    """
+    patient = {"retries": {"max_attempts": 4, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
+    config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 10} if once else patient
+    fs = s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=config, **account)  # others write to a bucket too
+    fs.retries = 1  # else each of the client's attempts is repeated five times over
+    return fs
+
+
+def make_bucket(fs: s3fs.S3FileSystem, path: str) -> str:
+    """Make the bucket of a path if it does not exist; returns its name."""
+    bucket = _split(path)[0]
+    if not fs.exists(bucket):
+        fs.mkdir(bucket)
+    return bucket
+
+
+_READING = Patience(0.0)
+
+
+def reading() -> "S3Files":
+    """Access for everything but a store. Ask for it at every use, so that a forked process gets a client of its own.
+
+    A server that never answered this process is not waited for: most likely its address is wrong.
+    """
+    return S3Files("", _READING)
+
+
+class S3Files:
+    """Paths are `s3://bucket/key`. A key is seen whole or not at all: that is how S3 writes.
+
+    Every method raises `S3Error` when the server refuses or stays silent.
+    """
+
+    def __init__(self, root: str, patience: Patience | None = None):
         self.root = root.rstrip("/")
-        self.bucket = _split(self.root)[0]
-        self.patience_s = s3_errors.PATIENCE_S
-        self.fs = s3fs.S3FileSystem(
-            use_listings_cache=False,  # other processes write here too
-            config_kwargs={
-                "retries": {"max_attempts": 4, "mode": "standard"},
-                "connect_timeout": 10,
-                "read_timeout": 60,
-            },
-        )
-        self.fs.retries = 1  # else each of the client's attempts is repeated five times over
+        self.patience = patience or Patience(s3_errors.PATIENCE_S)
+        self.fs = file_system()
 
     def reach(self, path: str) -> None:
-        """Ask for the bucket once, without patience: what is wrong from the start is said at once."""
-        self.patience_s = 0.0
+        """Ask for the bucket once, without patience, so that a wrong setting is reported at once."""
+        self.patience.seconds = 0.0
         self.ask(path)
 
     @explained
     def ask(self, path: str) -> None:
-        """One request for the bucket, tried once; raises `StoreError`."""
-        config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 10}
-        once = s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=config)
-        once.retries = 1
-        once.call_s3("list_objects_v2", Bucket=_split(path)[0], MaxKeys=1)
+        """One request for the bucket, tried once."""
+        file_system(once=True).call_s3("list_objects_v2", Bucket=_split(path)[0], MaxKeys=1)
 
     @explained
     def read(self, path: str) -> bytes:
         """All bytes of a key, in one request; raises `FileNotFoundError`."""
         return bytes(self.fs.cat_file(path, max_concurrency=1))
+
+    @explained
+    def read_part(self, path: str, start: int, end: int) -> bytes:
+        """The bytes of a key from `start` to before `end`; raises `FileNotFoundError`."""
+        return bytes(self.fs.cat_file(path, start=start, end=end))
+
+    @explained
+    def with_file(self, path: str, read: Callable[[BinaryIO], T]) -> T:
+        """The result of `read` on a key, of which only what `read` asks for is fetched; raises `FileNotFoundError`."""
+        with self.fs.open(path, "rb") as file:
+            return read(file)
 
     @explained
     def sha256(self, path: str) -> str:
@@ -84,6 +128,30 @@ class S3Files:
     def times(self, folder: str) -> dict[str, tuple[int, float]]:
         """Size, and when it was last written in seconds of the epoch, of every key below a prefix; see `sizes`."""
         return {name: (int(found["Size"]), found["LastModified"].timestamp()) for name, found in self._list(folder)}
+
+    @explained
+    def entries(self, folder: str, *, below: bool = True) -> dict[str, Entry]:
+        """Every key below a prefix by its path relative to it, or only those directly in it; empty when none."""
+        how = {} if below else {"Delimiter": "/"}
+        found = self._list(folder, **how)
+        return {name: _entry(facts, "Size") for name, facts in found if name and not name.endswith("/")}
+
+    @explained
+    def entry(self, path: str) -> Entry:
+        """The facts of one key; raises `FileNotFoundError`."""
+        bucket, key = _split(path)
+        return _entry(self.fs.call_s3("head_object", Bucket=bucket, Key=key), "ContentLength")
+
+    @explained
+    def is_folder(self, path: str) -> bool:
+        """Whether a path is a bucket, or a prefix that keys lie under."""
+        bucket, prefix = _split(path)
+        page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=_below(prefix), MaxKeys=1)
+        return not prefix or bool(page.get("Contents"))
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the keys and prefixes directly below a prefix, sorted; empty when there is none."""
+        return sorted({*self.entries(folder, below=False), *self.folders(folder)})
 
     @explained
     def folders(self, folder: str) -> list[str]:
@@ -208,6 +276,10 @@ class S3Files:
 def _split(path: str) -> tuple[str, str]:
     bucket, _, key = path.removeprefix("s3://").partition("/")
     return bucket, key.rstrip("/")
+
+
+def _entry(facts: dict[str, Any], size: str) -> Entry:
+    return Entry(int(facts[size]), facts["ETag"], facts["LastModified"])
 
 
 def _below(prefix: str) -> str:

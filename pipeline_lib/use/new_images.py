@@ -45,7 +45,7 @@ def keep_new_images(
     """
     places = [place for item in given for place in _places(item, image_column)]
     if not places:
-        count = ", ".join(files.PICTURES)
+        count = ", ".join(files.IMAGE_ENDINGS)
         raise DataError(f"no image in {', '.join(given) or 'nothing'}; files that end in {count} count")
     progress = Progress("reading images", len(places))
 
@@ -97,7 +97,7 @@ def _places(given: str, image_column: str) -> list[tuple[str, str]]:
     """Name and whole path of every image that one argument stands for."""
     whole = given if files.is_remote(given) else os.path.abspath(given)
     if files.is_folder(whole):
-        return [(name, files.join(whole, name)) for name in files.pictures(whole)]
+        return [(name, files.join(whole, name)) for name in files.image_names(whole)]
     if files.ending(whole) in ENDINGS:
         frame = read_frame(whole, [image_column])
         if image_column not in frame:

@@ -1,10 +1,7 @@
-"""Predictions as a file of the user's: Parquet or CSV, local or on S3."""
+"""Predictions as a Parquet or CSV file of the user's, local or on S3."""
 
 import io
-import os
-import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -16,7 +13,7 @@ from pipeline_lib.methods.self_improve.recipe import SCORES
 
 
 def writer(out: str) -> Callable[[pa.Table], None]:
-    """What writes predictions to a path, local or s3://: Parquet, or CSV with a column for each of the ten scores.
+    """A function that writes predictions to a path: as Parquet, or as CSV with a column for each of the ten scores.
 
     Raises `DataError` for another ending, before anything is computed.
     """
@@ -29,17 +26,7 @@ def writer(out: str) -> Callable[[pa.Table], None]:
             pq.write_table(predictions, buffer, compression="zstd")
         else:
             pa_csv.write_csv(_flat(predictions), buffer)
-        try:
-            if files.is_remote(out):
-                files.filesystem(out).pipe_file(out, buffer.getvalue())
-                return
-            path = Path(out).absolute()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-            temporary.write_bytes(buffer.getvalue())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise DataError(f"{out} cannot be written: {error.strerror or error}") from error
+        files.write_file(out, buffer.getvalue())
 
     return write
 

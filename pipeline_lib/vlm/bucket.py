@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import fsspec
-from botocore.exceptions import BotoCoreError
-
-from pipeline_lib.errors import ModelError
+from pipeline_lib.errors import ModelError, S3Error
 from pipeline_lib.progress import Progress
+from pipeline_lib.store.s3_files import reading
 from pipeline_lib.vlm.weights import MODEL_FILES
 
 log = logging.getLogger("whyscore.model")
@@ -30,59 +28,50 @@ CHUNK_BYTES = 16 << 20
 class RemoteFile(NamedTuple):
     """A file of a model in a bucket; `version` changes when its content does."""
 
-    path: str
+    name: str
     size: int
     version: str
 
-    @property
-    def name(self) -> str:
-        """Name of the file in its folder."""
-        return self.path.rsplit("/", 1)[-1]
-
 
 def fetch_folder(url: str) -> Path:
-    """Copy a model's files to a local folder, if they are not there yet, and return that.
+    """Copy a model's files to a local folder, if they are not there yet, and return that folder.
 
     Raises `ModelError` when the bucket cannot be read or holds no model there.
     """
+    if not url.startswith("s3://"):
+        raise ModelError(f"model.id {url} cannot be read: expected a hub id, a local directory or s3://bucket/prefix")
+    url = url.rstrip("/")
     with _explained(url):
-        fs, root = fsspec.core.url_to_fs(url)
-        files = _list(fs, root)
+        files = _list(url)
         if "config.json" not in {file.name for file in files}:
-            raise ModelError(f"model.id {url}: there is no config.json, so it is no saved model; is the prefix right?")
+            raise ModelError(f"model.id {url} has no config.json, so it is no saved model; check the bucket and prefix")
         listing = "\n".join(f"{file.name} {file.size} {file.version}" for file in files)
-        key = hashlib.sha256(f"{url.rstrip('/')}\n{listing}".encode()).hexdigest()[:16]
-        folder = cache_folder() / f"{root.rstrip('/').rsplit('/', 1)[-1]}-{key}"
+        key = hashlib.sha256(f"{url}\n{listing}".encode()).hexdigest()[:16]
+        folder = cache_folder() / f"{url.rsplit('/', 1)[-1]}-{key}"
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _alone(folder.with_name(folder.name + ".lock")):
                 if not folder.is_dir():
-                    _copy(fs, files, folder, url)
+                    _copy(url, files, folder)
     return folder
 
 
 def cache_folder() -> Path:
-    """Where copies are kept."""
+    """The folder of all copies."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "whyscore" / "models"
 
 
-def _list(fs: Any, root: str) -> list[RemoteFile]:
-    fs.invalidate_cache()
-    found = [
-        RemoteFile(entry["name"], entry["size"], _version(entry))
-        for entry in fs.ls(root, detail=True)
-        if entry["type"] == "file" and any(fnmatch(entry["name"].rsplit("/", 1)[-1], part) for part in MODEL_FILES)
-    ]
-    return sorted(found)
+def _list(url: str) -> list[RemoteFile]:
+    return sorted(
+        RemoteFile(name, entry.size, entry.etag)
+        for name, entry in reading().entries(url, below=False).items()
+        if any(fnmatch(name, part) for part in MODEL_FILES)
+    )
 
 
-def _version(entry: dict[str, Any]) -> str:
-    known = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "created")
-    return next((str(entry[name]) for name in known if entry.get(name) is not None), "")
-
-
-def _copy(fs: Any, files: list[RemoteFile], folder: Path, url: str) -> None:
+def _copy(url: str, files: list[RemoteFile], folder: Path) -> None:
+    bucket = reading()
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(exist_ok=True)
     total = sum(file.size for file in files)
@@ -96,7 +85,7 @@ def _copy(fs: Any, files: list[RemoteFile], folder: Path, url: str) -> None:
             target.truncate(at)
             progress.skip(at >> 20)
             while at < file.size:
-                chunk = fs.cat_file(file.path, start=at, end=min(at + CHUNK_BYTES, file.size))
+                chunk = bucket.read_part(f"{url}/{file.name}", at, min(at + CHUNK_BYTES, file.size))
                 if not chunk:
                     raise ModelError(f"{url}: {file.name} ended at {at} of {file.size} bytes; run again")
                 target.write(chunk)
@@ -104,7 +93,7 @@ def _copy(fs: Any, files: list[RemoteFile], folder: Path, url: str) -> None:
                 target.flush()
                 os.fsync(target.fileno())
                 progress.advance(len(chunk) >> 20)
-    if _list(fs, files[0].path.rsplit("/", 1)[0]) != files:
+    if _list(url) != files:
         raise ModelError(f"{url} was changed while it was copied; remove {partial} and run again when it is complete")
     partial.rename(folder)
 
@@ -120,14 +109,9 @@ def _alone(lock: Path) -> Iterator[None]:
 def _explained(url: str) -> Iterator[None]:
     try:
         yield
-    except ModelError:
-        raise
+    except S3Error as error:
+        raise ModelError(f"model.id {url} cannot be read: {error.code}: {error.why}") from error
     except FileNotFoundError as error:
-        raise ModelError(f"model.id {url}: there is nothing; check the bucket and the prefix ({error})") from error
-    except PermissionError as error:
-        raise ModelError(f"model.id {url}: these credentials may not read it ({error})") from error
-    except (OSError, BotoCoreError, ImportError, ValueError) as error:
-        raise ModelError(
-            f"model.id {url} cannot be read: {error}. S3 credentials come from the usual places (AWS_ACCESS_KEY_ID,"
-            " ~/.aws/credentials, the machine's role), another server from AWS_ENDPOINT_URL_S3"
-        ) from error
+        raise ModelError(f"{url} was changed while it was copied; run again when it is complete") from error
+    except OSError as error:
+        raise ModelError(f"model.id {url} cannot be copied to {cache_folder()}: {error}") from error

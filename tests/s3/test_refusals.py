@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import s3fs
 
-from pipeline_lib.errors import StoreError
+from pipeline_lib.errors import S3Error
 from pipeline_lib.store import ArtifactStore, Manifest
 from tests.s3.conftest import RealS3
 from tests.unit.store.test_artifact_store import AT, publish
@@ -18,24 +18,25 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @contextmanager
-def refused(match: str) -> Iterator[None]:
-    with pytest.raises(StoreError, match=match):
+def refused(code: str) -> Iterator[None]:
+    with pytest.raises(S3Error) as error:
         yield
+    assert error.value.code == code
 
 
 def test_a_wrong_secret_an_unknown_key_and_no_key_at_all(real_s3: RealS3, store: ArtifactStore, monkeypatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     s3fs.S3FileSystem.clear_instance_cache()
-    with refused(r"SignatureDoesNotMatch.*check AWS_SECRET_ACCESS_KEY"):
+    with refused("SignatureDoesNotMatch"):
         ArtifactStore(store.root).check_writable()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     s3fs.S3FileSystem.clear_instance_cache()
-    with refused(r"InvalidAccessKeyId.*check AWS_ACCESS_KEY_ID"):
+    with refused("InvalidAccessKeyId"):
         ArtifactStore(store.root).check_writable()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()
-    with refused("set AWS_ACCESS_KEY_ID"):
+    with refused("NoCredentialsError"):
         ArtifactStore(store.root).check_writable()
 
 
@@ -43,7 +44,7 @@ def test_a_user_who_may_not_even_look_and_one_who_may_only_look(
     real_s3: RealS3, store: ArtifactStore, bucket: str
 ) -> None:
     manifest = publish(store)
-    with real_s3.reached("guest"), refused(r"AccessDenied.*list, get, put and delete"):
+    with real_s3.reached("guest"), refused("AccessDenied"):
         ArtifactStore(store.root).check_writable()
     policy = {
         "Version": "2012-10-17",
@@ -65,7 +66,7 @@ def test_a_user_who_may_not_even_look_and_one_who_may_only_look(
             lambda: publish(reader, "steps/generate/other"),
             lambda: reader.retract(AT),
         ):
-            with refused(r"AccessDenied.*list, get, put and delete"):
+            with refused("AccessDenied"):
                 write()
         with refused("AccessDenied"):
             reader.files.remove_folder(reader.path(AT))
@@ -74,7 +75,7 @@ def test_a_user_who_may_not_even_look_and_one_who_may_only_look(
 
 def test_a_bucket_that_is_not_there(real_s3: RealS3) -> None:
     for use in (ArtifactStore.check_writable, ArtifactStore.describe, publish, lambda store: store.lookup(AT)):
-        with refused(r"no-such-bucket.*NoSuchBucket.*create the bucket"):
+        with refused("NoSuchBucket"):
             use(ArtifactStore("s3://no-such-bucket/prefix"))
 
 

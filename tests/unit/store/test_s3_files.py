@@ -1,5 +1,6 @@
 """S3 as it goes wrong: each refusal is told apart, with what to do; a lost answer loses nothing."""
 
+import pickle
 import socket
 import uuid
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ import fsspec
 import pytest
 import s3fs
 
-from pipeline_lib.errors import StoreError
+from pipeline_lib.errors import S3Error
 from pipeline_lib.store import ArtifactStore, Manifest
-from pipeline_lib.store.s3_files import S3Files
+from pipeline_lib.store.s3_files import S3Files, file_system, make_bucket, reading
 from tests.s3.fault_proxy import Proxy, between
 
 
@@ -39,8 +40,9 @@ def publish(store: ArtifactStore) -> Manifest:
 
 def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:
     store = ArtifactStore("s3://no-such-bucket-here/prefix")
-    with pytest.raises(StoreError, match=r"no-such-bucket-here.*NoSuchBucket.*create the bucket"):
+    with pytest.raises(S3Error, match="no-such-bucket-here") as refused:
         store.check_writable()
+    assert refused.value.code == "NoSuchBucket"
 
 
 @pytest.mark.timeout(120)
@@ -49,8 +51,9 @@ def test_an_endpoint_that_is_down_is_said_within_seconds(monkeypatch: pytest.Mon
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free.getsockname()[1]}")
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(StoreError, match=r"EndpointConnectionError.*check the endpoint"):
+    with pytest.raises(S3Error, match="AWS_ENDPOINT_URL_S3") as refused:
         ArtifactStore("s3://bucket/prefix").check_writable()
+    assert refused.value.code == "EndpointConnectionError"
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -58,7 +61,7 @@ def test_missing_credentials_are_said(monkeypatch: pytest.MonkeyPatch, s3_server
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(StoreError, match=r"set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(S3Error, match="AWS_ACCESS_KEY_ID"):
         ArtifactStore("s3://bucket/prefix").check_writable()
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -90,8 +93,9 @@ def test_a_lost_answer_to_the_manifest_does_not_lose_the_artifact(proxy: Proxy, 
 def test_a_store_that_stays_broken_ends_in_an_error_and_shows_nothing(proxy: Proxy, bucket: str) -> None:
     store = ArtifactStore(f"s3://{bucket}/prefix")
     proxy.fault = lambda method, path, seen: "status 403" if method == "PUT" else ""
-    with pytest.raises(StoreError, match=r"403.*list, get, put and delete"):
+    with pytest.raises(S3Error) as refused:
         publish(store)
+    assert refused.value.code == "403"
     assert store.lookup("steps/train/k") != Manifest
     proxy.fault = lambda method, path, seen: ""
     assert isinstance(store.lookup("steps/train/k"), type(store.lookup("steps/none/k")))
@@ -103,8 +107,9 @@ def test_a_removal_that_is_refused_inside_an_answer_of_success_is_seen(proxy: Pr
     publish(store)
     refused = "<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
     proxy.fault = lambda method, path, seen: f"say {refused}" if method == "POST" and "delete" in path else ""
-    with pytest.raises(StoreError, match=r"remove_folder .*AccessDenied.*list, get, put and delete"):
+    with pytest.raises(S3Error) as refused_removal:
         store.files.remove_folder(store.path("steps"))
+    assert (refused_removal.value.action, refused_removal.value.code) == ("remove_folder", "AccessDenied")
 
 
 def test_large_files_go_in_parts_and_many_keys_are_listed(bucket: str, tmp_path: Path) -> None:
@@ -120,3 +125,39 @@ def test_large_files_go_in_parts_and_many_keys_are_listed(bucket: str, tmp_path:
 
 def test_the_clocks_are_compared(bucket: str) -> None:
     assert abs(S3Files(f"s3://{bucket}").clock_skew_s(f"s3://{bucket}")) < 5
+
+
+def test_what_lies_under_a_prefix(bucket: str) -> None:
+    files, root = S3Files(f"s3://{bucket}"), f"s3://{bucket}/set"
+    files.fs.pipe({f"{root}/a.csv": b"1,2", f"{root}/below/b.csv": b"3", f"{root}/below/": b""})
+    assert files.names(root) == ["a.csv", "below"] and files.names(f"{root}/none") == []
+    assert [files.is_folder(path) for path in (root, f"{root}/", f"s3://{bucket}", f"{root}/a.csv", f"{root}/be")] == [
+        *(True, True, True, False, False)
+    ]
+    assert list(files.entries(root)) == ["a.csv", "below/b.csv"]
+    assert files.entries(root, below=False) == {"a.csv": files.entry(f"{root}/a.csv")}
+    assert files.read_part(f"{root}/a.csv", 1, 3) == b",2"
+    assert files.with_file(f"{root}/a.csv", lambda file: file.read()) == b"1,2"
+
+
+def test_an_error_keeps_its_fields_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(S3Error("read", "s3://b/k", "NoSuchBucket", "create it")))
+    assert (error.action, error.path, error.code, error.why) == ("read", "s3://b/k", "NoSuchBucket", "create it")
+
+
+def test_reading_waits_only_for_a_server_that_has_answered(proxy: Proxy, bucket: str) -> None:
+    S3Files(f"s3://{bucket}").write(f"s3://{bucket}/a", b"1")
+    reading().patience.seconds = 0.0
+    proxy.fault = lambda method, path, seen: "status 503"
+    with pytest.raises(S3Error):
+        reading().read(f"s3://{bucket}/a")
+    asked = len(proxy.requests)
+    proxy.fault = lambda method, path, seen: "status 503" if asked + 1 < seen <= asked + 7 else ""
+    assert reading().read(f"s3://{bucket}/a") == reading().read(f"s3://{bucket}/a") == b"1"
+
+
+def test_a_bucket_is_made_once_with_keys_of_ones_own(s3_server: str) -> None:
+    for _ in range(2):
+        fs = file_system(once=True, key="own", secret="own", endpoint_url=s3_server)
+        assert make_bucket(fs, "s3://made-here/prefix") == "made-here"
+    assert fs.exists("made-here")
