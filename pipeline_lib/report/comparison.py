@@ -1,4 +1,4 @@
-"""Models side by side, as a table for the terminal and as one HTML page: what the experiments beside a run end in."""
+"""A comparison of models as a table for the terminal and as one HTML page; the experiments end with one."""
 
 import math
 import textwrap
@@ -19,13 +19,13 @@ ROW_PX, FRAME_PX = 27, 62
 
 
 class Row(NamedTuple):
-    """One model: its name, what is said of it beside the name, and its figures by `(split, metric)`."""
+    """One model: its name, a remark, and its figures by `(split, metric)`."""
 
     name: str
     figures: dict[tuple[str, str], Estimate]
     mark: str = ""  # a short remark, e.g. "chosen"
     leads: bool = False  # set in bold, and its interval is drawn across all rows
-    apart: bool = False  # there for reference: not one of those that are compared
+    apart: bool = False  # for reference: not one of the compared models
     collapsed: bool = False
 
     def figure(self, column: Column, split: Split) -> Estimate:
@@ -45,13 +45,13 @@ class Comparison(NamedTuple):
     drawn: tuple[Column, ...]  # figures that get a panel in the drawing
     rows: list[Row]
     notes: tuple[str, ...]
-    outcome: str = ""  # one sentence on what came out
+    outcome: str = ""  # the result in one sentence
     recipe_lines: str = ""  # to paste
     paper: tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]] | None = None  # caption, headings, rows
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """A row a model with `value [low high]`, and below the table what the figures are."""
+    """A row a model with `value [low high]`, and notes below."""
     lines = [["", *(column.heading for column in comparison.columns), ""]]
     for row in comparison.rows:
         figures = [estimate_text(column, row.figure(column, comparison.split)) for column in comparison.columns]
@@ -67,7 +67,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """The page as HTML that needs nothing but itself; the same comparison gives the same bytes."""
+    """The page as HTML that needs no other file; the same comparison gives the same bytes."""
     split = comparison.split
     rows = [
         {
@@ -97,7 +97,7 @@ def _panels(comparison: Comparison) -> list[tuple[int, Markup]]:
             width,
             FRAME_PX + ROW_PX * len(comparison.rows),
             name=f"{comparison.kind}-{column.metric}",
-            description=f"{column.heading} of every model with its interval; the table holds the same figures.",
+            description=f"{column.heading} of every model with its interval; the table has the same figures.",
         )
         panels.append((width, drawing))
     return panels

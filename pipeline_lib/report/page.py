@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing but itself, put together from parts that know no method.
+"""One HTML page that needs no other file, made of parts that know no method.
 
 render_page(Page("run demo", "toy", "What was kept.", [Section("Answers", [Paragraph("Six of eight."), Grid(..)])]))
 """
@@ -38,7 +38,7 @@ class Drawing(NamedTuple):
 
 
 class Exhibit(NamedTuple):
-    """Images by their names, and beside them texts, each below its heading. Images are not enlarged or reduced."""
+    """Images with their names, and texts with their headings. Images are not enlarged or reduced."""
 
     images: Sequence[tuple[str, Image]]
     texts: Sequence[tuple[str, str]]
@@ -69,7 +69,7 @@ def render_page(page: Page) -> str:
 
 
 def html_environment(folder: Path) -> jinja2.Environment:
-    """For the HTML templates of a folder: texts are escaped, and a name that has no value is an error."""
+    """The environment for HTML templates of a folder: texts are escaped, and a name without a value is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""One finished stage on a page: where it is, what came out, its figures and a plot, as markdown."""
+"""A finished stage as markdown: its address, tables, figures and a plot."""
 
 import base64
 import math
@@ -13,11 +13,11 @@ from pipeline_lib.store import ArtifactStore, Manifest
 WIDTH_PX, HEIGHT_PX = 480, 280
 
 MAX_POINTS = 400
-"""Points of a scatter plot; more would make it heavy and show no more."""
+"""Points of a scatter plot; more would show nothing new."""
 
 
 def stage_card(store: ArtifactStore, manifest: Manifest, state: str, *, plot: bool) -> str:
-    """What a person wants to see of a stage: its state, address, tables with their rows, figures, and a plot.
+    """The card of a stage: its state, address, tables with their rows, figures, and a plot.
 
     Reads the manifest and the table `metrics` alone unless a `plot` is asked for; a stage without either has none.
     """
@@ -94,8 +94,8 @@ def _scatter_plot(predictions: pa.Table) -> str:
 
 
 def _image(svg: str, name: str) -> str:
-    # With a ground of its own: the page around it may be dark. With a size: an image without one fills the page.
-    plain = svg.encode().decode()  # markup would escape what is put into it
+    # White behind it, because the page may be dark; a size, because an image without one fills the page.
+    plain = svg.encode().decode()  # markup would escape the inserted text
     sized = plain.replace("<svg ", f'<svg width="{WIDTH_PX}" height="{HEIGHT_PX}" ', 1)
     opening, end, rest = sized.partition(">")
     drawn = f'{opening}{end}<rect width="100%" height="100%" fill="white"/>{rest}'

@@ -17,11 +17,11 @@ CSS = Path(__file__).parent / "templates" / "report.css"
 
 INK, GREY, FAINT = "#262626", "#6b6b6b", "#d9d9d4"
 SCORE, CONSISTENCY, MERGED, BASE = "#0072b2", "#c75b12", "#262626", "#7a7a7a"
-"""Told apart by hue, by lightness and, wherever they mark points, by shape too; safe with colour-blind eyes."""
+"""They differ in hue, in lightness and, as marks of points, in shape; colour-blind readers can tell them apart."""
 
 
 def stylesheet() -> Markup:
-    """The style of every page; our own file, so nothing of it is escaped."""
+    """The style of every page; it is WhyScore's own file, so it is not escaped."""
     return Markup(CSS.read_text(encoding="utf-8"))
 
 
@@ -88,8 +88,8 @@ def shade(colour: str, strength: float) -> tuple[float, float, float]:
     return (1 - strength * (1 - red), 1 - strength * (1 - green), 1 - strength * (1 - blue))
 
 
-def data_uri(picture: Image) -> str:
-    """The picture as a JPEG inside a `data:` address; no metadata, so equal pixels give equal bytes."""
+def data_uri(image: Image) -> str:
+    """The image as a JPEG inside a `data:` address; no metadata, so equal pixels give equal bytes."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True, exif=b"", icc_profile=None, comment=b"")
+    image.convert("RGB").save(buffer, "JPEG", quality=86, optimize=True, exif=b"", icc_profile=None, comment=b"")
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

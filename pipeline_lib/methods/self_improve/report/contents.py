@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The parts of a report."""
 
 from typing import Literal, NamedTuple
 
@@ -10,22 +10,22 @@ from pipeline_lib.metrics.scores import Estimate
 
 
 class Judged(NamedTuple):
-    """What one judge said of one model's explanations."""
+    """One judge's verdicts on one model's explanations."""
 
     verdicts: pa.Table  # VERDICTS
     metrics: pa.Table  # METRICS: cons, use, gen, unscored_rate
 
 
 class ModelResults(NamedTuple):
-    """Everything one evaluated model left behind; one row of the paper's Table 1."""
+    """All results of one evaluated model; one row of the paper's Table 1."""
 
     iteration: int  # 0: the base model, zero-shot
     kind: Literal["zero-shot", "score", "consistency", "merged"]
     predictions: pa.Table  # PREDICTIONS
     reference_values: pa.Table  # REFERENCE_VALUES
-    metrics: pa.Table  # METRICS, those of evaluate and, where it was probed, of faithfulness
-    judged: Judged  # by the judge that leads the report: the judge model if the recipe names one, else round-trip
-    second: Judged | None  # by the round-trip judge where a judge model leads
+    metrics: pa.Table  # METRICS of evaluate and, if probed, of faithfulness
+    judged: Judged  # by the leading judge: the judge model if the recipe names one, else the round-trip judge
+    second: Judged | None  # by the round-trip judge if a judge model leads
     training_log: pa.Table | None  # TRAINING_LOG; None for zero-shot and merged
 
     @property
@@ -46,22 +46,22 @@ class ModelResults(NamedTuple):
         return self.metric(name, split) if self.has(name, split) else Estimate(nan, nan, nan, 0)
 
     def has(self, name: str, split: str = "test") -> bool:
-        """Whether a figure was measured (it may be NaN all the same)."""
+        """Whether a figure was measured; its value may be NaN."""
         return any(estimate(metrics, name, split) for metrics in (self.metrics, self.judged.metrics))
 
     def is_collapsed(self, min_parse_rate: float) -> bool:
-        """Whether too few test answers parse for the explanations to count."""
+        """Whether the parse rate on test is below `min_parse_rate`."""
         return self.metric("parse_rate").value < min_parse_rate
 
 
 class RunResults(NamedTuple):
     """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, ..
 
-    Models that were evaluated on validation alone (`evaluation.branches`) are apart: no figure on test speaks of them.
+    `branches` are the models that were evaluated on validation alone (`evaluation.branches`).
     """
 
     recipe: SelfImproveRecipe
-    prompt: Prompt  # its criterion is what the scores are of
+    prompt: Prompt  # with the criterion of the scores
     model_name: str
     images: pa.Table  # IMAGES
     bins: pa.Table  # BINS
@@ -72,13 +72,13 @@ class RunResults(NamedTuple):
 
     @property
     def all_models(self) -> list[ModelResults]:
-        """Tested or not, by iteration, each branch before what it was merged into."""
+        """All models, tested or not, by iteration; each branch comes before the model it was merged into."""
         kinds = ("zero-shot", "score", "consistency", "merged")
         return sorted([*self.models, *self.branches], key=lambda model: (model.iteration, kinds.index(model.kind)))
 
 
 def estimate(metrics: pa.Table, name: str, split: str) -> Estimate | None:
-    """One figure of a table in `METRICS`, None when it is not there."""
+    """One figure of a table in `METRICS`; None if the table lacks it."""
     for row in metrics.to_pylist():
         if row["metric"] == name and row["split"] == split:
             return Estimate(row["value"], row["low"], row["high"], row["rows"])

@@ -1,4 +1,4 @@
-"""What each experiment compares, and in which words: the ablation (Table 3), the grid search (A.1), other merges."""
+"""The comparisons of the experiments: the ablation (Table 3), the grid search (A.1) and other merges."""
 
 import math
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ ROW_NAMES = {
     "dpo": "DPO",
     "iterative_dpo": "iterative DPO",
 }
-"""The rows of the paper's Table 3, and what stands first here for reference."""
+"""The rows of the paper's Table 3."""
 
 _PAPER_TABLE_3 = (
     ("SFT score", ".778", ".768", ".68"),
@@ -57,8 +57,8 @@ def ablation_comparison(recipe: SelfImproveRecipe, results: Iterable[Result]) ->
         kind="ablation",
         title=recipe.name,
         lead=(
-            f"The same base, images and number of steps ({recipe.iterations} iterations), learnt from in other ways:"
-            " what self-training adds to supervised training, and what iterating adds to preference optimisation.",
+            f"Four ways to train on the same base, images and number of steps ({recipe.iterations} iterations). They"
+            " show what self-training adds to supervised training, and iterating to preference optimisation.",
         ),
         heading="Table 3 of this run",
         split="test",
@@ -67,14 +67,14 @@ def ablation_comparison(recipe: SelfImproveRecipe, results: Iterable[Result]) ->
         rows=rows,
         notes=(
             "Test split; PLCC and SRCC use reference values fitted on validation, as in the paper.",
-            "SFT score learns the score part of the base’s chosen answers, SFT score & text the whole answers, DPO the"
-            " pairs that the base wrote, merged once at the end; iterative DPO is the run itself.",
+            "SFT score trains on the scores of the base’s chosen answers, SFT score & text on the whole answers, DPO on"
+            " the pairs that the base wrote, with one merge at the end; iterative DPO is the run itself.",
             *_judge_notes(recipe),
             *_common_notes(recipe, rows),
         ),
         paper=(
-            "The paper’s own Table 3: LLaVA-NeXT-7B on AVA, Cons by GPT-4o over all answers. Another model, other"
-            " photographs, another judge.",
+            "The paper’s own Table 3: LLaVA-NeXT-7B on AVA, Cons by GPT-4o over all answers. Model, images and judge"
+            " are not those of this run.",
             ("", "PLCC", "SRCC", "Cons"),
             _PAPER_TABLE_3,
         ),
@@ -90,30 +90,30 @@ def grid_comparison(recipe: SelfImproveRecipe, results: Iterable[Result]) -> Com
     equal = [] if chosen is None else [at for at in tied(rows, chosen, by) if at != chosen]
     lines = outcome = ""
     if chosen is None:
-        outcome = "No cell can be chosen: every one has collapsed, or has no defined figure."
+        outcome = "No cell can be chosen: each one has collapsed or has no defined figure."
     else:
         best = rows[chosen].figure(by, "val")
         rows[chosen] = rows[chosen]._replace(mark="chosen", leads=True)
         for at in equal:
-            rows[at] = rows[at]._replace(mark="not told apart")
+            rows[at] = rows[at]._replace(mark="within its interval")
         outcome = f"Chosen: {rows[chosen].name}, {by.heading} {decimal(best.value, 3)} on validation."
-        outcome += f" Within its interval, and not told apart from it: {len(equal)} of the {len(rows) - 1} other cells."
+        outcome += f" {len(equal)} of the {len(rows) - 1} other cells are within its interval and may be as good."
         lines = _recipe_lines(found[chosen][1].training)
     return Comparison(
         kind="grid search",
         title=recipe.name,
-        lead=("Learning rate, DPO’s beta and LoRA rank, tried on the score training of iteration 1 (appendix A.1).",),
+        lead=("Values of learning rate, beta and LoRA rank for the score training of iteration 1 (appendix A.1).",),
         heading=f"Cells by {by.heading} on validation",
         split="val",
         columns=(SRCC_UNFITTED, PLCC_UNFITTED, PARSE_RATE),
         drawn=(by,),
         rows=rows,
         notes=(
-            f"Validation split; the test split was not opened. {by.heading} is unfitted: reference values are the mean"
-            " training score of each bin, since fitted ones would be fitted on the validation images themselves.",
+            f"Validation split; the test split was not used. {by.heading} is unfitted: reference values are the mean"
+            " training score of each bin, because fitted ones would be fitted on the same validation images.",
             f"A cell whose parse rate is under {percent(recipe.evaluation.min_parse_rate)} has collapsed and is never"
             " chosen.",
-            "The best of many cells flatters itself on the images it was chosen on: its honest figure is that on test.",
+            "The best of many cells looks too good on the images it was chosen on. Use its figure on test.",
             *_common_notes(recipe, rows),
         ),
         outcome=outcome,
@@ -144,8 +144,8 @@ def merge_comparison(recipe: SelfImproveRecipe, results: Iterable[Result]) -> Co
         rows=rows,
         notes=(
             "Validation split; SRCC and PLCC are unfitted (reference values: the mean training score of each bin).",
-            "factors: the two LoRA factors are merged each by itself, as PEFT and the paper do; delta: the weight"
-            " update they make, brought back to the rank by singular value decomposition.",
+            "factors: each of the two LoRA factors is merged by itself, as in PEFT and the paper; delta: their weight"
+            " update is merged and brought back to the rank by singular value decomposition.",
             *_judge_notes(recipe, local=True),
             *_common_notes(recipe, rows),
         ),
@@ -153,7 +153,7 @@ def merge_comparison(recipe: SelfImproveRecipe, results: Iterable[Result]) -> Co
 
 
 def choose(rows: list[Row], by: Column) -> int | None:
-    """The row with the highest figure on validation that has not collapsed, the first of equals; None for none."""
+    """The row with the highest figure on validation among those not collapsed, the first of equals; None if none."""
     able = [at for at, row in enumerate(rows) if not row.collapsed and math.isfinite(row.figure(by, "val").value)]
     return max(able, key=lambda at: rows[at].figure(by, "val").value, default=None)
 
@@ -188,9 +188,9 @@ def _row(recipe: SelfImproveRecipe, result: Result, *, apart: bool = False) -> R
 
 def _judge_notes(recipe: SelfImproveRecipe, *, local: bool = False) -> list[str]:
     if recipe.judge.openai.model and not local:
-        who = f"Cons (0 to 4) is spoken by {recipe.judge.openai.model}"
+        who = f"{recipe.judge.openai.model} rates Cons (0 to 4)"
     else:
-        who = "Cons (0 to 4) is spoken by the local round-trip judge, not by the paper’s GPT-4o: never compare the two"
+        who = "The local round-trip judge rates Cons (0 to 4), not the paper’s GPT-4o; do not compare the two"
     return [f"{who}. Only answers in the required form are judged; the parse rate counts the others."]
 
 

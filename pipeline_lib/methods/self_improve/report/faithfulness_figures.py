@@ -1,4 +1,4 @@
-"""Whether explanations carry their score and follow their image, over the iterations."""
+"""Figures of the faithfulness probe over the iterations: does a text tell its score and depend on its image?"""
 
 import math
 
@@ -30,17 +30,17 @@ WIDTH_PX, HEIGHT_PX = 346, 235
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[Column, str, str, str], ...]], ...] = (
     (
-        "The score, read from the text",
+        "Score read from the text",
         "Spearman with the stated score",
         ((RECOVERED_SPEARMAN, "", INK, "o"),),
     ),
     (
-        "The text, when the image changes",
+        "Text change with another image",
         "share of words that change",
         ((TEXT_CHANGE_BASELINE, "own answers", GREY, "s"), (TEXT_CHANGE, "other image", SCORE, "o")),
     ),
     (
-        "The score, named as a number",
+        "Score named as a number",
         "share of explanations",
         ((OWN_SCORE, "the stated one", SCORE, "o"), (OTHER_SCORE, "another", CONSISTENCY, "D")),
     ),
@@ -61,7 +61,7 @@ def faithfulness_figures(results: RunResults) -> list[Markup]:
             WIDTH_PX,
             HEIGHT_PX,
             name=f"faithfulness-{at}",
-            description=f"{title}, over the iterations; the table beside it holds the same figures",
+            description=f"{title}, over the iterations; the table has the same figures",
         )
         for at, (title, label, lines) in enumerate(_PANELS)
     ]
@@ -81,7 +81,7 @@ def _draw(
         axes.errorbar(
             [iteration + beside for iteration, _ in defined],
             [e.value for _, e in defined],
-            # A percentile interval need not hold the figure itself.
+            # A percentile interval may lie beside the figure.
             yerr=[[max(0.0, e.value - e.low) for _, e in defined], [max(0.0, e.high - e.value) for _, e in defined]],
             color=colour,
             ecolor=shade(colour, 0.45),

@@ -1,4 +1,4 @@
-"""Images with what each model said of them, chosen by a rule that does not look at the answers' charm."""
+"""Images with the answers of each model, chosen by a rule that does not depend on the explanations."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ from pipeline_lib.report.style import data_uri
 from pipeline_lib.sampling import draw
 
 SPREAD = 10
-"""One photograph is drawn from each tenth of the test images by true score."""
+"""One image is drawn from each tenth of the test images by true score."""
 
 MAX_SIDE_PX = 520
 
 
 class Opinion(NamedTuple):
-    """What one model said of one photograph."""
+    """One model's answer about one image."""
 
     model: str
     predicted: float  # fitted, on the data set's own scale
@@ -33,7 +33,7 @@ class Opinion(NamedTuple):
 
 
 class Exhibit(NamedTuple):
-    """A test photograph, why it is shown, and the opinions of zero-shot, iteration 1 and the merged models."""
+    """A test image, why it is shown, and the opinions of zero-shot, iteration 1 and the merged models."""
 
     image: str
     chosen_as: list[str]
@@ -70,7 +70,7 @@ def choose_rows(results: RunResults) -> list[tuple[str, list[str]]]:
 
 
 def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> list[Exhibit]:
-    """The gallery: photographs as data URIs beside every opinion on them."""
+    """The gallery: images as data URIs with every opinion on them."""
     chosen = choose_rows(results)
     names = {image for image, _ in chosen}
     predictions = {model.name: _by_image(model.predictions, names) for model in main_line(results)}
@@ -82,16 +82,16 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
     shown = []
     for image, reasons in chosen:
         truth = predictions[final(results).name][image]
-        picture = open_image(image, truth["image_sha256"])
-        picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+        opened = open_image(image, truth["image_sha256"])
+        opened.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
         opinions = [
             _opinion(name, rows[image], [found.get(image, {}) for found in verdicts[name]], low, high)
             for name, rows in predictions.items()
             if image in rows
         ]
         at = _along(truth["score"], low, high)
-        size = picture.size
-        shown.append(Exhibit(image, reasons, data_uri(picture), *size, truth["score"], truth["bin"], at, opinions))
+        size = opened.size
+        shown.append(Exhibit(image, reasons, data_uri(opened), *size, truth["score"], truth["bin"], at, opinions))
     return shown
 
 

@@ -1,4 +1,4 @@
-"""How far the local judge can be trusted: its error on explanations that it was not fitted on."""
+"""The error of the local judge on explanations that it was not fitted on."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from pipeline_lib.methods.self_improve.round_trip import grade
 
 
 class JudgeError(NamedTuple):
-    """Recovered against injected scores (both 0..9) of held-out explanations by the base model."""
+    """The error of recovered scores (0..9) on held-out explanations that the base model wrote for injected scores."""
 
     explanations: int
     mae: float
     rmse: float
     correlation: float  # Pearson
-    mean_grade: float  # 0..4, the Cons that these explanations earn with the score they were written for
+    mean_grade: float  # 0..4, the Cons of these explanations with the score they were written for
 
 
 def judge_error(holdout: pa.Table) -> JudgeError:

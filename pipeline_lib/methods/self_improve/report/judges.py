@@ -1,4 +1,4 @@
-"""Who judged the explanations of a run, how far that carries, and whether two judges agree."""
+"""Who rated the explanations of a run, whether the figures compare with the paper's, and whether two judges agree."""
 
 from typing import NamedTuple
 
@@ -15,16 +15,16 @@ ROUND_TRIP = "the local round-trip judge"
 
 
 class JudgePair(NamedTuple):
-    """What two judges make of one model's explanations on test, or of all models'."""
+    """The grades of two judges for one model's explanations on test, or for all models'."""
 
     name: str
-    first: Estimate | None  # Cons by the judge that leads; None for all models together
+    first: Estimate | None  # Cons by the leading judge; None for all models together
     second: Estimate | None  # Cons by the round-trip judge
     agreement: Agreement
 
 
 def lead_judge(results: RunResults) -> str:
-    """The judge whose Cons the report shows, as a sentence names it."""
+    """The name of the judge whose Cons the report shows."""
     return results.recipe.judge.openai.model or ROUND_TRIP
 
 
@@ -34,31 +34,31 @@ def judged_columns(results: RunResults) -> tuple[Column, ...]:
 
 
 def is_papers_judge(results: RunResults) -> bool:
-    """Whether figures of the leading judge may be held against the paper's: its judge model and its rubric."""
+    """Whether figures of the leading judge compare with the paper's: same judge model, same rubric."""
     judge = results.recipe.judge.openai
     return judge.model == PAPER_JUDGE and judge.rubric == "paper"
 
 
 def who_judged(results: RunResults) -> str:
-    """A sentence that says who speaks, and what the figures must not be compared with."""
+    """Who rated the explanations, and which figures must not be compared with these."""
     judge = results.recipe.judge.openai
     if judge.model is None:
         return (
-            f"Cons (0 to 4) is spoken by {ROUND_TRIP}, not by the GPT-4o of the paper: never compare it with the"
-            " paper’s Cons."
+            f"{ROUND_TRIP.capitalize()} rates Cons (0 to 4), not the paper’s GPT-4o; do not compare it with the paper’s"
+            " Cons."
         )
     headings = [column.heading for column in judged_columns(results)]
-    what = f"{', '.join(headings[:-1])} and {headings[-1]} are" if len(headings) > 1 else f"{headings[0]} is"
-    speaks = f"{what} spoken, on a scale of 0 to 4, by {judge.model}"
+    what = f"{', '.join(headings[:-1])} and {headings[-1]}" if len(headings) > 1 else headings[0]
+    rates = f"{judge.model} rates {what} (0 to 4)"
     if is_papers_judge(results):
-        return f"{speaks}, the judge of the paper, with the paper’s rubric."
-    if judge.model == PAPER_JUDGE:
-        return f"{speaks}, but with the rubric “{judge.rubric}”, not the paper’s: never compare them with its figures."
-    return f"{speaks}, not by the paper’s {PAPER_JUDGE}: never compare them with the paper’s figures."
+        return f"{rates}. It is the judge of the paper, with the paper’s rubric."
+    is_model = judge.model == PAPER_JUDGE
+    other = f" with the rubric “{judge.rubric}”, not the paper’s" if is_model else f", not the paper’s {PAPER_JUDGE}"
+    return f"{rates}{other}; do not compare the figures with the paper’s."
 
 
 def unscored(results: RunResults) -> str:
-    """A sentence on the explanations that got no usable verdict from the leading judge; empty when all did."""
+    """How many explanations have no usable verdict of the leading judge; empty when all have one."""
     found = []
     for model in results.models:
         statuses = on_split(model.judged.verdicts, "test")["status"].to_pylist()

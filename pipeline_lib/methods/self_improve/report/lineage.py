@@ -1,4 +1,4 @@
-"""Which models of a run a report follows: from the base through iteration 1 to the final one."""
+"""The models that a report shows: the base, iteration 1, the merged models and the final one."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,7 @@ def main_line(results: RunResults) -> list[ModelResults]:
 
 
 def is_on_main_line(model: ModelResults) -> bool:
-    """Whether the next iteration's data come from this model; the others are branches that are merged."""
+    """Whether this model generates the next iteration's pairs; the others are branches that are merged."""
     return model.kind in ("zero-shot", "merged") or (model.iteration == 1 and model.kind == "score")
 
 
@@ -27,7 +27,7 @@ def first_trained(results: RunResults) -> ModelResults:
 
 
 def final(results: RunResults) -> ModelResults:
-    """The model that the run hands out."""
+    """The final model of the run."""
     return main_line(results)[-1]
 
 
@@ -38,7 +38,7 @@ def compared(results: RunResults) -> list[ModelResults]:
 
 
 def on_validation(results: RunResults) -> list[ModelResults]:
-    """Branches that were not tested and the models they were merged into, judged by the round-trip judge.
+    """Branches that were not tested and the models they were merged into, with the round-trip judge's verdicts.
 
     It is the one judge that rates validation.
     """

@@ -55,9 +55,9 @@ _FAITHFULNESS_ROWS = (
 
 
 def model_card(results: RunResults) -> str:
-    """What the final model is, what it was trained on, its figures with intervals, its limits and how to load it.
+    """A description of the final model: its training, figures with intervals, limits and how to load it.
 
-    The card holds no local path: of a base model in a directory it gives the name alone.
+    The card has no local path; for a base model in a directory it gives only the directory's name.
     """
     environment = jinja2.Environment(  # no escaping: Markdown, and nothing that a model wrote goes into it
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

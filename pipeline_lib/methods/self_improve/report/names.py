@@ -1,4 +1,4 @@
-"""Names of what the experiments compare, for tables, logs and the UI."""
+"""Names of merges and grid cells, for tables, logs and the UI."""
 
 import hashlib
 import re
@@ -24,5 +24,5 @@ def cell_name(training: Training) -> str:
 
 
 def file_name(name: str) -> str:
-    """One of these names as that of a file: `lr-5e-5-beta-0.1-` and six digits that tell it from any other."""
+    """Such a name as a file name: `lr-5e-5-beta-0.1-` and six digits that make it unique."""
     return re.sub(r"[^a-z0-9.]+", "-", name).strip("-") + "-" + hashlib.sha256(name.encode()).hexdigest()[:6]

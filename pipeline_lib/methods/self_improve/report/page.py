@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page that needs nothing but itself."""
+"""The report of a run as one HTML page that needs no other file."""
 
 import itertools
 import re
@@ -67,15 +67,15 @@ _TABLE_COLUMNS = (
 _KEY_FIGURES = (
     (SRCC_UNFITTED, "SRCC, unfitted", "rank correlation of the model’s own scores with the true ones"),
     (SRCC, "SRCC, fitted", "the same after fitting reference values on validation, as in the paper"),
-    (CONS, "Cons", "0 to 4; mean grade of score against explanation, by {judge}"),
+    (CONS, "Cons", "0 to 4; how well the explanation fits the score, mean grade by {judge}"),
     (PARSE_RATE, "Parse rate", "share of texts in the required form"),
 )
 
 
 def render_report(results: RunResults, open_image: Callable[[str, str], Image]) -> str:
-    """The whole report as HTML with style, figures and photographs inside; the same results give the same bytes.
+    """The whole report as HTML with style, figures and images inside; the same results give the same bytes.
 
-    `open_image(image, image_sha256)` gives a test photograph, RGB and resized. Everything that a model or a user wrote
+    `open_image(image, image_sha256)` gives a test image, RGB and resized. Everything that a model or a user wrote
     is escaped.
     """
     environment = html_environment(_TEMPLATES)
@@ -142,7 +142,7 @@ def _collapsed(results: RunResults) -> list[str]:
 
 
 def _numbers(*, branches: bool, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
-    """The number of each table and figure on the page, in its order: a run without a second judge has fewer."""
+    """The numbers of the tables and figures on the page, in order; a run without a second judge has fewer of them."""
     optional = {"branches": branches, "agreement": agree, "faithfulness": probes}
     tables = ["results", *(name for name, there in optional.items() if there), "bins", "settings"]
     figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else []), "scatter", "digits"]
@@ -205,7 +205,7 @@ def _table_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
 
 
 def _is_disordered(results: RunResults) -> bool:
-    """Whether a higher digit of the final model stands for a lower fitted score somewhere."""
+    """Whether any digit of the final model has a lower fitted score than the digit below it."""
     fitted = final(results).reference_values["fitted"].to_pylist()
     return any(after < before for before, after in itertools.pairwise(fitted))
 

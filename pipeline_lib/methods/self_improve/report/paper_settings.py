@@ -1,4 +1,4 @@
-"""Where a recipe departs from the paper's settings (section 4, Table 4, appendix A.1)."""
+"""The settings of a recipe that differ from the paper's (section 4, Table 4, appendix A.1)."""
 
 from collections.abc import Callable
 from pathlib import PurePath
@@ -10,7 +10,7 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 
 
 class Setting(NamedTuple):
-    """A recipe field beside what the paper says of it."""
+    """A recipe field and the paper's value of it."""
 
     field: str
     here: str
@@ -70,7 +70,7 @@ _NONE = {
 
 
 def paper_settings(recipe: SelfImproveRecipe) -> list[Setting]:
-    """Every setting that the paper speaks of or leaves open, the departures first."""
+    """Every setting that the paper gives or leaves open, those that differ first."""
     known = []
     for field, (paper, agrees) in _PAPER.items():
         value = _value(recipe, field)
@@ -107,7 +107,7 @@ def is_hub_id(model_id: str) -> bool:
 
 
 def shown_model_id(model_id: str) -> str:
-    """A hub id as it is; of a local directory its name alone."""
+    """A hub id, unchanged; of a local directory only its name."""
     return model_id if is_hub_id(model_id) else PurePath(model_id).name
 
 

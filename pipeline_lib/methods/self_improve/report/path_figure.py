@@ -1,4 +1,4 @@
-"""The paper's Fig. 1 for one run: SRCC against Cons, and the way that self-training takes through them."""
+"""The paper's Fig. 1 for one run: SRCC against Cons, with the path of self-training."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from pipeline_lib.report.style import GREY, INK, KIND_COLOUR, KIND_MARKER, draw_
 
 WIDE_PX = (830, 470)
 NARROW_PX = (384, 400)
-"""For a phone: the wide drawing would shrink its letters below reading size."""
+"""For a phone, where the letters of the wide drawing would be too small."""
 
 _OFFSETS = [(dx, dy) for r in (13, 24, 36) for dx, dy in ((r, 0), (0, r), (0, -r), (-r, 0), (r, r), (r, -r), (-r, r))]
 
@@ -30,7 +30,7 @@ def path_figure(results: RunResults, size_px: tuple[int, int] = WIDE_PX) -> Mark
 
 
 def unplaceable(results: RunResults) -> list[str]:
-    """Names of models without a defined SRCC or Cons, which the figure has to leave out."""
+    """Names of models without a defined SRCC or Cons, which the figure leaves out."""
     return [model.name for model in results.models if not _is_defined(model)]
 
 
@@ -60,7 +60,7 @@ def _draw(axes: Axes, results: RunResults) -> None:
 
 
 def _frame(axes: Axes, models: list[ModelResults]) -> None:
-    """Hold every mark and the main line's intervals; the wide intervals of a collapsed branch would squash the rest."""
+    """Show every mark and the main line's intervals; the wide intervals of a collapsed branch are cut."""
     for column, set_limits in ((SRCC, axes.set_xlim), (CONS, axes.set_ylim)):
         found = [(model.metric(column.metric), is_on_main_line(model)) for model in models]
         numbers = [number for estimate, main in found for number in (estimate[:3] if main else estimate[:1])]
@@ -80,7 +80,7 @@ def _draw_model(axes: Axes, model: ModelResults) -> None:
     axes.errorbar(
         srcc.value,
         cons.value,
-        # A percentile interval need not hold the figure itself.
+        # A percentile interval may lie beside the figure.
         xerr=[[max(0.0, srcc.value - srcc.low)], [max(0.0, srcc.high - srcc.value)]],
         yerr=[[max(0.0, cons.value - cons.low)], [max(0.0, cons.high - cons.value)]],
         ecolor=shade(KIND_COLOUR[model.kind], 0.4 if main else 0.25),
@@ -94,7 +94,7 @@ def _draw_model(axes: Axes, model: ModelResults) -> None:
 
 
 def _label(axes: Axes, models: list[ModelResults], line: list[ModelResults]) -> None:
-    """Put each name at the place around its mark that hides least of marks, arrows and other names."""
+    """Put each name where it hides the least of marks, arrows and other names."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # places are in pixels, and the layout moves the axes

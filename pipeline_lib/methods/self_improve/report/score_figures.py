@@ -14,7 +14,7 @@ from pipeline_lib.sampling import draw_rows
 WIDTH_PX, SCATTER_HEIGHT_PX, DIGITS_HEIGHT_PX = 346, 346, 225
 
 MAX_DOTS = 1500
-"""A scatter of more images is a random sample of this size: the page stays light and the dots stay apart."""
+"""Of more images a scatter shows a random sample of this size, so that the page is small and the dots are apart."""
 
 
 def scatter_figures(results: RunResults) -> list[Markup]:
@@ -50,7 +50,7 @@ def digit_figures(results: RunResults) -> list[Markup]:
 
 
 def shown_range(true: NDArray[np.float64]) -> tuple[float, float]:
-    """The range of scores to draw: that of the true scores and a quarter of it more on both sides.
+    """The range of scores to draw: that of the true scores and a quarter more on both sides.
 
     Reference values fitted on few images can throw single predictions far out; they must not squash all others.
     """

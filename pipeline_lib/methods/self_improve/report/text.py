@@ -40,10 +40,10 @@ _PROBED = (RECOVERED_SPEARMAN, TEXT_CHANGE, TEXT_CHANGE_BASELINE, OWN_SCORE)
 
 
 def results_table(results: RunResults) -> str:
-    """A row a model with its figures on test, `value [low high]`; below it what the figures are and who judged.
+    """A row a model with its figures on test, `value [low high]`; notes below say what the figures are and who judged.
 
-    What else was measured of the explanations (further grades, a second judge, faithfulness) is a table of its own. A
-    collapsed model (parse rate under `evaluation.min_parse_rate`) carries an asterisk and a sentence of its own.
+    Other figures of the explanations (further grades, a second judge, faithfulness) are a second table. A
+    collapsed model (parse rate under `evaluation.min_parse_rate`) has an asterisk and a note.
     """
     parts = [_aligned([["", *_HEADINGS], *(_row(results, model, _COLUMNS) for model in results.models)])]
     more = [*judged_columns(results)[1:], *(_PROBED if probed(results) else ())]
@@ -76,7 +76,7 @@ def _notes(results: RunResults) -> list[str]:
     images = results.models[0].metric("parse_rate").rows
     error = judge_error(results.judge_holdout)
     notes = [
-        f"Test split, {images} images; what is scored is the {results.prompt.criterion.score}. PLCC, SRCC and RMSE use"
+        f"Test split, {images} images, scored by {results.prompt.criterion.score}. PLCC, SRCC and RMSE use"
         " reference values fitted on validation, as in the paper.",
         f"[low high]: {percent(evaluation.confidence)} percentile bootstrap over images, {evaluation.bootstrap_samples}"
         " resamples.",
@@ -95,13 +95,13 @@ def _notes(results: RunResults) -> list[str]:
     )
     if probed(results):
         notes.append(
-            "Score from text: rank correlation of the stated score with the one read from the explanation’s words."
-            " Text change: of explanations of one score when another photograph takes the image’s place, 0 none, 1 no"
-            " word in common; baseline: between the model’s own answers to the two."
+            "Score from text: rank correlation of the stated score with the score read from the explanation’s words."
+            " Text change: between explanations of the same score for the image and another one; 0 none, 1 no common"
+            " word. Baseline: between the model’s own answers to the two images."
         )
     if results.branches:
         notes.append(
-            "On validation: branches that the recipe does not test (evaluation.branches: val), unfitted, because"
-            " reference values are fitted there; Cons by the round-trip judge."
+            "On validation: branches that the recipe does not test (evaluation.branches: val). They are unfitted,"
+            " because reference values are fitted on validation. The round-trip judge rates Cons."
         )
     return [*notes, *(f"* {sentence}" for sentence in collapses(results))]

@@ -1,4 +1,4 @@
-"""Training curves: a panel a quantity and branch, a line an iteration."""
+"""Training curves: one panel for each quantity and branch, one line for each iteration."""
 
 from typing import NamedTuple
 
@@ -14,10 +14,10 @@ from pipeline_lib.report.style import KIND_COLOUR, draw_svg, shade
 WIDTH_PX, HEIGHT_PX = 400, 235
 
 SMOOTHED_FROM_STEPS = 60
-"""Longer trainings get a running mean in front of the single steps."""
+"""Trainings with more steps get a running mean in front of the single steps."""
 
 MAX_NAMED = 4
-"""With more iterations only the first and the last are named in the legend."""
+"""With more iterations the legend names only the first and the last."""
 
 
 class Quantity(NamedTuple):

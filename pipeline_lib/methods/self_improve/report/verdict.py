@@ -1,4 +1,4 @@
-"""What a run shows, in sentences that follow from its figures and their intervals."""
+"""The conclusions of a run, in sentences that follow from its figures and their intervals."""
 
 import math
 
@@ -9,10 +9,10 @@ from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC_UNFITTED, Colu
 
 
 def verdict(results: RunResults) -> list[str]:
-    """A conclusion, then the sentences that it rests on.
+    """A conclusion, then the sentences that support it.
 
-    "Raised" and "lost" are said only where the bootstrap intervals are apart, which is cautious: all models answer the
-    same images, so a paired test would tell more of them apart. "Kept" is said of a figure within the earlier interval.
+    "Raised" and "lost" mean that the bootstrap intervals share no point. This is cautious: all models answer the same
+    images, so a paired test would find more differences. "Kept" means that a figure is within the earlier interval.
     """
     base, first, last = zero_shot(results), first_trained(results), final(results)
     if first is base:
@@ -20,9 +20,9 @@ def verdict(results: RunResults) -> list[str]:
     sentences = [_conclusion(results), _first_iteration(results, base, first)]
     if last is not first:
         kept = " and ".join(_beside(column, first, last) for column in (SRCC_UNFITTED, CONS))
-        sentences.append(f"Beside {first.name}, the final model ({last.name}) {kept}.")
+        sentences.append(f"Compared with {first.name}, the final model ({last.name}) {kept}.")
     against_base = " and ".join(_beside(column, base, last) for column in (CONS, PARSE_RATE))
-    sentences.append(f"Beside zero-shot, {last.name} {against_base}.")
+    sentences.append(f"Compared with zero-shot, {last.name} {against_base}.")
     return [*sentences, *collapses(results)]
 
 
@@ -34,7 +34,7 @@ def collapses(results: RunResults) -> list[str]:
             rows, unparsed = model.metric("parse_rate").rows, unparsed_answers(model)
             sentences.append(
                 f"{model.name} collapsed: {unparsed} of {rows} test texts did not parse (the limit is a parse rate of"
-                f" {percent(results.recipe.evaluation.min_parse_rate)}), and its Cons rests on"
+                f" {percent(results.recipe.evaluation.min_parse_rate)}). Its Cons is the mean of"
                 f" {model.metric('cons').rows} explanations."
             )
     return sentences
@@ -48,13 +48,13 @@ def intervals_apart(a: Estimate, b: Estimate) -> bool:
 def _conclusion(results: RunResults) -> str:
     base, first, last = zero_shot(results), first_trained(results), final(results)
     if last.is_collapsed(results.recipe.evaluation.min_parse_rate):
-        return f"The final model, {last.name}, collapsed: most of its texts are no answers in the required form."
+        return f"The final model, {last.name}, collapsed: too few of its texts have the required form."
     by = "By unfitted SRCC,"  # Fig. 1 shows the fitted one, and on few images the two can disagree
     before, after = base.metric(SRCC_UNFITTED.metric), first.metric(SRCC_UNFITTED.metric)
     if not after.value > before.value:
         return f"{by} self-training did not show a gain in scoring."
     if not intervals_apart(before, after):
-        return f"{by} scoring rose, by less than these intervals can tell from chance."
+        return f"{by} scoring rose, but the intervals overlap, so this may be chance."
     if last is first:
         return f"{by} self-training improved scoring."
     lost = [column.heading for column in (SRCC_UNFITTED, CONS) if _fell(first, last, column)]
@@ -72,7 +72,7 @@ def _first_iteration(results: RunResults, base: ModelResults, first: ModelResult
     before, after = base.metric(SRCC_UNFITTED.metric), first.metric(SRCC_UNFITTED.metric)
     figures = f"from {estimate_text(SRCC_UNFITTED, before)} to {estimate_text(SRCC_UNFITTED, after)}"
     if math.isnan(before.value) or math.isnan(after.value):
-        return f"Unfitted SRCC cannot be compared ({figures}): constant predictions have none."
+        return f"Unfitted SRCC cannot be compared ({figures}): constant predictions have no SRCC."
     verb = "raised" if after.value > before.value else "lowered" if after.value < before.value else "did not change"
     overlap = "do not overlap" if intervals_apart(before, after) else "overlap"
     level = percent(results.recipe.evaluation.confidence)

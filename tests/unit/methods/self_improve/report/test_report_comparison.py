@@ -53,7 +53,7 @@ def test_the_best_cell_that_has_not_collapsed_is_chosen_and_its_neighbours_are_n
         "lr 1e-5",
         "lr 0.001",
     ]
-    assert [row.mark for row in grid.rows] == ["", "chosen", "not told apart", "", ""]
+    assert [row.mark for row in grid.rows] == ["", "chosen", "within its interval", "", ""]
     assert [row.leads for row in grid.rows] == [False, True, False, False, False]
     assert "SRCC .620 on validation" in grid.outcome and "1 of the 4 other cells" in grid.outcome
     pasted = yaml.safe_load(grid.recipe_lines)
@@ -113,7 +113,7 @@ def test_table_3_as_text() -> None:
     assert "–" in lines[5] and "* collapsed: fewer than 50 %" in text
     assert "round-trip judge" in text
     named = {"judge": RECIPE.judge.model_copy(update={"openai": RECIPE.judge.openai.model_copy(update={"model": "m"})})}
-    assert "spoken by m." in comparison_text(ablation_comparison(RECIPE.model_copy(update=named), table_3()))
+    assert "m rates Cons" in comparison_text(ablation_comparison(RECIPE.model_copy(update=named), table_3()))
 
 
 def test_merges_say_which_are_the_papers_and_the_recipes() -> None:

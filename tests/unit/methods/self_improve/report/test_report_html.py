@@ -103,9 +103,9 @@ def test_unparsed_answers_show_their_raw_text(page: Page) -> None:
 
 def test_the_judge_is_named_with_its_error(page: Page, run: RunResults) -> None:
     error = run.judge_holdout["recovered_score"].to_numpy() - run.judge_holdout["injected_score"].to_numpy()
-    assert "local round-trip judge, not by the GPT-4o of the paper" in page.text
+    assert "local round-trip judge" in page.text
     assert f"mean absolute error {np.abs(error).mean():.2f}" in page.text
-    assert "Do not compare these figures with the paper’s Cons" in page.text
+    assert "Do not compare these figures" in page.text
 
 
 def test_sft_term_is_said_only_when_it_is_on(page: Page, open_image: OpenImage) -> None:
@@ -143,8 +143,8 @@ def test_a_run_of_little_still_has_a_report(run: RunResults, open_image: OpenIma
     empty = run.unreadable_images.slice(0, 0)
     page = Page(render_report(small._replace(models=[few], unreadable_images=empty), open_image))
     assert "Nothing was trained in this run." in page.text
-    assert "Not drawn, for want of a defined figure: zero-shot" in page.text
-    assert "not judged" in page.text and "every image of the table could be read" in page.text
+    assert re.search("Not drawn[^.]*: zero-shot", page.text)
+    assert "not judged" in page.text and "could be read" in page.text
 
 
 def test_calibration_averages_equal_groups() -> None:

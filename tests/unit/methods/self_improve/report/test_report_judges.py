@@ -73,14 +73,11 @@ def test_only_the_papers_judge_with_its_rubric_may_be_held_against_the_paper(
 ) -> None:
     texts = (page.text, model_card(judged_run), results_table(judged_run))
     for text in texts:
-        assert GPT in text and "not by the GPT-4o" not in text
-        assert f"by {GPT}, the judge of the paper, with the paper’s rubric." in text
-    assert "never compare" not in who_judged(judged_run)
-    for other in (with_judge(judged_run, "llama"), with_judge(judged_run, GPT, rubric="strict")):
-        assert "never compare them with" in who_judged(other)
-        assert "never compare them with" in model_card(other) and "never compare them with" in results_table(other)
-    for text in (model_card(run), results_table(run)):
-        assert "spoken by the local round-trip judge, not by the GPT-4o of the paper" in text
+        assert who_judged(judged_run) in text
+    assert GPT in who_judged(judged_run) and "not compare" not in who_judged(judged_run)
+    for other in (with_judge(judged_run, "llama"), with_judge(judged_run, GPT, rubric="strict"), run):
+        assert "not compare" in who_judged(other)
+        assert who_judged(other) in model_card(other) and who_judged(other) in results_table(other)
 
 
 def test_agreement_of_the_judges_is_shown_for_each_model_and_for_all(
@@ -171,7 +168,7 @@ def test_another_criterion_reaches_page_card_and_table(judged_run: RunResults, h
     assert "to state the gnome score of an image" in page.text and "prompt “gnomes”" in page.text
     card, table = model_card(judged_run), results_table(judged_run)
     assert "that states the gnome score of an image" in card and "Rate the gnome." in card
-    assert "what is scored is the gnome score" in table
+    assert "gnome score" in table
     for text in (page.text, card, table):
         assert "aesthetic score" not in text and "aesthetic value" not in text
     assert "aesthetic score" in results_table(invented_run(steps=3))

@@ -15,7 +15,7 @@ def test_a_good_run_is_called_good(run: RunResults) -> None:
     )
     assert "raised unfitted SRCC" in first and "do not overlap" in first
     assert "kept unfitted SRCC" in last and "raised Cons" in last
-    assert base.startswith("Beside zero-shot, ite-3 merged ") and " Cons " in base and "its parse rate" in base
+    assert "zero-shot, ite-3 merged " in base and " Cons " in base and "its parse rate" in base
     assert len(rest) == 1 and rest[0].startswith("ite-2 consistency collapsed: ")
 
 
@@ -26,13 +26,13 @@ def test_a_good_run_is_called_good(run: RunResults) -> None:
             "ite-1 score",
             "srcc_unfitted",
             (0.2, 0.0, 0.4),
-            "By unfitted SRCC, scoring rose, by less than these intervals can tell",
+            "intervals overlap",
         ),
-        ("ite-1 score", "srcc_unfitted", (0.1, 0.0, 0.2), "By unfitted SRCC, self-training did not show a gain"),
-        ("ite-1 score", "srcc_unfitted", (NAN, NAN, NAN), "By unfitted SRCC, self-training did not show a gain"),
-        ("ite-3 merged", "srcc_unfitted", (0.5, 0.4, 0.6), "but the final model did not keep ite-1’s SRCC."),
-        ("ite-3 merged", "cons", (1.0, 0.9, 1.1), "but the final model did not keep ite-1’s Cons."),
-        ("ite-3 merged", "parse_rate", (0.2, 0.1, 0.3), "The final model, ite-3 merged, collapsed"),
+        ("ite-1 score", "srcc_unfitted", (0.1, 0.0, 0.2), "not show a gain"),
+        ("ite-1 score", "srcc_unfitted", (NAN, NAN, NAN), "not show a gain"),
+        ("ite-3 merged", "srcc_unfitted", (0.5, 0.4, 0.6), "not keep ite-1’s SRCC."),
+        ("ite-3 merged", "cons", (1.0, 0.9, 1.1), "not keep ite-1’s Cons."),
+        ("ite-3 merged", "parse_rate", (0.2, 0.1, 0.3), "ite-3 merged, collapsed"),
     ],
 )
 def test_the_conclusion_follows_the_figures(
