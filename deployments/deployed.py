@@ -1,6 +1,6 @@
 """The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool.
 
-There is a flow for each method, made when it is asked for: `deployments/deployed.py:<method>`.
+Each method has a flow, made at first use: `deployments/deployed.py:<method>`.
 """
 
 import logging
@@ -25,7 +25,7 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """An error for people says it all; Prefect would write four tracebacks of sixty lines around it."""
+    """Our errors are complete messages; Prefect would add four tracebacks of sixty lines."""
     if record.exc_info and isinstance(record.exc_info[1], WhyScoreError):
         record.exc_info = None
     return True

@@ -1,7 +1,7 @@
-"""Services as plain processes: start them, find all that belongs to one, and stop every part of it.
+"""Services as plain processes: start them, find all processes of one, and stop them.
 
-The state after a hard crash of the supervisor: its services go on, without anyone to restart them. Every process
-inherits its service's mark in its environment, so the next supervisor finds what was left and ends it before it starts.
+The state after a hard crash of the supervisor: its services continue, but nothing restarts them. Every process inherits
+its service's mark in its environment, so the next supervisor finds these processes and ends them before it starts.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ MARK = "WHYSCORE_SERVICE"
 
 
 class Service(NamedTuple):
-    """One process to keep alive, and how to see that it does its work."""
+    """One process to keep alive, with its health check."""
 
     name: str
     command: list[str]
@@ -52,7 +52,7 @@ def start(service: Service, stack: Path) -> subprocess.Popen[bytes]:
 
 
 def mark(stack: Path, name: str = "") -> str:
-    """What stands in the environment of every process of a service."""
+    """The value that marks every process of a service in its environment."""
     return f"{stack.resolve()}:{name}"
 
 
@@ -70,7 +70,7 @@ def marked(stack: Path, name: str = "") -> list[int]:
 
 
 def stop(stack: Path, name: str, process: subprocess.Popen[bytes], how: signal.Signals, patience_s: float) -> None:
-    """Ask a service to stop; what is left of it when the patience is over is killed."""
+    """Ask a service to stop, and kill the processes that are left after `patience_s`."""
     if process.poll() is None:
         if process.stdin:
             process.stdin.close()

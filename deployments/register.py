@@ -1,4 +1,4 @@
-"""Register pools, deployments and automations on a Prefect server; what is there is brought up to date."""
+"""Register pools, deployments and automations on a Prefect server, or update them."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ POOLS = ("cpu", "gpu")
 
 
 def register(store: str, *, home: Path | None = None, pool_type: str = "process", gpus: int | None = None) -> list[str]:
-    """Register everything that WhyScore needs; returns what was registered, for people.
+    """Register everything that WhyScore needs; returns lines that name it.
 
     `store` is where the deployments keep their artifacts unless a run says otherwise, `home` the folder in which
     workers find the code (None: where it is here), `gpus` how many runs the GPU pool takes at a time (None: as many
@@ -40,7 +40,7 @@ def register(store: str, *, home: Path | None = None, pool_type: str = "process"
 
 
 def prefect_project() -> dict[str, Any]:
-    """What `prefect deploy` reads: prefect.yaml, and a deployment for each method that there is."""
+    """The input of `prefect deploy`: prefect.yaml and a deployment for each method."""
     project: dict[str, Any] = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))
     common = project.pop("definitions")["method"]
     methods = [{"name": name, "entrypoint": f"deployments/deployed.py:{name}"} | common for name in method_names()]

@@ -1,4 +1,4 @@
-"""Which services the stack has, in the order in which they start."""
+"""The services of the stack, in the order in which they start."""
 
 import asyncio
 import base64
@@ -76,7 +76,7 @@ def prefect_server(stack: Path, settings: dict[str, str]) -> Service:
 
 
 def s3_server(settings: dict[str, str]) -> Service:
-    """The S3 server of the tests, which keeps everything in memory: for a try and for tests, never to keep anything."""
+    """The S3 server of the tests, which keeps everything in memory: only for trials and tests."""
     return Service(
         "s3",
         [sys.executable, "-m", "pipeline_lib.testing.s3_server", "--port", settings["S3_PORT"]],
@@ -200,7 +200,7 @@ def _bucket_is_there(settings: dict[str, str]) -> bool:
 
 
 def _ask(url: str, settings: dict[str, str], body: object = None) -> Any:
-    """What the server answers; None when it does not."""
+    """The server's answer; None without one."""
     token = base64.b64encode(settings["PREFECT_AUTH_STRING"].encode()).decode()
     headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()

@@ -19,7 +19,7 @@ OFFLINE = {
 
 
 def stack_file(stack: Path) -> Path:
-    """Where a stack's settings are."""
+    """The file of a stack's settings."""
     return stack / "stack.env"
 
 
@@ -62,7 +62,7 @@ def memory_s3(port: int) -> dict[str, str]:
 
 
 OF_PEOPLE = ("OPENAI_API_KEY", "WHYSCORE_ENGINE_KEY", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE")
-"""What people may add to the settings for the workers: keys of judge and engine, and what the hub's client reads."""
+"""Settings that people may add for the workers: keys of judge and engine, and variables of the hub's client."""
 
 
 def s3_of_environment(store: str) -> dict[str, str]:
@@ -86,7 +86,7 @@ def use_stack(store: str | None, stack: Path = DEFAULT_STACK) -> str:
 
 
 def client_environment(settings: dict[str, str]) -> dict[str, str]:
-    """What workers and people need to reach server and store; nothing of the database."""
+    """The variables with which workers and people reach server and store, without those of the database."""
     return {
         **OFFLINE,
         "PREFECT_API_URL": f"http://127.0.0.1:{settings['PREFECT_PORT']}/api",

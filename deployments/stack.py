@@ -2,7 +2,8 @@
 
     python -m deployments.stack up | down | status [--folder whyscore-data/stack] [--store s3://bucket/prefix]
 
-`up` starts the supervisor unless there is one, and returns when every service is healthy; calling it twice is harmless.
+`up` starts the supervisor unless it runs already, and returns when every service is healthy; calling it twice is
+harmless.
 """
 
 import argparse
@@ -35,7 +36,7 @@ RESTART_PAUSE_S = 2.0
 
 
 def up(stack: Path, changes: dict[str, str] | None = None) -> None:
-    """Start what is not running; returns when all services are healthy, raises `SystemExit` when one will not be.
+    """Start the services that do not run; returns when all are healthy, raises `SystemExit` when one fails.
 
     `changes` replace defaults of the settings; only a stack that was never started takes them.
     """
@@ -68,7 +69,7 @@ def _check_ports(stack: Path, settings: dict[str, str]) -> None:
     for name in ("POSTGRES_PORT", "S3_PORT", "PREFECT_PORT"):
         with socket.socket() as probe:
             taken = name in settings and probe.connect_ex(("127.0.0.1", int(settings[name]))) == 0
-        if taken and not marked(stack):  # else they are of a supervisor that was killed, and the next one ends them
+        if taken and not marked(stack):  # else a killed supervisor left them, and the next one ends them
             raise SystemExit(
                 f"port {settings[name]} is taken by another program; stop it, or set {name} in {stack_file(stack)}"
             )
@@ -117,10 +118,10 @@ def state_of(stack: Path) -> dict[str, str]:
 
 
 def supervise(stack: Path) -> None:
-    """Start all services in order, restart what dies, and stop them in the reverse order on SIGTERM."""
+    """Start all services in order, restart those that die, and stop them in reverse order on SIGTERM."""
     stack.mkdir(parents=True, exist_ok=True)
     with (stack / "supervisor.lock").open("a+") as lock:
-        for _ in range(20):  # one who looks whether a supervisor runs holds the lock for an instant
+        for _ in range(20):  # a process that checks for a supervisor holds the lock for an instant
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -170,7 +171,7 @@ def _look_after(
     if process is None or process.poll() is not None:
         if process is not None:
             _log(f"{service.name} ended with status {process.returncode}; starting it again")
-            kill_marked(stack, service.name)  # a flow run must not go on beside the one that takes its place
+            kill_marked(stack, service.name)  # a flow run must not continue beside its replacement
             stopping.wait(RESTART_PAUSE_S)
         processes[service.name] = start(service, stack)
         states[service.name] = "starting"
@@ -188,7 +189,7 @@ def _look_after(
 def _is_healthy(service: Service) -> bool:
     try:
         return service.is_healthy()
-    except Exception as error:  # whatever a service answers must not end what watches over it
+    except Exception as error:  # no answer of a service may end the supervisor
         _log(f"{service.name}: {error!r}")
         return False
 

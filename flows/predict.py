@@ -1,4 +1,4 @@
-"""New images, scored and explained by a model that a run has made."""
+"""Score and explain new images with a model of a run."""
 
 import logging
 
@@ -26,12 +26,12 @@ def predict(
     iteration: int | None = None,
     kind: Kind | None = None,
 ) -> ArtifactRef:
-    """Score and explain new images with a model of the recipe's run; killed and started again, it goes on.
+    """Score and explain new images with a model of the recipe's run; after a kill, the next start continues.
 
     Args:
         recipe: The recipe of a run that is in its store.
         images: Images, folders of images, or tables with a column of paths; local or s3://.
-        out: Where the predictions are written besides the store: a path that ends in .parquet or .csv, local or s3://.
+        out: File for the predictions, besides the store: a path that ends in .parquet or .csv, local or s3://.
         iteration: Whose model; None: the newest.
         kind: score, consistency or merged; None: merged, or score where there is nothing else.
     """

@@ -1,4 +1,4 @@
-"""A judge model is retired, another takes its place: let it re-score what was kept of every iteration."""
+"""Let a new judge model rate the anchors of every iteration, e.g. when the old one is retired."""
 
 import logging
 import re

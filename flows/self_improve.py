@@ -1,4 +1,4 @@
-"""The loop of the paper's Fig. 2: generate, swap, train both, merge, evaluate, and again with the model just made."""
+"""The loop of the paper's Fig. 2: generate, swap, train both, merge, evaluate, and again with the new model."""
 
 from functools import partial
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from tasks.self_improve.train_score import train_score
 
 
 class Improved(NamedTuple):
-    """What the loop made: its models in the order of the paper's Table 1, and the judge that rated them."""
+    """The results of the loop: its models in the order of the paper's Table 1, and the judge that rated them."""
 
     models: list[EvaluatedModel]
     fitted_judge: ArtifactRef
@@ -31,8 +31,8 @@ class Improved(NamedTuple):
 def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
     """Self-train a vision-language model on images and scores (section 3, Fig. 2); returns the report's artifact.
 
-    Every stage that the store already holds is taken from there, so running a recipe again after a crash goes on where
-    it stopped, and running a finished one computes nothing.
+    Stages that the store already holds are cached, so running a recipe again after a crash continues where it stopped,
+    and running a finished one computes nothing.
     """
     run = prepare(recipe)
     run.begin()
@@ -48,7 +48,7 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
 
 
 def improve(run: Run, iterations: int) -> Improved:
-    """The loop itself, for so many iterations; what another flow has already computed of it is taken from the store."""
+    """The loop itself, for so many iterations; stages that another flow has computed are cached."""
     recipe, keep, seed = run.recipe, run.keep, run.recipe.seed
     models: list[EvaluatedModel] = []
 
@@ -63,7 +63,7 @@ def improve(run: Run, iterations: int) -> Improved:
             keep(f"{folder}/consistency_pairs", consistency_pairs)
         reference = compute_reference(at, recipe.training.max_length, run.base.inputs, score_pairs, consistency_pairs)
         keep(f"{folder}/reference", reference)
-        if iteration == 1:  # the judge learns from what the base wrote, and is the same for all models
+        if iteration == 1:  # the judge learns from the base's explanations, and is the same for all models
             fitted_judge = keep("judge", fit_judge(run.at, recipe.judge.round_trip, score_pairs, seed))
             measure = partial(evaluate_and_judge, run, fitted_judge)
             models.append(measure(0, "zero-shot", run.base))

@@ -1,8 +1,7 @@
-"""A new revision of a base model starts a run: exactly one, however often and by however many it is noticed.
+"""A new revision of a base model starts exactly one run, even if several processes notice it several times.
 
-The state after a hard crash: `watched/<what>/<revision>.json` says that the revision was noticed, and nothing says
-that its run was started. The next poll starts it, under the same idempotency key: had the run been made before the
-crash, the server answers with that one.
+The state after a hard crash: `watched/<what>/<revision>.json` exists, but the run was not started. The next poll starts
+it under the same idempotency key: if the run was made before the crash, the server returns that run.
 """
 
 import datetime
@@ -25,7 +24,7 @@ EVENT = "whyscore.base-model.landed"
 
 
 class Watched(BaseModel):
-    """A base model to watch, and the recipe that each new revision of it is run with."""
+    """A base model to watch, and the recipe to run for each new revision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,28 +41,28 @@ def watch_base_model(
     hub: str | None = None,
     settle_s: int = 600,
 ) -> list[str]:
-    """Start self_improve once for each new revision of a watched base model; returns the runs that there are.
+    """Start self_improve once for each new revision of a watched base model; returns their runs.
 
     Args:
-        watched: The models and their recipes. The revision that a model has when it is first watched counts as new.
+        watched: The models and their recipes. A model's revision at the first look counts as new.
         store: Where artifacts are kept; which revisions were noticed and started is written there, below watched/.
         deployment: What to start.
         hub: Address of the hub. None: HF_ENDPOINT, or huggingface.co.
-        settle_s: A model in a bucket counts as landed when no file of it has changed for so many seconds.
+        settle_s: A model in a bucket counts as complete when none of its files has changed for so many seconds.
     """
     artifacts, runs, failed = ArtifactStore(store), [], []
     for item in watched:
         try:
             revision = current_revision(item.model, hub, settle_s)
             if revision is None:
-                log.info("%s: still being written; looking again next time", item.model)
+                log.info("%s: still being written; the next poll looks again", item.model)
             else:
                 runs.append(start_once(artifacts, item, revision, store, deployment))
-        except Exception as error:  # one model that cannot be asked for must not keep the others waiting
+        except Exception as error:  # one unreachable model must not stop the others
             log.exception("%s", item.model)
             failed.append(f"{item.model}: {error}")
     if failed:
-        raise WhyScoreError("not all watched models could be looked at:\n  " + "\n  ".join(failed))
+        raise WhyScoreError("some watched models could not be checked:\n  " + "\n  ".join(failed))
     return runs
 
 
@@ -75,7 +74,7 @@ def start_once(artifacts: ArtifactStore, item: Watched, revision: str, store: st
     if before is not None:
         return str(before["flow_run_id"])
     if artifacts.create_pointer(noticed, {**item.model_dump(), "revision": revision, "deployment": deployment}):
-        log.info("%s: revision %s has landed", item.model, revision)
+        log.info("%s: new revision %s", item.model, revision)
         emit_event(
             EVENT,
             resource={
@@ -91,7 +90,7 @@ def start_once(artifacts: ArtifactStore, item: Watched, revision: str, store: st
         deployment,
         parameters={"recipe": item.recipe, "overrides": {"name": name, **item.overrides, **model}, "store": store},
         timeout=0,
-        as_subflow=False,  # the run has a life of its own
+        as_subflow=False,  # the run continues without this flow
         idempotency_key=f"watch-{task}-{revision}",
     )
     artifacts.create_pointer(started, {"flow_run_id": str(run.id)})
@@ -102,7 +101,7 @@ def start_once(artifacts: ArtifactStore, item: Watched, revision: str, store: st
 def current_revision(model: str, hub: str | None, settle_s: int) -> str | None:
     """The commit of a hub id's main branch, or the digest of an S3 prefix's listing; None while that is changing.
 
-    Raises `ModelError` when there is no such model or nobody answers.
+    Raises `ModelError` when there is no such model or the server does not answer.
     """
     if model.startswith("s3://"):
         return _bucket_revision(model, settle_s)

@@ -1,4 +1,4 @@
-"""Which device a model runs on, and whether its memory is enough; torch alone is imported, and only when asked."""
+"""Which device a model runs on, and whether its memory is enough; imports only torch, and only when called."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ class DeviceMemory(NamedTuple):
 
 
 def pick_device(device: str) -> "torch.device":
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; anything else is taken at its word."""
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; any other name is used unchanged."""
     import torch
 
     if device != "auto":
@@ -53,7 +53,7 @@ def device_memory(device: str) -> DeviceMemory:
 
 
 def check_memory(runtime: Runtime) -> None:
-    """Raise `ModelError` when the device has less memory than `runtime.min_memory_gb`; without one, ask nothing."""
+    """Raise `ModelError` when the device has less memory than `runtime.min_memory_gb`; without one, check nothing."""
     if runtime.min_memory_gb:
         found = device_memory(runtime.device)
         if found.gb < runtime.min_memory_gb:
@@ -66,7 +66,7 @@ def check_memory(runtime: Runtime) -> None:
 
 def _machine_bytes() -> int:
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _CGROUP_LIMITS:  # a container may be given less than its machine has
+    for path in _CGROUP_LIMITS:  # a container may have less than its machine
         try:
             sizes.append(int(Path(path).read_text()))
         except (OSError, ValueError):  # no such limit, or "max"

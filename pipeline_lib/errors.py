@@ -9,7 +9,7 @@ class WhyScoreError(Exception):
 
 
 class RecipeError(WhyScoreError):
-    """A recipe that cannot be run as it is written."""
+    """A recipe with a wrong field or combination of fields."""
 
 
 class DataError(WhyScoreError):
@@ -17,11 +17,11 @@ class DataError(WhyScoreError):
 
 
 class ModelError(WhyScoreError):
-    """A model directory, processor, tokenizer or adapter that the pipeline cannot drive correctly."""
+    """A model directory, processor, tokenizer or adapter that the pipeline cannot use correctly."""
 
 
 class StoreError(WhyScoreError):
-    """The artifact store cannot be read or written, or what it holds is damaged."""
+    """The artifact store cannot be read or written, or holds damaged files."""
 
 
 class S3Error(StoreError):
@@ -40,7 +40,7 @@ class JudgeError(WhyScoreError):
 
 
 class EngineError(WhyScoreError):
-    """The generation server failed for good, or is not what was asked for; finished shards are in the store."""
+    """The generation server failed for good, or did not pass a check; finished shards are in the store."""
 
 
 class Interrupted(WhyScoreError):

@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's protocol: how they are addressed, asked once, and what became of it.
+"""Servers with OpenAI's protocol: addresses, single requests and their failures.
 
 The judge model and the generation engine are behind such servers; each has a key of its own.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 LONGEST_WAIT_S = 300.0
-"""A server that asks for a longer pause is not waited for: what is there is kept, the run ends and says so."""
+"""If a server asks for a longer pause, the run ends with an error; finished work is kept."""
 
 FIRST_WAIT_S = 1.0
 LONGEST_BACK_OFF_S = 60.0
@@ -34,11 +34,11 @@ class Failure(NamedTuple):
     reason: str
     retry: bool
     wait_s: float | None = None  # what the server asks for
-    billed: bool = False  # whether the server may have worked for it
+    billed: bool = False  # whether the server may have done work that costs money
 
 
 class Refusal(NamedTuple):
-    """An HTTP status that is none of success, with the server's own words (without the key)."""
+    """An HTTP status that is not a success, with the server's own words (without the key)."""
 
     status: int
     code: str | None
@@ -57,12 +57,12 @@ def without_key(text: str, variable: str) -> str:
 
 
 def server_name(url: str) -> str:
-    """The server as messages name it."""
+    """The server's name in messages."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def check_address(url: str, field: str, variable: str) -> None:
-    """Raise `RecipeError`, naming the recipe's field, for an address that is none or would tell a secret."""
+    """Raise `RecipeError`, naming the recipe's field, for an address that is invalid or holds a secret."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise RecipeError(f"{field}: expected an address such as http://localhost:8000/v1")
@@ -87,9 +87,9 @@ def is_private(url: str) -> bool:
 async def send(
     client: "AsyncOpenAI", path: str, body: dict[str, Any] | None, timeout_s: float, variable: str
 ) -> str | Refusal | Failure:
-    """Ask once, by POST where there is a body; `timeout_s` is for the whole answer, however slowly it drips.
+    """Send one request, by POST if it has a body; `timeout_s` is for the whole answer, however slow.
 
-    No exception of the client leaves this function: they carry the server's words, and those may carry the key.
+    No exception of the client leaves this function: they hold the server's words, which may hold the key.
     """
     from openai import APIConnectionError, APIStatusError, OpenAIError
 
@@ -103,14 +103,14 @@ async def send(
     except (TimeoutError, APIConnectionError) as error:
         unreachable = type(error.__cause__).__name__ == "ConnectError"
         timed_out = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
-        why = f"no whole answer within {timeout_s:g} s" if timed_out else "the connection was cut"
+        why = f"no complete answer within {timeout_s:g} s" if timed_out else "the connection was cut"
         return Failure("it cannot be reached" if unreachable else why, retry=True, billed=not unreachable)
     except OpenAIError as error:
         return Failure(without_key(f"{type(error).__name__}: {error}", variable)[:300], retry=False)
 
 
 def failure_of(refusal: Refusal, model: str, variable: str) -> Failure:
-    """What an HTTP status means for the request, the same for every use of such a server."""
+    """The failure of a request with an HTTP status, the same for every use of such a server."""
     status, said = refusal.status, refusal.said
     if status == 429 and refusal.code == "insufficient_quota":
         return Failure("the account has no credit left (429 insufficient_quota)", retry=False)
@@ -130,7 +130,7 @@ def failure_of(refusal: Refusal, model: str, variable: str) -> Failure:
 
 
 def back_off_s(attempt: int) -> float:
-    """Pause before the next attempt, 0 the first: doubled each time, and not the same for all that wait."""
+    """Pause before the next attempt, 0 the first: doubled each time, with a random part."""
     return min(LONGEST_BACK_OFF_S, FIRST_WAIT_S * 2.0**attempt) * random.uniform(0.5, 1.0)
 
 
@@ -169,5 +169,5 @@ def words(body: object, variable: str) -> str:
 
 
 def _is_header_text(key: str) -> bool:
-    """Else the client would fail with a message that cites the key."""
+    """Check the key, because the client would fail with a message that shows it."""
     return key.isascii() and key.isprintable() and not set(key) & set(" '\"")

@@ -1,4 +1,4 @@
-"""Progress of long work as log lines: what, how far, how fast, how long still."""
+"""Progress of long work as log lines: name, share, speed, time left."""
 
 import logging
 import time
@@ -11,14 +11,14 @@ log = logging.getLogger("whyscore.progress")
 EVERY_SECONDS = 5.0
 
 Listener = Callable[["Progress", str], None]
-"""Is handed the counter and its line whenever that is logged; it must not raise."""
+"""Gets the counter and its line at each log line; it must not raise."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener of progress", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell `listener` too about all progress that begins meanwhile in this context."""
+    """Send all progress that begins meanwhile in this context to `listener` too."""
     token = _listener.set(listener)
     try:
         yield
@@ -36,7 +36,7 @@ class Progress:
         self.listener = _listener.get()
 
     def skip(self, units: int) -> None:
-        """Count units that an earlier run finished; they say nothing about the speed."""
+        """Count units that an earlier run finished; they do not count for the speed."""
         self.done += units
         self.skipped += units
 
@@ -61,7 +61,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Seconds in words: `42 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

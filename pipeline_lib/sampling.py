@@ -1,4 +1,4 @@
-"""Random choices that depend on names, not on order: shards, resumed runs and longer tables draw alike."""
+"""Random choices that depend on names, not on order: shards, resumed runs and longer tables draw the same."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 def draw(purpose: str, image: str) -> float:
-    """An even number in [0, 1) decided by the purpose (seed included) and the image's name alone."""
+    """A uniform number in [0, 1) that depends only on the purpose (seed included) and the image's name."""
     digest = hashlib.sha256(f"{purpose}:{image}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 

@@ -1,4 +1,4 @@
-"""The command line, on top of everything: `whyscore.cli` lists the commands, `whyscore.commands` has them.
+"""The command line, the topmost package: `whyscore.cli` lists the commands, `whyscore.commands` has them.
 
 `whyscore --help` loads neither torch nor Prefect: a command imports what it needs in its body.
 May import every other package but `bench`.

@@ -1,4 +1,4 @@
-"""Prefect's own temporary server, which must not outlive a run that was killed."""
+"""Prefect's temporary server; it must end when a run is killed."""
 
 import functools
 import subprocess

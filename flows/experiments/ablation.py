@@ -1,4 +1,4 @@
-"""The paper's Table 3: what becomes of the same base and images without preferences, and without iterating."""
+"""The paper's Table 3: the same base and images trained without preferences, and without iterating."""
 
 from typing import Literal
 
@@ -25,8 +25,9 @@ from tasks.self_improve.train_sft import train_sft
 def ablation(recipe: SelfImproveRecipe) -> ArtifactRef:
     """Train, evaluate and judge every row of Table 3 that the recipe names (section 5.2); returns the comparison.
 
-    All rows take the images of the same iterations, as many steps, and the learning rate decaying alike. The last
-    row is the run itself: its stages are those of `self_improve`, and cache hits when that has run (decision 6).
+    All rows use the images of the same iterations, the same number of steps and the same decay of the learning rate.
+    The last row is the run itself: its stages are those of `self_improve`, and cache hits when that has run (decision
+    6).
     """
     run = prepare(recipe)
     fitted_judge = fit_judge(run.at, recipe.judge.round_trip, base_pairs(run, 1), recipe.seed)
@@ -47,7 +48,7 @@ def base_pairs(run: Run, iteration: int) -> ArtifactRef:
 
 
 def static_dpo(run: Run) -> GenerationInputs:
-    """DPO on what the base wrote: two adapters, each trained through all iterations, merged once at the end."""
+    """DPO on the base's pairs: two adapters, each trained through all iterations, merged once at the end."""
     recipe, seed, base = run.recipe, run.recipe.seed, run.base
     training, factor, swapped = recipe.training, recipe.consistency.learning_rate_factor, None
     score_model = consistency_model = base

@@ -41,7 +41,7 @@ def grid_search(recipe: SelfImproveRecipe) -> ArtifactRef:
 
 
 def grid(recipe: SelfImproveRecipe) -> list[Training]:
-    """Every combination of the grid's values; whatever is not searched stays as the recipe says."""
+    """Every combination of the grid's values; other fields stay as in the recipe."""
     search = recipe.grid_search
     return [
         recipe.training.model_copy(update={"learning_rate": rate, "beta": beta, "lora_rank": rank})

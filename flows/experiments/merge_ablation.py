@@ -16,7 +16,7 @@ from tasks.self_improve.ties_merge import ties_merge
 def merge_ablation(recipe: SelfImproveRecipe) -> ArtifactRef:
     """Merge the two adapters of one iteration in every way that the recipe lists; returns the comparison.
 
-    The iterations up to there are the run's own: cache hits when it has run.
+    The iterations before are the run's own: cache hits when it has run.
     """
     run = prepare(recipe)
     base = run.base

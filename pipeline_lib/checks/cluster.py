@@ -1,4 +1,4 @@
-"""A Dask cluster that shares in the long stages: whether it is there, runs this version, and sees store and images."""
+"""Check a Dask cluster for the long stages: does it run, with this version, and see store and images?"""
 
 import os
 import uuid
@@ -14,11 +14,11 @@ from pipeline_lib.store.manifest import environment
 CONNECT_S = 10.0
 
 START = "`dask scheduler` on one machine, then `dask worker tcp://HOST:8786 --nthreads 1 --memory-limit 0` on each"
-"""What a person starts (docs/operations.md)."""
+"""The commands that start a cluster (docs/operations.md)."""
 
 
 def check_cluster(address: str, store: ArtifactStore, folders: Iterable[str] = (), api: str | None = None) -> int:
-    """How many workers share in the work; `folders` of this machine (others are passed over) must be on theirs.
+    """The number of workers; they must see `folders`, as far as this machine has them.
 
     Raises `WhyScoreError` when no scheduler or no worker answers, or when a worker runs another version, does not see
     the store or a folder, or does not reach Prefect's server at `api`: with what is wrong on which worker.
@@ -55,7 +55,7 @@ def check_cluster(address: str, store: ArtifactStore, folders: Iterable[str] = (
 
 
 def other_versions(asked: dict[str, Any]) -> str | None:
-    """How this process differs from one that has the environment `asked`, in what could change a result."""
+    """How this process differs from the environment `asked`, in versions that could change a result."""
     mine = environment()
     pairs = [(name, version, mine["versions"].get(name)) for name, version in asked["versions"].items()]
     if asked["git_commit"] and mine["git_commit"]:
@@ -66,7 +66,7 @@ def other_versions(asked: dict[str, Any]) -> str | None:
 
 
 def _problems(asked: dict[str, Any], root: str, probe: str, folders: list[str], api: str | None) -> list[str]:
-    """What keeps this worker from taking part; it is asked so before a run and before each long stage."""
+    """The reasons why this worker cannot take part, asked before a run and before each long stage."""
     problems = [difference] if (difference := other_versions(asked)) else []
     if ArtifactStore(root).read_pointer(probe) is None:
         problems.append(f"does not see the store {root}; share that folder, or use s3://")
@@ -81,7 +81,7 @@ def _answers(api: str) -> bool:
     try:
         with urlopen(f"{api.rstrip('/')}/health", timeout=CONNECT_S):
             return True
-    except HTTPError:  # it wants a password, which comes with each task
+    except HTTPError:  # it needs a password, which comes with each task
         return True
     except (URLError, OSError):
         return False

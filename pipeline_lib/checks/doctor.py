@@ -1,4 +1,4 @@
-"""Every check that a run makes, on its own: what is wrong is found before the expensive work."""
+"""Every check that a run makes, without the run: problems are found before the expensive work."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ from pipeline_lib.store import ArtifactStore
 LEAST_FREE_BYTES = 1 << 30
 FEW_VALIDATION_IMAGES = 100
 OPENED_IMAGES = 2000
-"""Of a larger table so many images are opened, evenly spread; all are in the `discretize` stage."""
+"""The number of images that are opened, evenly spread; the `discretize` stage opens all."""
 
 State = Literal["ok", "FAIL", "skip", "note"]
 
 
 class Finding(NamedTuple):
-    """What one check found; `FAIL` keeps a run from starting, `note` only deserves a look."""
+    """The result of one check; `FAIL` prevents a run, `note` is a hint."""
 
     what: str
     state: State
@@ -26,13 +26,13 @@ class Finding(NamedTuple):
 
 
 _Facts = dict[str, Any]
-"""What the checks so far found out, by their names, for those that need it."""
+"""Results of the checks so far by name, for the checks that need them."""
 
 Check = Callable[[SelfImproveRecipe, _Facts], Iterator[Finding]]
 
 
 def examine(recipe: SelfImproveRecipe) -> Iterator[Finding]:
-    """Run all checks; one that fails keeps only those from running that need what it would have found."""
+    """Run all checks; a check is skipped only if it needs the result of one that failed."""
     yield Finding("recipe", "ok", f"{recipe.name}, {recipe.iterations} iteration(s)")
     facts: _Facts = {}
     for what, check in _CHECKS.items():
@@ -93,13 +93,13 @@ def _table(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         yield Finding(
             "table",
             "note",
-            f"only {splits['val']} validation images: the ten reference values fitted on them will be rough, so read"
+            f"only {splits['val']} validation images: the ten reference values fitted on them are inexact, so read"
             f" the unfitted figures; {FEW_VALIDATION_IMAGES} or more are better",
         )
     for column, field in (("split", "split_column"), ("group", "group_column")):
         if f"user_{column}" in rows and getattr(data, field) is None:
             yield Finding(
-                "table", "note", f"its column {column} is not used; if it is what it says, set data.{field}: {column}"
+                "table", "note", f"its column {column} is not used; if the name is right, set data.{field}: {column}"
             )
 
 
@@ -108,7 +108,7 @@ def _images(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     if data.images and _is_absent(data.images):
         raise WhyScoreError(f"image folder {os.path.normpath(data.images)} does not exist; set data.images")
     if image_list is None:
-        yield Finding("images", "skip", "not opened: which ones is in the table")
+        yield Finding("images", "skip", "not opened, because the table was not read")
         return
     from pipeline_lib.methods.self_improve.discretize import discretize_scores
 
@@ -139,7 +139,7 @@ def _prompt(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
 
 def _model(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     if "prompt" not in facts:
-        yield Finding("model", "skip", "not asked: there is no prompt to ask it with")
+        yield Finding("model", "skip", "not checked, because there is no prompt")
         return
     from pipeline_lib.vlm.model_ref import resolve_model
 
@@ -161,7 +161,7 @@ def _memory(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     weights = known["parameters"] * (4 if recipe.model.dtype == "float32" else 2) / 1e9 if known else 0.0
     if weights > found.gb:
         raise WhyScoreError(
-            f"{found.device} has {found.gb:.1f} GB of memory, the weights alone take {weights:.1f} GB; use a larger"
+            f"{found.device} has {found.gb:.1f} GB of memory, the weights alone need {weights:.1f} GB; use a larger"
             " device or a smaller model"
         )
     yield Finding(
@@ -202,14 +202,14 @@ def _judge(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         if problem := _problem_with_server(model, endpoint):
             raise WhyScoreError(f"the judge's server {server_name(endpoint)} {problem}")
     except WhyScoreError as error:
-        raise WhyScoreError(f"{error}; judge.openai.model: null leaves the local judge alone") from None
+        raise WhyScoreError(f"{error}; judge.openai.model: null uses only the local judge") from None
     yield Finding("judge", "ok", f"{model} at {server_name(endpoint)}")
 
 
 def _problem_with_server(model: str, endpoint: OpenAIEndpoint) -> str | None:
-    """Ask the server for its models: the cheapest question that shows whether it answers and takes the key.
+    """Ask the server for its models: the cheapest request that tests its address and the key.
 
-    What it says in an error is not passed on, it may repeat parts of the key.
+    Its own error text is not passed on, because it may repeat parts of the key.
     """
     from openai import APIConnectionError, APIStatusError, OpenAI, OpenAIError
 

@@ -1,4 +1,4 @@
-"""A plan of a run in words: each stage with its key, and why that is not the key of the run before."""
+"""The plan of a run as text: each stage with its key, and why it differs from the key of the last run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ _ABSENT = object()
 
 
 class Planned(NamedTuple):
-    """A call of a stage: what it will be, from what, and why its artifact is not in the store (None: it is there)."""
+    """A call of a stage: its artifact, its arguments, and why the store lacks the artifact (None: it has it)."""
 
     label: str
     ref: ArtifactRef

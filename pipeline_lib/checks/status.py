@@ -1,4 +1,4 @@
-"""Where the runs of a store stand, from what is in it alone: no server is asked, nothing is loaded."""
+"""The state of the runs of a store, from the store alone: without a server and without loading anything."""
 
 import re
 import time
@@ -31,10 +31,10 @@ class Evaluated(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """What is known of one run."""
+    """The facts about one run."""
 
     name: str
-    of_recipe: bool  # whether its run.json says which recipe it is of; if not, no pointer is believed
+    of_recipe: bool  # whether its run.json names its recipe; if not, no pointer is valid
     finished: bool
     evaluated: Evaluated | None
     newest: str  # file that was written last
@@ -63,7 +63,7 @@ def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
     for name in names or known:
         lines += ["", *_lines(run_status(store, name, found[name]))]
     if open_stages := list(under_way(store, times)):
-        lines += ["", "Under way, or left unfinished:", *(f"  {line}" for line in open_stages)]
+        lines += ["", "Under way or unfinished:", *(f"  {line}" for line in open_stages)]
     return "\n".join(lines)
 
 
@@ -125,7 +125,7 @@ def _written(kinds: dict[str, dict[str, float]]) -> float:
 
 
 def _writer(store: ArtifactStore, part: str, address: str) -> Writer:
-    """The stage that a shard or checkpoint was computed for: as it says itself, else the one whose folder it is in."""
+    """The stage of a shard or checkpoint: the one that it names, else the one of its folder."""
     manifest = read_manifest(store, part)
     found = writer_of(manifest) if manifest else None
     return found or Writer(address, address.split("/")[1])
@@ -169,7 +169,7 @@ def _lines(run: RunStatus) -> list[str]:
     if run.evaluated:
         ite = f", iteration {run.evaluated.iteration}"
     if not run.of_recipe:
-        state, ite = "does not say which recipe it is of (its run.json is missing or damaged): run its recipe again", ""
+        state, ite = "its recipe is not known, because its run.json is missing or damaged; run the recipe again", ""
     lines = [
         f"{run.name}: {state}{ite}",
         f"  newest: {run.newest}, {duration(run.newest_s)} ago",

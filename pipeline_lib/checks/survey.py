@@ -1,4 +1,4 @@
-"""What a table and its images hold and everything that would keep a run from them: `whyscore check-data`."""
+"""A survey of a table and its images with all problems that would stop a run: `whyscore check-data`."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Duplicate(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """All that is known of a table.
+    """The facts about a table.
 
     `rows` are as in `CheckedTable`; `facts` has one entry a row; `bins` is in the columns of `BINS`, None when
     the training scores cannot be binned; `unreadable` in those of `UNREADABLE_IMAGES`.
@@ -47,7 +47,7 @@ class Survey(NamedTuple):
 
 
 def survey_data(data: Data, seed: int) -> Survey:
-    """Check a table as `read_image_list` does and look at every image, whatever is wrong with the table.
+    """Check a table as `read_image_list` does, and open every image even if the table has problems.
 
     `problems` is empty exactly when `discretize_scores` would accept the table. Raises `DataError` when there is no
     table to look at, or the storage fails.
@@ -55,7 +55,7 @@ def survey_data(data: Data, seed: int) -> Survey:
     (rows, source), problems, notes = check_table(data, seed, LEAST_IMAGES)
     safe = rows["image"].map(lambda image: bool(image.strip()) and is_safe(image))
     scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels)
-    facts = [ImageFacts("", 0, 0, "", "its name is no path in the image folder")] * len(rows)
+    facts = [ImageFacts("", 0, 0, "", "its name is not a path in the image folder")] * len(rows)
     for place, fact in zip(np.flatnonzero(safe), scanned, strict=True):
         facts[place] = fact
     missing = unreadable(ImageList(rows, source), facts)
@@ -117,5 +117,5 @@ def duplicates(rows: pd.DataFrame, facts: list[ImageFacts]) -> list[Duplicate]:
 
 
 def crosses_splits(duplicate: Duplicate) -> bool:
-    """Whether the same photograph is trained on and tested with."""
+    """Whether the same image is in more than one split."""
     return len(set(duplicate.splits)) > 1

@@ -19,7 +19,7 @@ def render_survey(survey: Survey) -> str:
 
 
 def render_unreadable(survey: Survey) -> str:
-    """Every image that is missing or unreadable, a name, a tab and the reason a line."""
+    """A line for every missing or unreadable image: name, tab, reason."""
     return "".join(f"{row['image']}\t{row['reason']}\n" for row in survey.unreadable.to_pylist())
 
 
@@ -95,9 +95,9 @@ def _duplicates(survey: Survey) -> Iterator[str]:
     if not found:
         yield "duplicates  none: all readable images differ in content"
         return
-    yield f"duplicates  {len(found)} image(s) stand under more than one name"
+    yield f"duplicates  {len(found)} image(s) have more than one name"
     if leaks:
-        yield f"  LEAK: {len(leaks)} of them in more than one split, so figures will be too good; group or remove them"
+        yield f"  LEAK: {len(leaks)} of them in more than one split, so figures look too good; group or remove them"
     for duplicate in sorted(found, key=crosses_splits, reverse=True)[:_SHOWN]:
         seen = zip(duplicate.images, duplicate.splits, duplicate.scores, strict=True)
         yield "  " + " = ".join(f"{image} ({split or 'no split'}, score {score:g})" for image, split, score in seen)

@@ -1,8 +1,7 @@
-"""What the recipes of all methods have: name, seed, data, model, runtime; frozen pydantic models, and forms in the UI.
+"""The sections of every recipe: name, seed, data, model, runtime. They are frozen pydantic models, and forms in the UI.
 
 Two kinds of fields, and one place that separates them: everything under `runtime` is *transient* (it cannot change a
-result and never enters an artifact's key); every other field belongs to the key of each stage that is handed its
-section.
+result and never enters an artifact's key); every other field belongs to the key of each stage that gets its section.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -22,7 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A frozen group of recipe fields; an unknown field is an error, so that a typing mistake is never ignored."""
+    """A frozen group of recipe fields; an unknown field is an error, so that no typing error is ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,9 +30,9 @@ DatasetName = Literal["table", "ava", "aadb", "koniq10k", "spaq", "kadid10k", "t
 
 
 class SplitLists(Section):
-    """Files that say which image is in which split: one image a line, with or without folder and ending."""
+    """Files that list the images of a split: one image a line, with or without folder and ending."""
 
-    train: str | None = Field(None, description="If given, images in no list are left out; else they are training")
+    train: str | None = Field(None, description="If given, images in no list are left out; else they are for training")
     val: str | None = Field(None, description="If not given, data.val_fraction of the rest is drawn")
     test: str | None = None
 
@@ -54,7 +53,7 @@ class ImageData(Section):
     image_column: str = Field("image", description="Path of the image, or the image itself as bytes (Parquet)")
     split_column: str | None = Field("split", description="Column with train / val / test; null: draw the splits")
     group_column: str | None = Field(
-        None, description="Images that share a value never straddle splits (one source image, one product, ..)"
+        None, description="Images that share a value are always in one split (one source image, one product, ..)"
     )
     split_lists: SplitLists = Field(SplitLists(), description="Instead of a split column")
     val_fraction: Fraction = Field(
@@ -67,7 +66,7 @@ class ImageData(Section):
     max_megapixels: float = Field(100.0, gt=0, description="Refuse images with more pixels (decompression bombs)")
 
     def key_fields(self) -> dict[str, Any]:
-        """All fields but the paths: where the files lie is not what they hold (see `data.table.fingerprint`)."""
+        """All fields but the paths: the place of files is not their content (see `data.table.fingerprint`)."""
         return self.model_dump(exclude={"table", "images", "split_lists"})
 
 
@@ -85,7 +84,7 @@ class Data(ImageData):
 
 
 class Model(Section):
-    """The base vision-language model and how it is driven, the same in generation, training and evaluation."""
+    """The base vision-language model and its settings, the same in generation, training and evaluation."""
 
     from_run: FromRun | None = Field(
         None, description="Instead of an id: the model of another run, folded into its base when it is loaded"
@@ -101,7 +100,7 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     resize_px: int = Field(448, ge=16, description="Longest image side before the family's own processing (A.1)")
     max_tiles: int | None = Field(
-        None, ge=1, description="Most tiles an image is cut into, by a family that does; null: the family's own setting"
+        None, ge=1, description="Most tiles of an image, for families that cut images; null: the family's setting"
     )
     max_new_tokens: int = Field(256, ge=8, description="Greedy generation stops here (A.1)")
 
@@ -114,21 +113,21 @@ class Model(Section):
 
 
 class JudgeModel(Section):
-    """A judge model behind an OpenAI-compatible server; which server is in `runtime.openai`."""
+    """A judge model on an OpenAI-compatible server; `runtime.openai` names the server."""
 
     model: str | None = Field(
         None, min_length=1, description="Name of the judge model, e.g. gpt-4o-2024-08-06 as in the paper; null: none"
     )
     max_tokens: int = Field(
-        64, ge=16, description="Longest answer of the judge; one that thinks first needs some thousands"
+        64, ge=16, description="Longest answer of the judge in tokens; a reasoning model needs some thousands"
     )
     temperature: float | None = Field(
-        0.0, ge=0, le=2, description="null: not sent, for judge models that refuse it; the paper does not say"
+        0.0, ge=0, le=2, description="null: not sent, for judge models that refuse it; the paper gives none"
     )
 
 
 class OpenAIEndpoint(Section):
-    """How the judge's server is reached. The key is read from the environment (OPENAI_API_KEY), never from here."""
+    """Address and limits of the judge's server. Its key is read only from the environment (OPENAI_API_KEY)."""
 
     base_url: str | None = Field(None, description="E.g. http://localhost:8000/v1 (vLLM, SGLang); null: api.openai.com")
     concurrency: int = Field(8, ge=1, description="Requests at a time")
@@ -137,18 +136,18 @@ class OpenAIEndpoint(Section):
     usd_per_million_input_tokens: float | None = Field(None, ge=0, description="For the preview and the budget")
     usd_per_million_output_tokens: float | None = Field(None, ge=0, description="For the preview and the budget")
     budget_usd: float | None = Field(
-        None, ge=0, description="Never spend more than this in one stage; null: no cap, for private servers alone"
+        None, ge=0, description="Most that one stage may spend; null: no limit, for private servers only"
     )
 
 
 class GenerationServer(Section):
-    """Where the engine is, if it is a server. Its key is read from the environment (WHYSCORE_ENGINE_KEY) alone."""
+    """Address and limits of the engine's server. Its key is read only from the environment (WHYSCORE_ENGINE_KEY)."""
 
     base_url: str = Field("http://localhost:8000/v1", description="Of vLLM or SGLang (there port 30000)")
-    model: str | None = Field(None, min_length=1, description="Name that the server has for the base; null: model.id")
+    model: str | None = Field(None, min_length=1, description="The server's name for the base; null: model.id")
     adapters: str = Field(
         "whyscore-data/served_adapters",
-        description="Folder that this machine and the server see by the same path; adapters are put there to be loaded",
+        description="Folder that this machine and the server see by the same path; the server loads adapters from it",
     )
     concurrency: int = Field(32, ge=1, description="Requests at a time, two an image")
     timeout_s: float = Field(600.0, gt=0, description="For one answer, from the request to its last byte")
@@ -156,13 +155,13 @@ class GenerationServer(Section):
 
 
 class Runtime(Section):
-    """Transient settings: they change where and how fast, never what comes out, and are in no artifact's key."""
+    """Transient settings: they change place and speed of the work, never its result, and are in no key."""
 
     store: str = Field(
         "whyscore-data/store", description="Where artifacts are kept: a local folder or s3://bucket/prefix"
     )
     min_memory_gb: float = Field(
-        0.0, ge=0, description="Memory of the device (of the machine, on a CPU) without which the run is not started"
+        0.0, ge=0, description="Memory that the device needs for a run to start (on a CPU: the machine)"
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     generation_batch_size: int = Field(32, ge=1)
@@ -174,16 +173,14 @@ class Runtime(Section):
     training_processes: int = Field(
         1, ge=1, description="Processes that train one adapter together on this machine, each on a GPU of its own"
     )
-    fsdp: bool = Field(
-        False, description="They share the base's weights (FSDP) instead of holding all of them each; needs GPUs"
-    )
+    fsdp: bool = Field(False, description="Share the base's weights among the processes (FSDP); needs GPUs")
     decode_workers: int = Field(
         0, ge=0, description="Processes that open images for training while the GPU computes; 0: none, for a CPU"
     )
     pixel_cache: str | None = Field(
         None, description="Local folder that keeps resized images, so that each is decoded once; null: none"
     )
-    pixel_cache_gb: float = Field(20.0, gt=0, description="No more is kept then; at 448 px 20 GB are 50,000 images")
+    pixel_cache_gb: float = Field(20.0, gt=0, description="Size limit of the cache; at 448 px 20 GB are 50,000 images")
     dask: str | None = Field(
         None, description="Scheduler whose workers share the shards, e.g. tcp://gpu1:8786; null: all of them here"
     )
@@ -192,14 +189,14 @@ class Runtime(Section):
 
 
 class Bootstrap(Section):
-    """How the intervals of figures are made: percentile bootstraps."""
+    """Settings of the intervals of figures: percentile bootstraps."""
 
     bootstrap_samples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
 
 
 class Lora(Section):
-    """How a LoRA adapter is trained, whatever the loss and the learning rate."""
+    """Settings of LoRA training for any loss and learning rate."""
 
     lora_rank: int = Field(64, ge=1, description="LoRA alpha is twice the rank (A.1)")
     batch_size: int = Field(128, ge=1, description="Pairs an optimiser step")
@@ -207,7 +204,7 @@ class Lora(Section):
     epochs: int = Field(1, ge=1)
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Of the learning rate, in training")
     max_grad_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(4096, ge=64, description="Longest row in tokens; a longer one is refused by name, not cut")
+    max_length: int = Field(4096, ge=64, description="Longest row in tokens; a longer one is an error, not cut")
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> "Lora":
@@ -237,5 +234,5 @@ class BaseRecipe(Section):
     """Sections that only experiments beside the run read."""
 
     def run_fields(self) -> dict[str, Any]:
-        """All fields that can change what the run makes, as JSON: neither `runtime` nor the experiments' sections."""
+        """All fields that can change the run's results, as JSON, without `runtime` and the experiments' sections."""
         return self.model_dump(mode="json", exclude={"runtime", *self.experiments})

@@ -1,4 +1,4 @@
-"""Read a recipe of any method. Only this module knows which methods there are: each folder in `methods/` is one."""
+"""Read a recipe of any method. Only this module lists the methods: each folder in `methods/` is one."""
 
 import importlib
 import pkgutil
@@ -109,7 +109,7 @@ def _explain(problem: Any, of_method: type[BaseRecipe]) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     if problem["type"] == "extra_forbidden":
         section: Any = of_method
-        for part in problem["loc"][:-1]:  # a number is a place in a list, whose type is the first argument
+        for part in problem["loc"][:-1]:  # a number is an index in a list, whose type is the first argument
             section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
         return f"{where}: unknown field; known here: {', '.join(section.model_fields)}"
     if problem["type"] == "missing":

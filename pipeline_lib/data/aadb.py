@@ -32,10 +32,10 @@ ATTRIBUTES = (
 
 
 def read(table: str) -> pd.DataFrame:
-    """One row an image with its official split, and each attribute that lies beside; an image may lack attributes.
+    """One row an image with its official split and all attributes in the folder; an image may lack attributes.
 
     `table` is the folder of the files, or one of them. Raises `DataError` when a score file is missing, a line is not a
-    name and a number, an image is in two of the sets, or an attribute is there for some sets alone.
+    name and a number, an image is in two of the sets, or an attribute is missing for some of the sets.
     """
     folder = table if files.is_folder(table) else files.parent(table)
     there = set(files.list_folder(folder))
@@ -56,13 +56,13 @@ def read(table: str) -> pd.DataFrame:
             values = pd.concat([_values(files.join(folder, name)) for name in names])
             if not values.index.is_unique:
                 again = values.index[values.index.duplicated()][0]
-                raise DataError(f"{folder}: {attribute} of {again} stands more than once")
+                raise DataError(f"{folder}: {attribute} of {again} is given more than once")
             rows[attribute] = rows["image"].map(values)
     return rows
 
 
 def spelling(name: str) -> str:
-    """The name without the score that it begins with in the 256-pixel folder: `0.500_farm1_..jpg` is `farm1_..jpg`."""
+    """The name without the score in front of it, as in the 256-pixel folder: `0.500_farm1_..jpg` is `farm1_..jpg`."""
     return re.sub(r"^\d\.\d+_", "", name)
 
 

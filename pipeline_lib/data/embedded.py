@@ -1,10 +1,10 @@
 """Images that are stored as bytes inside Parquet files, as the `datasets` library exports them.
 
 A column of `struct<bytes, path>`, or of plain binary. Parquet cannot give one row: it must decompress the row group
-around it, a hundred photographs or, in files not written for images, all of them. Training asks for rows in random
-order, so the column is copied once into the Arrow cache of `datasets` (HF_DATASETS_CACHE; as large as the images),
-which is memory-mapped: one row costs one row, all processes share the pages, a changed file is copied anew.
-Whatever the cache holds, each image's digest is checked when it is opened.
+around it, a hundred images or, in files not written for images, all of them. Training asks for rows in random order, so
+the column is copied once into the Arrow cache of `datasets` (HF_DATASETS_CACHE; as large as the images), which is
+memory-mapped: a row is read alone, all processes share the pages, a changed file is copied again. Each image's digest
+is checked when it is opened, also from the cache.
 """
 
 import glob
@@ -51,13 +51,13 @@ class EmbeddedImages(BaseModel):
         return content
 
     def size(self, image: str) -> int | None:
-        """From the column's offsets, without touching a byte of an image."""
+        """From the column's offsets, without reading an image."""
         images = self._images()
         row = images.rows.get(image)
         return None if row is None else images.sizes[row]
 
     def names(self) -> Iterable[str]:
-        """One name a row, in order: the paths beside the bytes if they tell the rows apart, else the row's number."""
+        """One name a row, in order: the paths beside the bytes if they are all different, else the row's number."""
         return self._images().rows.keys()
 
     def _images(self) -> "_Mapped":
@@ -90,7 +90,7 @@ def _mapped(paths: tuple[str, ...], column: str) -> _Mapped:
         )
     except DataError:
         raise
-    except Exception as error:  # datasets wraps whatever Arrow, the disk or S3 raised
+    except Exception as error:  # datasets wraps the errors of Arrow, the disk and S3
         raise DataError(f"{paths[0]} ({len(paths)} file(s)) cannot be read: {error.__cause__ or error}") from error
     images = dataset.data.column(column)
     names = _names(images)
@@ -101,7 +101,7 @@ def _mapped(paths: tuple[str, ...], column: str) -> _Mapped:
 
 
 def _local(path: str, cache: Path) -> str:
-    """The path itself, or of an S3 object a copy in the cache: `datasets` takes S3 for the hub when it is offline."""
+    """The path itself; for an S3 object a copy in the cache, because `datasets` does not read S3 when it is offline."""
     if not files.is_remote(path):
         return os.path.abspath(path)
     from pipeline_lib.store.s3_files import reading

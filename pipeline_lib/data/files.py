@@ -85,7 +85,7 @@ def with_file(path: str, read: Callable[[BinaryIO], T]) -> T:
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a UTF-8 text file without white space around them; blank ones stay, so that numbers are right."""
+    """The lines of a UTF-8 text file, stripped; blank ones stay, so that line numbers are right."""
     try:
         return [line.strip() for line in read_file(path).decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
@@ -93,7 +93,7 @@ def read_lines(path: str) -> list[str]:
 
 
 def label_file(table: str, *names: str) -> str:
-    """`table` itself when it is a file; in a folder, the first of the usual names that is there."""
+    """`table` itself when it is a file; in a folder, the first of the usual names that exists."""
     if not is_folder(table):
         return table
     there = set(list_folder(table))

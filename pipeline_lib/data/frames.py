@@ -12,7 +12,7 @@ ENDINGS = (".csv", ".jsonl", ".parquet", ".pq")
 
 
 def read_frame(path: str, names: list[str]) -> pd.DataFrame:
-    """Read a table; the columns `names` are text as it is written: 007 is no number, and NA may well be a file.
+    """Read a table; the columns `names` stay text: 007 is not a number, and NA may be a file name.
 
     Raises `DataError` when the file is not there, of another kind, or damaged.
     """

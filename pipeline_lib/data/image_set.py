@@ -1,4 +1,4 @@
-"""Where a run's photographs are."""
+"""The images of a run and their place."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ImageSet(BaseModel):
-    """A table of images, where its image files are (a folder, a prefix, Parquet files), and their cache."""
+    """A table of images, the place of its image files (a folder, a prefix, Parquet files), and their cache."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,7 +29,7 @@ class ImageSet(BaseModel):
 
     @classmethod
     def of(cls, data: ImageData, table: ArtifactRef, runtime: Runtime | None = None) -> "ImageSet":
-        """The photographs of a recipe's data section, with the pixel cache of its `runtime`."""
+        """The images of a recipe's data section, with the pixel cache of its `runtime`."""
         from pipeline_lib.data.user_table import image_folder, locate
 
         embedded = locate(data).embedded if data.dataset == "table" else None
@@ -49,7 +49,7 @@ class ImageSet(BaseModel):
         return {"table": self.table}
 
     def opener(self, resize_px: int) -> "Callable[[str, str], Image]":
-        """`open_image(image, sha256)`: the picture, checked against its digest and resized for the model."""
+        """`open_image(image, sha256)`: the image, checked against its digest and resized for the model."""
         from pipeline_lib.data.images import open_image
         from pipeline_lib.data.sources import folder_source
 

@@ -1,4 +1,4 @@
-"""Open photographs safely and the same way everywhere."""
+"""Open images safely and everywhere in the same way."""
 
 import hashlib
 import io
@@ -15,18 +15,20 @@ from pipeline_lib.data.table import ImageList
 from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is ours, below, and is an error instead of a warning
+Image.MAX_IMAGE_PIXELS = None  # WhyScore has its own limit below, which raises an error
 
 Image.init()  # so that FORMATS finds all its decoders
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
 """Raster formats only. Pillow knows more, some of which run other programs (EPS) or hide larger images (ICO)."""
 
-_AT_ONCE = 1024  # images handed to the threads; all 255,000 of AVA at once would cost memory and outlive an error
+_AT_ONCE = (
+    1024  # images in the threads' queue; all 255,000 of AVA at once would need memory and continue after an error
+)
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image file after it was decoded once; `problem` is empty for a readable image."""
+    """The facts about an image file after decoding it once; `problem` is empty for a readable image."""
 
     sha256: str
     width_px: int
@@ -39,7 +41,7 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
     """Decode an image file to upright 8-bit RGB; of an animation the first frame. `format` is the file's.
 
     EXIF rotation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped. The size is checked
-    before any pixel is decoded. Raises `ValueError` with a sentence when the file is no usable image.
+    before any pixel is decoded. Raises `ValueError` with the reason when the file is not a usable image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -55,9 +57,9 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
             layer = image.convert("RGBA")
             image = Image.new("RGBA", layer.size, "white")
             image.alpha_composite(layer)
-        picture = image.convert("RGB")
-        picture.format = kind
-        return picture
+        upright = image.convert("RGB")
+        upright.format = kind
+        return upright
     except UnidentifiedImageError:
         raise ValueError(_no_image(content)) from None
     except ValueError:
@@ -69,10 +71,10 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
 def _no_image(content: bytes) -> str:
     start = content[:1024].lstrip()
     if start[4:8] == b"ftyp" and start[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
-        return "a HEIC image, which is not read here; convert it to JPEG or PNG"
+        return "a HEIC image, which WhyScore does not read; convert it to JPEG or PNG"
     if b"<svg" in start.lower():
-        return "an SVG drawing, which is not read here; convert it to PNG"
-    return f"not an image file of a kind that is read ({', '.join(FORMATS)})"
+        return "an SVG drawing, which WhyScore does not read; convert it to PNG"
+    return f"not an image file of a supported format ({', '.join(FORMATS)})"
 
 
 def _to_8_bit_grey(image: Image.Image) -> Image.Image:
@@ -91,44 +93,44 @@ def open_image(
 ) -> Image.Image:
     """Read an image whose digest is known; its longest side is at most `resize_px` (appendix A.1), never enlarged.
 
-    `pixels` spares the decoding of a photograph that was opened before; the result is the same. Raises `DataError` when
-    the file is gone or its content is not what was read then, whatever the cache holds.
+    `pixels` caches decoded images; the result is the same. Raises `DataError` when the file is gone or its content has
+    changed, even if the cache holds it.
     """
     try:
         content = source.read(image)
     except MissingImage as error:
-        raise DataError(f"image {image} was there when the table was read, now: {error}") from error
+        raise DataError(f"image {image} was found when the table was read, but now: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(
             f"image {image} has changed since the table was read; put the old file back, or remove the artifact that"
-            " holds the table (discretize or list_images; its folder is in the log) to start over with the new one"
+            " holds the table (discretize or list_images; its folder is in the log) to start again with the new one"
         )
-    picture = pixels.get(sha256, resize_px) if pixels else None
-    if picture is None:
-        picture = decode(content, max_megapixels)
-        full_size = picture.size
-        picture.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
-        if pixels and picture.size != full_size:  # a small image is decoded as fast as it would be read from the cache
-            pixels.keep(sha256, resize_px, picture)
-    # Nothing of the file but its pixels goes on; the name, so that whoever refuses the picture later can give it.
-    picture.info = {"image": image}
-    return picture
+    opened = pixels.get(sha256, resize_px) if pixels else None
+    if opened is None:
+        opened = decode(content, max_megapixels)
+        full_size = opened.size
+        opened.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
+        if pixels and opened.size != full_size:  # a small image is decoded as fast as it would be read from the cache
+            pixels.keep(sha256, resize_px, opened)
+    # Only the pixels of the file are kept, and its name for later errors.
+    opened.info = {"image": image}
+    return opened
 
 
 def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
     """Decode every image once; the result is in the order of the table, problems included.
 
-    Raises `DataError` when the storage fails, which says nothing about an image.
+    Raises `DataError` when the storage fails.
     """
     progress = Progress("reading images", len(images.rows))
 
     def scan(image: str) -> ImageFacts:
         try:
             content = images.source.read(image)
-            picture = decode(content, max_megapixels)
+            decoded = decode(content, max_megapixels)
         except (MissingImage, ValueError) as error:
             return ImageFacts("", 0, 0, "", str(error))
-        return ImageFacts(hashlib.sha256(content).hexdigest(), picture.width, picture.height, picture.format or "", "")
+        return ImageFacts(hashlib.sha256(content).hexdigest(), decoded.width, decoded.height, decoded.format or "", "")
 
     names = list(images.rows["image"])
     facts = []

@@ -13,7 +13,7 @@ from pipeline_lib.data.frames import read_frame, require_columns
 
 
 def read(table: str) -> pd.DataFrame:
-    """One row a distorted image; its reference is its group, so that no photograph is in two splits.
+    """One row a distorted image; its reference is its group, so that no reference is in two splits.
 
     `var` is kept and not used: sources disagree on whether it is a variance.
     """

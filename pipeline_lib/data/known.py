@@ -10,14 +10,14 @@ from pipeline_lib.data.sources import ImageSource
 
 
 class KnownDataset(NamedTuple):
-    """How a data set is read."""
+    """Functions that read a data set."""
 
     read: Callable[[str], pd.DataFrame]
     """Label file or folder -> columns image, score, group, the official split if there is one, and all others."""
     spelling: Callable[[str], str] | None = None
-    """What is equal in a name of the list and the name of its file, where the two can differ."""
+    """The part that a name in the list and the name of its file share, if the two can differ."""
     no_lists: str = ""
-    """What to say when there is neither an official split nor a list nor the wish to draw; empty: draw."""
+    """The error if there is no official split, no list, and no drawing of splits; empty: draw."""
 
 
 KNOWN_DATASETS = {
@@ -31,7 +31,7 @@ KNOWN_DATASETS = {
 
 
 def as_on_disk(images: pd.Series, source: ImageSource, spelling: Callable[[str], str]) -> pd.Series:
-    """The names as their files have them; one without a file, or with two that differ in spelling alone, stays."""
+    """The names as their files are written; a name with no file, or with two that differ only in spelling, stays."""
     there = set(source.names())
     spelled: dict[str, list[str]] = {}
     for name in there:

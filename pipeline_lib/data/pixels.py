@@ -1,9 +1,9 @@
-"""Resized pictures on a local disk, so that a photograph is decoded once and not in every stage, iteration and branch.
+"""Resized images on a local disk, so that an image is decoded once and not in every stage, iteration and branch.
 
-An entry is what the decoder and the resizing gave, byte by byte, as a PPM file that any viewer shows; reading it takes
-a thirtieth of the time of decoding a photograph of 2048 px. Nothing here can change or end a run: an entry that is
-damaged or cannot be kept costs time alone. The photograph itself is still read, and its digest checked, at every
-opening (`images.open_image`).
+An entry holds the exact pixels after decoding and resizing, as a PPM file that any viewer shows; reading it takes a
+thirtieth of the time of decoding a JPEG of 2048 px. The cache cannot change or end a run: an entry that is damaged or
+cannot be kept only costs time. The image file is still read, and its digest checked, at every opening
+(`images.open_image`).
 """
 
 import hashlib
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("whyscore.data")
 
 VERSION = f"1-pillow-{PIL.__version__}"
-"""Raise the number whenever `images.decode` or the resizing gives other pixels; so may another release of Pillow."""
+"""Increase the number when `images.decode` or the resizing gives other pixels, e.g. after an upgrade of Pillow."""
 
 _FOLDERS = 256
-_KEEP_FREE = 2e9  # bytes: the store may be on the same disk, and needs them more
+_KEEP_FREE = 2e9  # bytes, because the store may be on the same disk
 _ABANDONED_S = 3600.0
 
 
 class PixelCache(BaseModel):
-    """A folder of resized pictures that grows up to `limit_gb` and then stays as it is; any process may share it.
+    """A folder of resized images that grows up to `limit_gb` and then does not change; processes may share it.
 
-    Nothing is removed to make room: stages go through their images in full, and what they saw least recently is what
-    they need next, so a part that stays serves better than one that is replaced all the time.
+    Nothing is removed for new entries: stages read all their images in turn, so they next need the ones read longest
+    ago, and fixed entries serve better than replaced ones.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,7 +46,7 @@ class PixelCache(BaseModel):
     limit_gb: float
 
     def get(self, sha256: str, resize_px: int) -> "Image | None":
-        """The picture that was kept for a photograph's digest and size, None where there is none or it is damaged."""
+        """The cached image for a file's digest and size; None if there is none or it is damaged."""
         from PIL import Image
 
         path = self._path(sha256, resize_px)
@@ -55,29 +55,29 @@ class PixelCache(BaseModel):
         except FileNotFoundError:
             return None
         except OSError as error:
-            _say(f"{self.folder} cannot be read ({error.strerror}); photographs are decoded instead")
+            _say(f"{self.folder} cannot be read ({error.strerror}); images are decoded instead")
             return None
         start = len(_start(path.name, b""))
         content = entry[start:]
         if entry[:start] != _start(path.name, content):
-            _say(f"{self.folder} has damaged entries, e.g. {path.name}; they are made anew")
+            _say(f"{self.folder} has damaged entries, e.g. {path.name}; they are made again")
             return None
         size, _, pixels = content.split(b"\n", 2)
         width, height = size.split()
         return Image.frombytes("RGB", (int(width), int(height)), pixels)
 
-    def keep(self, sha256: str, resize_px: int, picture: "Image") -> None:
-        """Keep an RGB picture, unless there is no room; other processes see it as a whole or not at all."""
+    def keep(self, sha256: str, resize_px: int, image: "Image") -> None:
+        """Keep an RGB image, unless the cache is full; other processes see it complete or not at all."""
         path = self._path(sha256, resize_px)
-        content = b"%d %d\n255\n" % picture.size + picture.tobytes()
+        content = b"%d %d\n255\n" % image.size + image.tobytes()
         entry = _start(path.name, content) + content
         part = path.with_name(f"{uuid.uuid4().hex}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Digests fall evenly into the folders: each with its share of the limit, nobody has to count them all.
+            # Digests spread evenly over the folders, so each has its share of the limit and no total is needed.
             if _size(path.parent) + len(entry) > self.limit_gb * 1e9 / _FOLDERS:
                 _say(
-                    f"{self.folder} is full (runtime.pixel_cache_gb = {self.limit_gb:g}); further photographs are"
+                    f"{self.folder} is full (runtime.pixel_cache_gb = {self.limit_gb:g}); further images are"
                     " decoded each time. It may be removed at any time"
                 )
                 return
@@ -92,22 +92,22 @@ class PixelCache(BaseModel):
                     part.unlink()
                 raise
         except OSError as error:
-            _say(f"{self.folder} cannot be written ({error.strerror}); photographs are decoded each time")
+            _say(f"{self.folder} cannot be written ({error.strerror}); images are decoded each time")
 
     def _path(self, sha256: str, resize_px: int) -> Path:
         return Path(self.folder, sha256[:2], f"{sha256}-{resize_px}px-{VERSION}.ppm")
 
 
 def _start(name: str, content: bytes) -> bytes:
-    """What a file begins with: the digest of all that follows, and of its name, so that none passes for another."""
+    """The beginning of a file: a digest of its content and name, so that no file is taken for another."""
     return b"P6\n# %s\n" % hashlib.sha256(name.encode() + b"\n" + content).hexdigest().encode()
 
 
 def _size(folder: Path) -> int:
-    """Bytes in a folder; what a killed process left half written is removed."""
+    """Bytes in a folder; removes incomplete files of killed processes."""
     total = 0
     for entry in os.scandir(folder):
-        with suppress(FileNotFoundError):  # renamed or removed by another process in this moment
+        with suppress(FileNotFoundError):  # another process has just renamed or removed it
             facts = entry.stat()
             if entry.name.endswith(".part") and time.time() - facts.st_mtime > _ABANDONED_S:
                 os.unlink(entry)
@@ -116,6 +116,6 @@ def _size(folder: Path) -> int:
     return total
 
 
-@cache  # once a process, not once a photograph
+@cache  # once a process, not once an image
 def _say(what: str) -> None:
     log.warning("pixel cache %s", what)

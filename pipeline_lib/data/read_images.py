@@ -1,4 +1,4 @@
-"""From a checked table to one whose images were all read: what every method's first stage makes."""
+"""Read all images of a checked table, for every method's first stage."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def read_images(
     allowed, a split has too few left, or the table has no image at all.
     """
     if image_list.rows.empty:
-        raise DataError("the table has no image; set data.table to one that has")
+        raise DataError("the table has no image; set data.table to a table with images")
     facts = scan_images(image_list, max_megapixels)
     problems = unreadable(image_list, facts)
     refuse_too_many_unreadable(problems, len(facts), max_unreadable_fraction)

@@ -1,4 +1,4 @@
-"""Where image files come from: a local folder, a bucket, or the rows of Parquet files."""
+"""Sources of image files: a local folder, a bucket, or the rows of Parquet files."""
 
 import errno
 import posixpath
@@ -11,20 +11,20 @@ from pipeline_lib.data import files
 
 
 class MissingImage(Exception):
-    """There is no such image, said in words; any other trouble of a source is a `DataError`."""
+    """There is no such image, with the reason; any other failure of a source is a `DataError`."""
 
 
 class ImageSource(Protocol):
-    """Gives an image's file by its name in the table; safe in threads and after a fork."""
+    """Reads an image's file by its name in the table; safe in threads and after a fork."""
 
     def read(self, image: str) -> bytes:
         """The whole file. Raises `MissingImage` when it is not there, `DataError` when the storage fails."""
 
     def size(self, image: str) -> int | None:
-        """Bytes of the file, None when it is not there; cheap enough to ask for every image of a table."""
+        """Bytes of the file, None when it is not there; cheap enough for every image of a table."""
 
     def names(self) -> Iterable[str]:
-        """The names directly in the source, to find a file whose name is written otherwise in a table."""
+        """The names directly in the source, to find a file whose name in a table is written differently."""
 
 
 class LocalFolder:
@@ -34,7 +34,7 @@ class LocalFolder:
         self.root = Path(root)
 
     def read(self, image: str) -> bytes:
-        """The file below the folder; one that this user may not read counts as missing, with its reason."""
+        """The file below the folder; a file that this user may not read counts as missing."""
         try:
             return (self.root / image).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
@@ -42,7 +42,7 @@ class LocalFolder:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise MissingImage(error.strerror) from None
-            # A network drive that is away, too many open files: nothing that this image could help.
+            # E.g. a network drive that does not answer, or too many open files: no fault of this image.
             raise files.unreachable(str(self.root / image), error) from error
 
     def size(self, image: str) -> int | None:
@@ -53,7 +53,7 @@ class LocalFolder:
             return None
 
     def names(self) -> Iterable[str]:
-        """What lies in the folder itself."""
+        """The names directly in the folder."""
         return files.list_folder(str(self.root))
 
 
@@ -64,7 +64,7 @@ class Bucket:
         self.root = root.rstrip("/")
 
     def read(self, image: str) -> bytes:
-        """The object; only "not found" is missing, so that an outage is never taken for a smaller data set."""
+        """The object; only "not found" means missing, so that an outage never makes the data set smaller."""
         path = f"{self.root}/{posixpath.normpath(image)}"
         try:
             return files.access(path).read(path)
@@ -82,7 +82,7 @@ class Bucket:
             raise files.unreachable(self.root, error) from error
 
     def size(self, image: str) -> int | None:
-        """From one listing of the prefix, which is made when first asked."""
+        """From one listing of the prefix, made at the first call."""
         return self._sizes.get(posixpath.normpath(image))
 
     def names(self) -> Iterable[str]:

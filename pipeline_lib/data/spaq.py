@@ -24,7 +24,7 @@ def read(table: str) -> pd.DataFrame:
     if files.ending(path) == ".xlsx":
         try:
             rows = pd.read_excel(io.BytesIO(files.read_file(path)), dtype={"Image name": str}, engine="openpyxl")
-        except Exception as error:  # what is no workbook makes openpyxl raise anything
+        except Exception as error:  # openpyxl raises any error for a file that is not a workbook
             raise DataError(f"{path} cannot be read: {error}") from error
     else:
         rows = read_frame(path, ["Image name"])

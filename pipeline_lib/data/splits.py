@@ -1,4 +1,4 @@
-"""Which image is in which split: drawn, or said by lists."""
+"""The split of each image: drawn, or given by lists."""
 
 import hashlib
 import posixpath
@@ -12,7 +12,7 @@ from pipeline_lib.data import files
 from pipeline_lib.errors import DataError
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
-"""What others call the splits."""
+"""Other names of the splits."""
 LEFT_OUT = ""
 _SHOWN = 5
 
@@ -26,7 +26,7 @@ def split_name(name: object) -> str:
 def draw_splits(groups: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
     """Draw a split for every group, so that images of one group stay together.
 
-    A group's split depends on its name and the seed alone: more rows in the table move no image to another split.
+    A group's split depends only on its name and the seed: new rows in the table move no image to another split.
     """
 
     def split(group: str) -> str:
@@ -37,7 +37,7 @@ def draw_splits(groups: pd.Series, val_fraction: float, test_fraction: float, se
 
 
 class Listed(NamedTuple):
-    """The split of each row, `LEFT_OUT` for a row that no list keeps; what is wrong; what is worth knowing."""
+    """The split of each row, `LEFT_OUT` for a row in no list; problems; notes."""
 
     splits: pd.Series
     problems: list[str]
@@ -69,7 +69,7 @@ def split_by_lists(images: pd.Series, groups: pd.Series, data: ImageData, seed: 
             text = f"{path}: {len(unknown)} of {len(matches)} name(s) are not in the table{allowed}: {_some(unknown)}"
             (notes if few else problems).append(text)
         if ambiguous := [line for line, rows in matches.items() if len(rows) > 1]:
-            problems.append(f"{path}: {len(ambiguous)} name(s) mean more than one image: {_some(ambiguous)}")
+            problems.append(f"{path}: {len(ambiguous)} name(s) match more than one image: {_some(ambiguous)}")
         found[split] = [rows[0] for rows in matches.values() if len(rows) == 1]
     counts = pd.Series([row for rows in found.values() for row in set(rows)], dtype=int).value_counts()
     if twice := sorted(counts.index[counts > 1]):

@@ -1,4 +1,4 @@
-"""Read a table of images, with or without scores, and find everything that is wrong with it at once."""
+"""Read a table of images, with or without scores, and find all its problems at once."""
 
 import hashlib
 import logging
@@ -36,7 +36,7 @@ class ImageList(NamedTuple):
 
 
 class CheckedTable(NamedTuple):
-    """What could be read of a table, usable or not.
+    """The readable part of a table, usable or not.
 
     The rows have the columns of an `ImageList`, as far as they are known: an unusable score is NaN, an unusable image
     name or split is as it was written. Without problems they are an `ImageList`'s.
@@ -51,7 +51,7 @@ def read_image_list(data: ImageData, seed: int, least: Mapping[Split, int] = NO_
     """Read and check the table or the known data set that a recipe names; images are looked for, not opened.
 
     `least` says how many images a split must have. Raises `DataError` listing every problem: unreadable file, missing
-    columns, scores that are no finite number, duplicate or unsafe paths, unknown splits, a group in two splits, split
+    columns, scores that are not finite numbers, duplicate or unsafe paths, unknown splits, a group in two splits, split
     lists that do not fit the table, too few images, constant training scores.
     """
     checked = check_table(data, seed, least)
@@ -63,7 +63,7 @@ def read_image_list(data: ImageData, seed: int, least: Mapping[Split, int] = NO_
 
 
 def check_table(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> CheckedTable:
-    """Everything that `read_image_list` finds, as a value; raises `DataError` only when there is no table to check."""
+    """All that `read_image_list` finds, problems included; raises `DataError` only when there is no table."""
     frame, wanted, source, problems, notes = _read(data)
     absent = {name: column for name, column in wanted.items() if column not in frame.columns}
     if absent:
@@ -92,7 +92,7 @@ def check_table(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMI
         rows["split"] = rows["split"].map(split_name)
         _note(
             problems,
-            f"split(s) are none of {', '.join(SPLITS)}",
+            f"split(s) are not one of {', '.join(SPLITS)}",
             rows.loc[~rows["split"].isin(SPLITS), "split"].unique(),
         )
     elif "split" in absent:
@@ -106,7 +106,7 @@ def check_table(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMI
     rows = rows[kept]
     if "split" not in absent:
         straddling = rows[grouped[kept]].groupby("group")["split"].nunique()
-        _note(problems, "group(s) stand in more than one split", straddling.index[straddling > 1])
+        _note(problems, "group(s) are in more than one split", straddling.index[straddling > 1])
         problems += too_few_images(rows["split"], least)
         if scored:
             train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"]
@@ -133,7 +133,7 @@ def too_few_images(splits: pd.Series, least: Mapping[Split, int]) -> list[str]:
 
 
 def fingerprint(images: ImageList) -> str:
-    """Sha256 over the rows and over the size of every image file: what the stage that reads the images depends on.
+    """Sha256 over the rows and the size of every image file, for the key of the stage that reads the images.
 
     The content of each image is digested when it is first read and checked at every later reading.
     """
@@ -159,7 +159,7 @@ def _read(data: ImageData) -> _Table:
         frame, source, group = user_table.read(data, place), place.source(), data.group_column
         wanted = {"image": data.image_column}
         split = data.split_column
-        if place.kind == "pictures" and split not in frame:
+        if place.kind == "images" and split not in frame:
             split = None
     else:
         known = KNOWN_DATASETS[data.dataset]
@@ -189,7 +189,7 @@ def _absent_columns(absent: dict[str, str], frame: pd.DataFrame) -> str:
     fields = ", ".join(f"data.{name}_column" for name in absent)
     hint = f"; set {fields} to the right name"
     if "split" in absent:
-        hint += ", or data.split_column: null to have the splits drawn"
+        hint += ", or data.split_column: null to draw the splits"
     missing = ", no ".join(f"{name} column {column!r}" for name, column in absent.items())
     return f"no {missing}; its columns are {', '.join(map(str, frame.columns))}{hint}"
 
@@ -205,7 +205,7 @@ def _check_images(rows: pd.DataFrame, data: ImageData) -> list[str]:
         rows.loc[~rows["image"].map(is_safe), "image"],
     )
     again = rows["image"].map(posixpath.normpath).duplicated()  # ./1.jpg is 1.jpg
-    _note(problems, "image(s) stand more than once", rows.loc[named & again, "image"])
+    _note(problems, "image(s) are listed more than once", rows.loc[named & again, "image"])
     return problems
 
 
@@ -215,13 +215,13 @@ def _check_scores(rows: pd.DataFrame) -> list[str]:
     bad = ~np.isfinite(scores)
     names = rows["image"] if "image" in rows else pd.Series(rows.index + 2, index=rows.index)
     found = zip(names[bad], rows.loc[bad, "score"], strict=True)
-    _note(problems, "score(s) are no finite number", [f"{image}: {score!r}" for image, score in found])
+    _note(problems, "score(s) are not finite numbers", [f"{image}: {score!r}" for image, score in found])
     rows["score"] = scores.where(~bad)
     return problems
 
 
 def _lines(data: ImageData, index: pd.Index) -> list[str]:
-    """Where rows stand in a CSV file, behind its header; elsewhere their number from 1."""
+    """Line numbers of rows in a CSV file, after its header; elsewhere their number from 1."""
     csv = files.ending(data.table) == ".csv"
     return [f"line {row + 2}" if csv else f"row {row + 1}" for row in index]
 

@@ -16,7 +16,7 @@ _NAME = re.compile(r"i(\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)
 
 
 def read(table: str) -> pd.DataFrame:
-    """One row a distorted image with its distortion (1..24) and level (1..5); its photograph is its group."""
+    """One row a distorted image with its distortion (1..24) and level (1..5); its reference image is its group."""
     path = files.label_file(table, "mos_with_names.txt")
     rows = []
     for number, line in enumerate(files.read_lines(path), start=1):

@@ -1,6 +1,6 @@
-"""Anybody's own data: a CSV, JSON lines or Parquet table, a Hugging Face image folder, or Parquet with images in it.
+"""A user's own data: a CSV, JSON lines or Parquet table, a Hugging Face image folder, or Parquet with images in it.
 
-Where no scores are read, a folder of images is a table too: of their names alone.
+If no scores are read, a folder of images is a table too, with only their names.
 
 An image folder has a `metadata.csv`, `.jsonl` or `.parquet` with a `file_name` column, in itself or in sub-folders that
 are named like splits. Parquet shards may be named like splits too (`train-00000-of-00004.parquet`).
@@ -28,15 +28,15 @@ _SHARD_SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|testin
 
 
 class Place(NamedTuple):
-    """Where a user's table and images are; `embedded` when the images are bytes in the table."""
+    """The place of a user's table and images; `embedded` when the images are bytes in the table."""
 
     tables: tuple[str, ...]
-    kind: str  # table, image_folder, parquet or pictures
+    kind: str  # table, image_folder, parquet or images
     images: str
     embedded: EmbeddedImages | None
 
     def source(self) -> ImageSource:
-        """What gives the image files."""
+        """The source of the image files."""
         return self.embedded or folder_source(self.images)
 
 
@@ -46,18 +46,18 @@ def image_folder(data: ImageData) -> str:
 
 
 def locate(data: ImageData) -> Place:
-    """Find out what a user's `data.table` is. Raises `DataError` when it is none of the kinds above."""
+    """Find the kind of a user's `data.table`. Raises `DataError` when it is none of the kinds above."""
     path, folder = data.table, image_folder(data)
     if files.is_folder(path):
         if metadata := _metadata_files(path):
             return Place(metadata, "image_folder", folder, None)
         shards = _shards(path)
         if not shards and not isinstance(data, Data) and files.image_names(path):
-            return Place((path,), "pictures", folder, None)
+            return Place((path,), "images", folder, None)
         if not shards:
             raise DataError(
                 f"image table {path} is a folder: expected {', '.join(_METADATA)} with a file_name column (a Hugging"
-                " Face image folder), or Parquet files, found neither; for a CSV give its own path"
+                " Face image folder), or Parquet files, found neither; for a CSV give the path of the file"
             )
     elif files.ending(path) in {".parquet", ".pq"}:
         shards = (path,)
@@ -76,7 +76,7 @@ def read(data: ImageData, place: Place) -> pd.DataFrame:
     names = [name for name in (data.image_column, data.group_column) if name]
     if place.kind == "table":
         return read_frame(place.tables[0], names)
-    if place.kind == "pictures":
+    if place.kind == "images":
         return pd.DataFrame({data.image_column: files.image_names(place.tables[0])})
     if place.kind == "image_folder":
         parts = [_metadata(data, path, names) for path in place.tables]

@@ -1,4 +1,4 @@
-"""Many messages to a judge model, several at a time; each answer is kept as soon as it arrives, so it is paid once."""
+"""Send many messages to a judge model, several at a time; keep each answer as it arrives, so it is paid once."""
 
 import asyncio
 import logging
@@ -25,10 +25,10 @@ Value = TypeVar("Value")
 
 
 class Cache(Protocol[Asked, Value]):
-    """Where answers are kept, by what was asked."""
+    """Keeps answers by their questions."""
 
     def read(self, key: Asked) -> Value | None:
-        """What was kept, None when there is nothing usable."""
+        """The kept value; None without a usable one."""
 
     def write(self, key: Asked, value: Value, answer: str | None) -> Value:
         """Keep a value and the judge's own words; returns the one that counts."""
@@ -43,7 +43,7 @@ def ask_all(
     messages: dict[Key, str],
     progress: Progress,
 ) -> dict[Key, Value]:
-    """What the judge says to every message; each answer is in the cache before the next is asked for.
+    """The judge's answer to every message; each answer is in the cache before the next request.
 
     Raises `JudgeError` when the server fails for good or the budget is spent.
     """
@@ -51,7 +51,7 @@ def ask_all(
 
 
 class _Asking(Generic[Key, Value]):
-    """Questions to a server, several at a time, until all are answered or one cannot be."""
+    """Requests to a server, several at a time, until all are answered or one fails for good."""
 
     def __init__(
         self,
@@ -69,18 +69,20 @@ class _Asking(Generic[Key, Value]):
         self.values: dict[Key, Value] = {}
         self.failure: str | None = None
         self.stopped = asyncio.Event()
-        self.not_before = 0.0  # a server that asks for a pause asks it of all
+        self.not_before = 0.0  # a pause that the server asks for holds for all requests
 
     async def run(self, messages: dict[Key, str]) -> dict[Key, Value]:
         from openai import AsyncOpenAI
 
-        # In an order of its own: two processes that judge the same explanations meet in few of them.
+        # In a random order, so that two processes that judge the same explanations repeat few of them.
         waiting = iter(random.sample(list(messages.items()), len(messages)))
         async with AsyncOpenAI(
             api_key=read_key(), base_url=server_url(self.endpoint), timeout=self.endpoint.timeout_s, max_retries=0
         ) as client:
             workers = [self._work(client, waiting) for _ in range(min(self.endpoint.concurrency, len(messages)))]
-            ends = await asyncio.gather(*workers, return_exceptions=True)  # all end by themselves: answers are paid for
+            ends = await asyncio.gather(
+                *workers, return_exceptions=True
+            )  # no request is cancelled, because answers are paid for
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -111,7 +113,7 @@ class _Asking(Generic[Key, Value]):
                 if self.stopped.is_set():
                     return
         except BaseException:
-            self.stopped.set()  # the others finish the request they are at, and no more
+            self.stopped.set()  # the others only finish their current request
             raise
 
     async def _ask(self, client: "AsyncOpenAI", message: str) -> Reply | Failure:
@@ -131,7 +133,7 @@ class _Asking(Generic[Key, Value]):
                 )
             spent = worst
             try:
-                if self.stopped.is_set():  # while it waited for its share of the budget
+                if self.stopped.is_set():  # while it waited for budget
                     spent = 0.0
                     break
                 reply = await ask_once(client, request, self.endpoint.timeout_s)

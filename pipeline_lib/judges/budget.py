@@ -1,9 +1,9 @@
-"""What judging costs: an estimate before the first request, and a cap that holds while requests are in flight.
+"""The cost of judging: an estimate before the first request, and a limit that holds while requests are in flight.
 
 Tokens are not counted with the model's own tokenizer, which is not known here. A token of any byte-level vocabulary
-covers at least one byte of UTF-8, so bytes bound tokens from above: that is what the cap reserves for a request until
-the server says what it really was. The estimate divides by three bytes a token (English has about 4.5, so it is some
-40 % too high) and takes the longest answer for every explanation.
+covers at least one byte of UTF-8, so there are at most as many tokens as bytes. The limit reserves this cost until the
+server reports the true one. The estimate divides by three bytes a token (English has about 4.5, so it is some 40 % too
+high) and takes the longest answer for every explanation.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ REQUEST_OVERHEAD_BYTES = 600
 
 
 class Prices:
-    """US dollars a token; nothing where the recipe gives no price."""
+    """US dollars a token; 0 if the recipe gives no price."""
 
     def __init__(self, endpoint: OpenAIEndpoint):
         self.input = (endpoint.usd_per_million_input_tokens or 0.0) / 1e6
         self.output = (endpoint.usd_per_million_output_tokens or 0.0) / 1e6
 
     def estimate(self, messages: Iterable[str], max_tokens: int) -> float:
-        """About what these messages cost, rather too much than too little."""
+        """The estimated cost of these messages, rather too high than too low."""
         tokens = [math.ceil(_bytes(message) / BYTES_PER_TOKEN) for message in messages]
         return sum(tokens) * self.input + len(tokens) * max_tokens * self.output
 
     def worst(self, message: str, max_tokens: int) -> float:
-        """More than one request can cost."""
+        """An upper bound of the cost of one request."""
         return _bytes(message) * self.input + max_tokens * self.output
 
     def actual(self, reply: Reply) -> float | None:
-        """What an answer did cost, None when the server does not say."""
+        """The true cost of an answer; None when the server does not report it."""
         if reply.input_tokens is None or reply.output_tokens is None:
             return None
         return reply.input_tokens * self.input + reply.output_tokens * self.output
@@ -61,7 +61,7 @@ class Budget:
             return True
 
     async def settle(self, worst: float, actual: float) -> None:
-        """Put what a request did cost in the place of what was set aside for it."""
+        """Replace the reserved cost of a request by its true cost."""
         async with self._changed:
             self.reserved = max(0.0, self.reserved - worst)
             self.spent += actual

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible server, and what became of it."""
+"""One request to an OpenAI-compatible server, and its reply or failure."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ _CONTENT_FILTERS = {"content_filter", "content_policy_violation"}
 
 
 class Reply(NamedTuple):
-    """One chat completion that arrived whole; tokens are None when the server does not count them."""
+    """One complete chat completion; tokens are None when the server does not count them."""
 
     content: str | None
     refusal: str | None
@@ -48,7 +48,9 @@ def chat_request(
     config: JudgeModel, endpoint: OpenAIEndpoint, message: str, response_format: dict[str, Any]
 ) -> dict[str, Any]:
     """The arguments of a chat completion with structured output, as little random as the model allows."""
-    longest = "max_completion_tokens" if endpoint.base_url is None else "max_tokens"  # its old name, which all know
+    longest = (
+        "max_completion_tokens" if endpoint.base_url is None else "max_tokens"
+    )  # its old name, which all servers know
     request: dict[str, Any] = {
         "model": config.model,
         "messages": [{"role": "user", "content": message}],
@@ -69,7 +71,7 @@ async def ask_once(client: "AsyncOpenAI", request: dict[str, Any], timeout_s: fl
         completion = _Completion.model_validate_json(body)
         choice = completion.choices[0]
     except (ValidationError, IndexError):
-        return Failure("an answer that is no whole chat completion", retry=True, billed=True)
+        return Failure("the reply is not a complete chat completion", retry=True, billed=True)
     usage = completion.usage
     return Reply(
         content=choice.message.content,
@@ -89,7 +91,7 @@ def _refused(refusal: Refusal, model: str) -> Reply | Failure:
         return failure
     if any(word in said for word in ("response_format", "json_schema", "structured output", "guided")):
         return Failure(
-            f"it refuses structured output, response_format json_schema (HTTP {status}){said}; take a server or a model"
+            f"it refuses structured output, response_format json_schema (HTTP {status}){said}; use a server or a model"
             " that supports it",
             retry=False,
         )

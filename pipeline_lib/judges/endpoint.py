@@ -1,4 +1,4 @@
-"""Which server a judge model is behind, whether it costs money, and the key to it."""
+"""The server of a judge model: its address, its key, and whether it costs money."""
 
 import os
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 
 def check_endpoint(endpoint: OpenAIEndpoint) -> None:
-    """Raise `RecipeError` when the server could not be asked, or could be at an unknown price.
+    """Raise `RecipeError` when requests are not possible, or their price is unknown.
 
     A server that is not on this machine or its private network counts as paid: it needs both prices and a budget
     (zeros for one that is free), and an encrypted connection for the key.
@@ -38,7 +38,7 @@ def server_url(endpoint: OpenAIEndpoint) -> str:
 
 
 def server_name(endpoint: OpenAIEndpoint) -> str:
-    """The server as messages name it."""
+    """The server's name in messages."""
     return openai_server.server_name(server_url(endpoint))
 
 

@@ -1,4 +1,4 @@
-"""How far two judges agree on the same explanations: rank correlation, chance-corrected agreement, raw agreement."""
+"""The agreement of two judges on the same explanations: rank correlation, chance-corrected and raw agreement."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -58,7 +58,7 @@ def judge_agreement(
 
 
 def _contingency(pairs: list[tuple[str, int, int]]) -> Array:
-    """How often an image got each pair of grades, shape (images, 5, 5): all that the figures depend on."""
+    """How often an image got each pair of grades, shape (images, 5, 5); all figures follow from it."""
     at = {image: index for index, image in enumerate(dict.fromkeys(image for image, _, _ in pairs))}
     counts = np.zeros((len(at), 5, 5))
     for image, x, y in pairs:
@@ -83,7 +83,9 @@ def _resampled(counts: Array, samples: int, seed: int) -> Array:
 def _spearman(tables: Array) -> Array:
     """Pearson correlation of mid-ranks, for contingency tables of shape (.., 5, 5)."""
     a, b = tables.sum(axis=-1), tables.sum(axis=-2)
-    ranks = [np.cumsum(side, axis=-1) - side / 2 for side in (a, b)]  # half a rank less throughout: no matter
+    ranks = [
+        np.cumsum(side, axis=-1) - side / 2 for side in (a, b)
+    ]  # all ranks are half too low, which does not matter
     n = tables.sum(axis=(-1, -2))
     with np.errstate(invalid="ignore", divide="ignore"):
         x, y = (rank - ((rank * side).sum(axis=-1) / n)[..., None] for rank, side in zip(ranks, (a, b), strict=True))

@@ -1,4 +1,4 @@
-"""How well scores are predicted: PLCC, SRCC and RMSE on the data set's own scale, with bootstrap intervals."""
+"""Quality of predicted scores: PLCC, SRCC and RMSE on the data set's own scale, with bootstrap intervals."""
 
 from typing import NamedTuple
 
@@ -54,8 +54,8 @@ def mean_estimate(values: Array, *, samples: int, confidence: float, seed: int) 
 def fit_reference_values(distributions: Array, true: Array) -> Array:
     """The ten reference values s_i that minimise sum over images of (score - sum_i s_i p_i)^2 (section 4.3).
 
-    `distributions` has shape (n, 10), rows sum to 1; the result is on the data set's own scale. Where a score is never
-    given any probability the solution of least norm is taken, around the mean score.
+    `distributions` has shape (n, 10), rows sum to 1; the result is on the data set's own scale. If a score never gets
+    any probability, the solution is that of least norm around the mean score.
     """
     mean = true.mean()
     solution = np.linalg.lstsq(distributions, true - mean, rcond=1e-6)[0]

@@ -1,4 +1,4 @@
-"""What `whyscore doctor` says about a store."""
+"""The description of a store in `whyscore doctor`."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ MAX_CLOCK_SKEW_S = 300.0
 
 
 class Description(NamedTuple):
-    """A store in words for `whyscore doctor`; what does not apply to its kind is None."""
+    """A store's facts for `whyscore doctor`; None where they do not apply to a folder or a bucket."""
 
     root: str
     endpoint: str | None
@@ -23,7 +23,7 @@ class Description(NamedTuple):
 
     @property
     def warning(self) -> str | None:
-        """What will go wrong later: a server refuses requests that are dated 15 minutes off."""
+        """A problem of later requests: a server refuses those whose time is 15 minutes off."""
         if self.clock_skew_s is None or abs(self.clock_skew_s) <= MAX_CLOCK_SKEW_S:
             return None
         which = "ahead of" if self.clock_skew_s > 0 else "behind"

@@ -1,10 +1,10 @@
-"""What a store holds that no run needs.
+"""Find and remove what no run of a store needs.
 
-Needed is what the pointers of all runs name, with everything that was made from: an artifact's manifest holds the
-references in its arguments, and lists its scratch folders (shards, checkpoints). All is found out before anything is
-removed, and what cannot be read stops it.
+A run needs the artifacts that its pointers name, and everything that those were made from: an artifact's manifest holds
+the references in its arguments, and lists its scratch folders (shards, checkpoints). Nothing is removed before
+everything is known, and an unreadable file stops it.
 
-The state after a crash in the middle: some of it is still there, for the next time. An artifact's manifest goes first.
+The state after a crash in the middle: some of it is left for the next time. An artifact's manifest goes first.
 """
 
 import re
@@ -25,16 +25,16 @@ EARLIER = {
     "answers": "shards of an earlier version",
     "other_explanations": "shards of an earlier version",
 }
-"""Folders at the top of a store that earlier versions wrote, and that nothing reads any more."""
+"""Folders at the top of a store that earlier versions wrote and that nothing reads now."""
 
 DAY_S = 86400.0
 
-_HEAL = "run its recipe again, which writes it again, or forget the run"
+_HEAL = "run its recipe again, which replaces it, or forget the run"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}$|^probe-[0-9a-f]{32}$")
 
 
 class Removal(NamedTuple):
-    """One thing to remove: a file, or a folder with what was in it when it was looked at."""
+    """One thing to remove: a file, or a folder with its content at the time of the look."""
 
     kind: str
     path: str
@@ -43,11 +43,12 @@ class Removal(NamedTuple):
 
 
 def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] = ()) -> list[Removal]:
-    """Everything that can go: last written so many days ago, and needed by no run; and the runs to forget.
+    """Everything that can be removed: files that no run needs and that are older than so many days, and the runs to
+    forget.
 
     Shards and checkpoints of a finished stage go after a day at most. Verdicts of judge models (`judge_cache/`) and
-    everything that this store's layout does not know always stay. Raises `StoreError` when a run's pointer or a
-    manifest cannot be read, or a pointer names an artifact that is not there: what hangs on it is then not known.
+    files outside the store's layout always stay. Raises `StoreError` when a run's pointer or a manifest cannot be read,
+    or a pointer names a missing artifact: its needs are then unknown.
     """
     found = store.files.times(store.root)
     forgotten: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in forget}
@@ -131,7 +132,7 @@ def pointed_at(store: ArtifactStore, files: Iterable[str]) -> dict[str, str]:
 
 
 def reachable(store: ArtifactStore, addresses: Iterable[str]) -> dict[str, Manifest]:
-    """The manifests of these artifacts and of all that they were made from; what is not in the store is left out."""
+    """The manifests of these artifacts and of all that they were made from, as far as the store has them."""
     known: dict[str, Manifest] = {}
     asked, wanted = set[str](), set(addresses)
     with ThreadPoolExecutor(runs.READERS) as pool:
@@ -144,7 +145,7 @@ def reachable(store: ArtifactStore, addresses: Iterable[str]) -> dict[str, Manif
 
 
 def read_manifest(store: ArtifactStore, address: str) -> Manifest | None:
-    """A manifest as it is, its files unchecked; None when there is none. Raises `StoreError` when it is unreadable."""
+    """A manifest, without checking its files; None when there is none. Raises `StoreError` when it is unreadable."""
     path = store.path(address, "manifest.json")
     try:
         manifest = Manifest.model_validate_json(store.files.read(path))
@@ -163,7 +164,7 @@ def read_manifest(store: ArtifactStore, address: str) -> Manifest | None:
 def references(value: Any) -> Iterator[str]:
     """Addresses of all artifacts that a manifest's arguments, or a pointer, name anywhere.
 
-    Raises `StoreError` for a name that leads out of the store.
+    Raises `StoreError` for a name outside the store.
     """
     if isinstance(value, dict):
         stage, key = value.get("stage"), value.get("key")
@@ -179,7 +180,7 @@ def references(value: Any) -> Iterator[str]:
 def _inside(
     address: str, files: dict[str, tuple[int, float]], manifest: Manifest, limit: float, limit_of_parts: float
 ) -> Iterator[Removal]:
-    """What a needed artifact no longer needs of its own folder."""
+    """The parts of a needed artifact's folder that it no longer needs."""
     inner: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
     complete = all(
         files.get(f"{manifest.attempt}/{name}", (-1,))[0] == entry.size for name, entry in manifest.files.items()

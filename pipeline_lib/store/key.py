@@ -1,4 +1,4 @@
-"""What an artifact is called: the digest of everything that can change what is in it."""
+"""The key of an artifact: the digest of everything that can change its content."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pipeline_lib.errors import StoreError
 class ArtifactRef(BaseModel):
     """A pointer to one stage's output; small enough to pass between tasks and to keep in a database.
 
-    Neither part can hold a slash or a dot, so that a pointer never leads out of the store.
+    Neither part can hold a slash or a dot, so that a pointer never leaves the store.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ def canonical_json(value: Any) -> str:
 
 
 def key_fields(value: Any) -> Any:
-    """What a stage's argument contributes to its key.
+    """The part of a key that comes from one argument of the stage.
 
     A reference contributes the key of its artifact; a model with a `key_fields` method what that returns (a local path
     is not part of a model's identity, its weights are); any other pydantic model all its fields.

@@ -69,7 +69,7 @@ class LocalFiles:
         return found
 
     def folders(self, folder: str) -> list[str]:
-        """Names of the folders directly below a folder, sorted; as in a bucket, one with nothing in it is none."""
+        """Names of the folders directly below a folder, sorted; as in a bucket, an empty one does not count."""
         with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and os.listdir(entry.path))
         return []
@@ -113,12 +113,12 @@ class LocalFiles:
         Path(path).unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
-        """Remove a folder with all that is in it, as far as it is there."""
+        """Remove a folder with its content; nothing happens when it is gone already."""
         shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def alone(self, folder: str) -> Iterator[None]:
-        """Keep other processes of this machine out of here meanwhile; the lock ends with its process."""
+        """Lock a folder against other processes of this machine; the lock ends with its process."""
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

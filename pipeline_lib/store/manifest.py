@@ -1,4 +1,4 @@
-"""The manifest: the file whose presence makes an artifact exist."""
+"""The manifest: an artifact exists when its manifest does."""
 
 import functools
 import hashlib
@@ -17,14 +17,14 @@ MAIN_PACKAGES = (
 
 
 class OutsideError(ValueError):
-    """A path that leads out of the folder it is relative to."""
+    """A path outside the folder that it is relative to."""
 
 
 def inside(path: str) -> str:
     """The path itself; raises `OutsideError` unless it is relative, with `/` between plain names.
 
-    Names `.`, `..` and empty ones are refused, and so are backslashes, colons and control characters, which other
-    systems give a meaning.
+    Names `.`, `..` and empty ones are refused, and so are backslashes, colons and control characters, which have a
+    meaning on other systems.
     """
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or any(ord(sign) < 32 or sign in "\\:" for sign in path):
@@ -49,10 +49,10 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What was published, from what, by what; `files` is relative to the folder `attempt` inside the artifact.
+    """The content of an artifact and its origin; `files` is relative to the folder `attempt` inside the artifact.
 
-    Whoever can write to the store can write a manifest. So its paths are checked whenever one is read: no file that it
-    names lies outside the artifact, or outside the folder that the artifact is copied to.
+    Anyone who can write to the store can write a manifest. So its paths are checked at each reading: no file may lie
+    outside the artifact, or outside the folder that the artifact is copied to.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,7 +79,7 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Sha256 over names and digests of the files: equal content, equal digest, whoever wrote it and when."""
+        """Sha256 over names and digests of the files: equal content gives an equal digest, whoever wrote it."""
         lines = [f"{name} {entry.sha256}" for name, entry in sorted(self.files.items())]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -92,7 +92,7 @@ def sha256_file(path: Path) -> str:
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Package versions, git commit and host: who made an artifact. Not part of any key."""
+    """Package versions, git commit and host that made an artifact. Not part of any key."""
     versions = {"python": platform.python_version()}
     for package in MAIN_PACKAGES:
         try:

@@ -1,7 +1,7 @@
-"""What `runs/<name>/` holds: small JSON files for people that say which artifact is what, and copies of reports.
+"""The folder `runs/<name>/`: small JSON files (pointers) that name the artifacts of a run, and copies of reports.
 
-`run.json` says whose they are: the recipe's fields, the table of images, and an id made from both. Each pointer carries
-that id; one with another id is left from another recipe of the same name, and is not believed.
+`run.json` holds the recipe's fields, the table of images, and an id made from both. Each pointer holds that id; a
+pointer with another id is from another recipe of the same name, and is not valid.
 
 The state after a hard crash: `run.json` of the run that crashed, its pointers so far, and pointers of the run before
 it. The next run of that recipe that ends removes the latter.
@@ -36,7 +36,7 @@ class RunModel(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As people call it, e.g. `ite-2 merged`."""
+        """Name of the model, e.g. `ite-2 merged`."""
         return f"ite-{self.iteration} {self.kind}" if self.iteration else self.kind
 
     def role(self, what: str) -> str:
@@ -58,11 +58,11 @@ class RunFolder:
 
     @functools.cached_property
     def id(self) -> str:
-        """Sha256 over recipe and images (64 hex digits), which all pointers of the run carry."""
+        """Sha256 over recipe and images (64 hex digits), which all pointers of the run hold."""
         return _sha256({"recipe": self.fields, "images": self.images.model_dump()})
 
     def begin(self) -> None:
-        """Write `run.json`: from now on no pointer of another recipe is believed."""
+        """Write `run.json`: from now on no pointer of another recipe is valid."""
         value = {
             "run": self.id,
             "recipe_sha256": _sha256(self.fields),
@@ -78,12 +78,12 @@ class RunFolder:
         return ref
 
     def read(self, role: str) -> dict[str, Any] | None:
-        """The pointer of a role with all its fields; None when there is none, or none of this run."""
+        """The pointer of a role with all its fields; None when this run has none."""
         pointer = self.store.read_pointer(_pointer(self.name, role))
         return pointer if pointer is not None and pointer.get("run") == self.id else None
 
     def find(self, role: str) -> ArtifactRef | None:
-        """The artifact of a role; None when there is none. Raises `StoreError` for a pointer that names none."""
+        """The artifact of a role; None when there is none. Raises `StoreError` for a pointer without an artifact."""
         pointer = self.read(role)
         return None if pointer is None else read_reference(pointer)
 
@@ -113,11 +113,11 @@ class RunFolder:
         if differences:
             raise RecipeError(
                 f"run {self.name} in {self.store.root} is of another recipe ({'; '.join(differences)}): give that one,"
-                " or `whyscore run` this one first; what is finished is taken from the store"
+                " or `whyscore run` this one first; finished stages are cached"
             )
 
     def end(self) -> None:
-        """Remove the pointers of other recipes; nothing happens when another recipe has begun meanwhile."""
+        """Remove the pointers of other recipes, unless another recipe has begun meanwhile."""
         now = read_run(self.store, self.name)
         if now is None or now.id != self.id:
             return
@@ -137,7 +137,7 @@ class RunFolder:
 
 
 def read_run(store: ArtifactStore, name: str) -> RunFolder | None:
-    """The run whose folder this is now; None when no `run.json` says so."""
+    """The current run of a folder; None without a readable `run.json`."""
     found = store.read_pointer(_pointer(name, _RUN)) or {}
     if not isinstance(found.get("recipe"), dict) or not isinstance(found.get("images"), dict):
         return None
@@ -147,8 +147,8 @@ def read_run(store: ArtifactStore, name: str) -> RunFolder | None:
 def open_run(store: ArtifactStore, name: str, fields: dict[str, Any], besides: Collection[str] = ()) -> RunFolder:
     """The run of a recipe (its `run_fields`, of which those in `besides` may differ).
 
-    Raises `StoreError` when the store has nothing of it, or has it from before runs said which recipe they are of;
-    `RecipeError` when the run is of another recipe, saying what differs.
+    Raises `StoreError` when the store has nothing of it, or an earlier version wrote it, without its recipe;
+    `RecipeError` that names the differing fields when the run is of another recipe.
     """
     run = read_run(store, name)
     if run is None:
@@ -158,7 +158,7 @@ def open_run(store: ArtifactStore, name: str, fields: dict[str, Any], besides: C
             raise StoreError(f"{store.root} has nothing of a run {name} yet{there}")
         raise StoreError(
             f"{store.root} does not say which recipe run {name} is of: its run.json is damaged, or an earlier version"
-            " wrote the run. `whyscore run` the recipe; what is finished is taken from the store"
+            " wrote the run. `whyscore run` the recipe; finished stages are cached"
         )
     run.check(fields, besides)
     return run
@@ -176,7 +176,7 @@ def last_pointers(store: ArtifactStore, name: str) -> dict[str, ArtifactRef]:
 
 
 def written(store: ArtifactStore) -> dict[str, dict[str, tuple[int, float]]]:
-    """Of every run the files in its folder, by their paths there, with size and time of writing."""
+    """The files in the folder of each run, by their paths there, with size and time of writing."""
     found: dict[str, dict[str, tuple[int, float]]] = {}
     for path, facts in store.files.times(store.path(_TOP)).items():
         name, slash, rest = path.partition("/")
@@ -203,14 +203,14 @@ def copied(store: ArtifactStore, name: str, folder: str, file: str) -> str:
 
 
 def read_pointers(store: ArtifactStore, paths: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Of some files of a store the pointers of runs, `run.json` included, and what they hold; None: unreadable."""
+    """The pointers of runs among some files of a store, `run.json` included, with their content; None: unreadable."""
     pointers = sorted(path for path in paths if name_of(path) and path.endswith(".json"))
     with ThreadPoolExecutor(READERS) as pool:
         yield from zip(pointers, pool.map(store.read_pointer, pointers), strict=True)
 
 
 def models_of(roles: Iterable[str]) -> list[RunModel]:
-    """The models that some roles of a run say were evaluated, by iteration and then by kind."""
+    """The models that were evaluated according to some roles of a run, by iteration and then by kind."""
     matches = map(_EVALUATED.fullmatch, roles)
     return sorted(RunModel(int(match[1]), match[2]) for match in matches if match)
 

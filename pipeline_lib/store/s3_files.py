@@ -4,7 +4,7 @@ Endpoint, region and credentials come from where every S3 client looks: AWS_ENDP
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ~/.aws. They are in no recipe.
 
 The state after a hard crash: keys that no manifest names, as in a folder, and parts of an upload that was never
-completed, which no listing shows but which take room (`unfinished_uploads`).
+completed, which no listing shows but which take space (`unfinished_uploads`).
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Long stages in shards: what is finished survives a crash, and the parts add up to one table however they are cut."""
+"""Long stages in shards: finished shards survive a crash, and any division gives the same table."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from pipeline_lib.tables.table import Table
 
 
 class InShards(NamedTuple):
-    """A long table that is computed from others' rows, each by itself; `compute` counts its rows in the progress.
+    """A long table, each row computed from one row of another table; `compute` counts its rows in the progress.
 
-    A shard holds `multiple` times the rows that a shard of images has: more of what costs less.
+    A shard holds `multiple` times the rows of a shard of images, because such rows cost less.
     """
 
     address: str  # that of the stage, or `scratch/<what>/<key>` where several stages share the shards
@@ -30,20 +30,20 @@ class InShards(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """Who computes shards, as `whyscore status` shows it: the stage's address and its label."""
+    """The stage that computes shards, for `whyscore status`: its address and its label."""
 
     address: str
     label: str
 
 
 def writer_of(shard: Manifest) -> Writer | None:
-    """Who computed a shard; None for one of an earlier version, and for a checkpoint."""
+    """The stage that computed a shard; None for a shard of an earlier version, and for a checkpoint."""
     found = shard.arguments.get("writer")
     return Writer(found["address"], found["label"]) if isinstance(found, dict) else None
 
 
 class Shard(NamedTuple):
-    """A slice of the rows, and where the table that is computed from it is published."""
+    """A slice of the rows, and the address of the table that is computed from it."""
 
     address: str
     table: Table
@@ -65,7 +65,7 @@ def is_missing(store: ArtifactStore, shard: Shard) -> bool:
 
 
 def compute_shard(store: ArtifactStore, work: InShards, shard: Shard, progress: Progress, writer: Writer) -> None:
-    """Compute one shard and publish it; one that is there already is left as it is."""
+    """Compute one shard and publish it, unless the store has it."""
     found = store.lookup(shard.address)
     if isinstance(found, Manifest):
         if _is_current(found, shard):
@@ -80,7 +80,7 @@ def compute_shard(store: ArtifactStore, work: InShards, shard: Shard, progress: 
 
 
 def compute_in_shards(store: ArtifactStore, work: InShards, shard_rows: int, writer: Writer) -> pa.Table:
-    """The whole table, in the order of the rows: each shard published as soon as it is done, or taken from there."""
+    """The whole table, in the order of the rows: each shard is read from the store, or computed and published."""
     progress = Progress(writer.label, work.rows.num_rows)
     finished = []
     for shard in cut(work, shard_rows):
@@ -90,5 +90,5 @@ def compute_in_shards(store: ArtifactStore, work: InShards, shard_rows: int, wri
 
 
 def _is_current(found: Manifest, shard: Shard) -> bool:
-    """Whether a shard's table has the version of today; a manifest of before does not name it, and means version 1."""
+    """Whether a shard's table has the current version; an old manifest without a version means version 1."""
     return found.tables.get(shard.table.name, 1) == shard.table.version

@@ -73,7 +73,7 @@ class Attempt:
             self.tables[table.name] = table.version
         except OSError as error:
             raise StoreError(
-                f"cannot write {path} ({error}); make room there, or set TMPDIR to another folder"
+                f"cannot write {path} ({error}); free space there, or set TMPDIR to another folder"
             ) from error
 
 
@@ -82,7 +82,7 @@ class ArtifactStore:
 
     Addresses are folders relative to the root: `steps/<stage>/<key>`, and below it `shards/..` and `checkpoints/..`
     for what a long stage has finished so far; `scratch/<what>/<key>/shards/..` where several stages share the shards.
-    `runs/<name>/` is the matter of `pipeline_lib.store.runs`.
+    `pipeline_lib.store.runs` manages `runs/<name>/`.
     """
 
     def __init__(self, url: str):
@@ -133,7 +133,7 @@ class ArtifactStore:
                     self.files.remove(probe)
 
     def describe(self) -> Description:
-        """Where the store is, and what is known without writing; raises `StoreError` when a bucket does not answer."""
+        """The store's address and facts, without writing; raises `StoreError` when a bucket does not answer."""
         if isinstance(self.files, LocalFiles):
             folder = next(path for path in (Path(self.root), *Path(self.root).parents) if path.exists())
             return Description(self.root, None, None, shutil.disk_usage(folder).free)
@@ -143,7 +143,7 @@ class ArtifactStore:
     def unfinished_uploads(self, older_than_days: float, *, remove: bool = False) -> list[str]:
         """Keys of a bucket's uploads that were begun so long ago and never completed; none in a folder.
 
-        A killed upload of a large file leaves its parts: no listing shows them, and they take room until removed.
+        A killed upload of a large file leaves its parts: no listing shows them, and they take space until removed.
         """
         if isinstance(self.files, LocalFiles):
             return []
@@ -153,7 +153,7 @@ class ArtifactStore:
         return [upload.key for upload in found]
 
     def lookup(self, address: str) -> Manifest | Miss:
-        """The manifest when it is that of this address and every file is present with its size, else what is wrong."""
+        """The manifest if it is of this address and every file is present with its size, else the reason."""
         manifest_path = self.path(address, "manifest.json")
         try:
             text = self.files.read(manifest_path)
@@ -165,7 +165,7 @@ class ArtifactStore:
             manifest = Manifest.model_validate_json(text)
         except ValidationError as error:
             outside = [found["msg"] for found in error.errors() if found["type"] == "value_error"]
-            return Miss(f"damaged: its manifest cannot be {f'believed: {outside[0]}' if outside else 'read'}")
+            return Miss(f"damaged: its manifest cannot be {f'used: {outside[0]}' if outside else 'read'}")
         if manifest.address != address:
             return Miss(f"damaged: its manifest is that of {manifest.address}")
         if manifest.schema_version not in (None, LAST_SCHEMA_VERSION):
@@ -177,7 +177,7 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[Attempt]:
-        """A temporary local folder for one attempt at an artifact; removed in the end, whatever happened."""
+        """A temporary local folder for one attempt at an artifact; always removed in the end."""
         with tempfile.TemporaryDirectory(prefix="whyscore-") as folder:
             yield Attempt(Path(folder))
 
@@ -211,12 +211,12 @@ class ArtifactStore:
                 self._check_arrived(address, manifest)
                 published = self._create_manifest(address, manifest)
         except StoreError:
-            with contextlib.suppress(StoreError):  # what could not be written may not be removable either
+            with contextlib.suppress(StoreError):  # removing may fail too
                 self.files.remove_folder(self.path(address, name))
             raise
         if published.attempt != name:
             self.files.remove_folder(self.path(address, name))
-            log.info("%s was published by another run meanwhile; using that one", address)
+            log.info("another run has published %s meanwhile; its artifact is used", address)
         return published
 
     def fetch(self, address: str, to: Path) -> Manifest:
@@ -240,7 +240,7 @@ class ArtifactStore:
         return pq.read_table(pa.BufferReader(content))
 
     def verify(self, address: str) -> list[str]:
-        """Check every digest of an artifact; returns what is wrong, nothing when all is well."""
+        """Check every digest of an artifact; returns the problems, none if all is well."""
         manifest = self.lookup(address)
         if isinstance(manifest, Miss):
             return [manifest.reason]
@@ -265,7 +265,7 @@ class ArtifactStore:
     def retract(self, address: str, *, others: bool = True) -> None:
         """Remove an artifact, its manifest first, so that no reader ever sees a manifest without its files.
 
-        With it goes all that is below its address; without `others` what other runs are writing there just now stays.
+        Everything below its address is removed too; without `others`, files that other runs are writing there stay.
         """
         found = None if others else self.lookup(address)
         self.files.remove(self.path(address, "manifest.json"))
@@ -280,16 +280,16 @@ class ArtifactStore:
             self.files.write(self.path(path), (json.dumps(value, indent=2) + "\n").encode())
 
     def create_pointer(self, path: str, value: dict[str, Any]) -> bool:
-        """Write a small JSON file unless there is one; False when there is, and that one stays.
+        """Write a small JSON file unless there is one; returns False if there is one, which stays.
 
-        For exactly one winner among writers put something of the writer's own in: in a bucket a writer that finds its
-        very own content takes it for its own, whose answer was lost.
+        For exactly one winner among writers, each must write other content: in a bucket, a writer that finds its own
+        content takes it for its own write, whose answer was lost.
         """
         with self._writing(path):
             return self.files.create_if_absent(self.path(path), (json.dumps(value, indent=2) + "\n").encode())
 
     def read_pointer(self, path: str) -> dict[str, Any] | None:
-        """What a small JSON file holds; None when there is none, or when it is damaged."""
+        """The content of a small JSON file; None when there is none, or when it is damaged."""
         try:
             value = json.loads(self.files.read(self.path(path)))
         except (FileNotFoundError, ValueError):
@@ -309,13 +309,13 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
-        """Turn the operating system's refusal into an error that says what to do."""
+        """Turn an error of the operating system into a `StoreError` with advice."""
         try:
             yield
         except OSError as error:
             raise StoreError(
-                f"cannot publish {what} in {self.root}: {error.strerror or error}. Nothing of it is in the store;"
-                " make room or give another runtime.store and run again"
+                f"cannot publish {what} in {self.root}: {error.strerror or error}. The store holds nothing of it;"
+                " free space or set another runtime.store and run again"
             ) from error
 
     def _hit(self, address: str) -> Manifest:
@@ -325,7 +325,7 @@ class ArtifactStore:
         return manifest
 
     def _damage(self, address: str, manifest: Manifest) -> str | None:
-        """The first file that is not there with its size."""
+        """The first file that is missing or has another size."""
         sizes = self.files.sizes(self.path(address, manifest.attempt))
         for name, entry in manifest.files.items():
             if name not in sizes:
@@ -336,7 +336,7 @@ class ArtifactStore:
 
     def _check_arrived(self, address: str, manifest: Manifest) -> None:
         if damage := self._damage(address, manifest):
-            raise StoreError(f"{self.root} took the files of {address}, but {damage}; nothing was published, run again")
+            raise StoreError(f"{self.root}: after the upload of {address}, {damage}; nothing was published, run again")
 
     def _check(self, address: str, name: str, entry: FileEntry, digest: str) -> None:
         if digest != entry.sha256:
@@ -349,7 +349,7 @@ class ArtifactStore:
         content = manifest.model_dump_json(indent=2).encode()
         path = self.path(address, "manifest.json")
         while not self.files.create_if_absent(path, content):
-            with self.files.alone(self.path(address)):  # else a run could remove what another has just put in its place
+            with self.files.alone(self.path(address)):  # else a run could remove another run's new manifest
                 present = self.lookup(address)
                 if isinstance(present, Manifest):
                     return present

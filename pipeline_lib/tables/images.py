@@ -1,4 +1,4 @@
-"""Tables of images, whatever is done with them."""
+"""Tables of images."""
 
 import pyarrow as pa
 

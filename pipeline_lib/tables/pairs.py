@@ -1,4 +1,4 @@
-"""Preference pairs and their reference, whatever the pairs are about."""
+"""Preference pairs and the reference's log-probabilities."""
 
 import pyarrow as pa
 
@@ -36,4 +36,4 @@ REFERENCE_LOGPS = Table(
         ]
     ),
 )
-"""What the reference of DPO makes of the answers of preference pairs: two or three rows an image."""
+"""Log-probabilities of the answers of preference pairs under DPO's reference: two or three rows an image."""

@@ -1,6 +1,6 @@
-"""A table that stages publish: its name, its version and its Arrow schema; and how rows are put into it.
+"""A table that stages publish: its name, its version and its Arrow schema; and writing rows.
 
-The tables themselves stand beside this module by theme, those of one method in `methods/<method>/tables.py`.
+The tables themselves are in this package by theme, those of one method in `methods/<method>/tables.py`.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ KNOWN: dict[str, int] = {}
 
 @dataclass(frozen=True)
 class Table:
-    """What `<name>.parquet` holds. Bump `version` when a reader of the old files would go wrong.
+    """The content of `<name>.parquet`. Increase `version` when a reader of the old files would go wrong.
 
-    An artifact that holds another version of a known table is a miss. Two tables may share a name, when two stages
+    An artifact with another version of a known table is a miss. Two tables may share a name, when two stages
     write other columns into files of that name; then they share the version, or `ValueError` is raised.
     """
 
@@ -33,7 +33,7 @@ class Table:
 
 
 def other_version(tables: dict[str, int]) -> str | None:
-    """The first of these tables (name: version) that is known in another version, in words; None if there is none."""
+    """A sentence on the first of these tables (name: version) with another known version; None if there is none."""
     for name, version in tables.items():
         if version != KNOWN.get(name, version):
             return f"table {name} is version {version}, this is version {KNOWN[name]}"

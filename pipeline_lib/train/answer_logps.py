@@ -1,4 +1,4 @@
-"""Log-probabilities of any number of answers to each prompt, of one pass over the prompt and its images."""
+"""Log-probabilities of any number of answers to each prompt, from one pass over the prompt and its images."""
 
 import logging
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def plain_logps(vlm: Vlm, rows: Sequence[Row]) -> list[list[float]]:
 
 def _summed(vlm: Vlm, inputs: dict[str, Tensor], completion_mask: Tensor) -> Tensor:
     labels = inputs["input_ids"].masked_fill(completion_mask == 0, -100)
-    add_fused_lm_head(vlm.model)  # that of TRL's trainer, for this call: the model may go on to other work
+    add_fused_lm_head(vlm.model)  # as in TRL's trainer, for this call only, because the model may have other work
     try:
         logps: Tensor = vlm.model(**inputs, labels=labels, fused_lm_head=True, use_cache=False).log_probs
     finally:
@@ -74,11 +74,11 @@ def _summed(vlm: Vlm, inputs: dict[str, Tensor], completion_mask: Tensor) -> Ten
 
 
 def _precision_of_training(vlm: Vlm) -> torch.autocast:
-    """What surrounds TRL's loss: in 16 bit, norms and softmax run in float32."""
+    """The autocast of TRL's loss: in 16 bit, norms and softmax run in float32."""
     dtype = vlm.model.dtype
     return torch.autocast(vlm.device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
 @cache
 def _log_plain_path(reason: str) -> None:
-    log.warning("the model reads each answer in a row of its own, two to three times slower: %s", reason)
+    log.warning("each answer needs a row of its own, which is two to three times slower: %s", reason)

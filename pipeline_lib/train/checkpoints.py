@@ -1,6 +1,6 @@
-"""Checkpoints in the store: the newest valid one is where a killed training goes on.
+"""Checkpoints in the store: a killed training continues from the newest valid one.
 
-The state after a hard crash: a checkpoint without a manifest, which no one sees. The one before it is still there,
+The state after a hard crash: a checkpoint without a manifest, which is invisible. The one before it is still there,
 because it is removed only after its successor was published.
 """
 
@@ -38,7 +38,7 @@ class MirrorCheckpoints(TrainerCallback):
                 local, attempt.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training_args.bin")
             )
             self.store.publish(f"{self.address}/{_name(state.global_step)}", attempt, {"step": state.global_step})
-        # One that is not whole may be on its way there from another run; gc knows by its age.
+        # Another run may be writing an incomplete one; gc decides by its age.
         names = self.store.children(self.address)
         whole = [name for name in names if not isinstance(self.store.lookup(f"{self.address}/{name}"), Miss)]
         for name in whole[:-KEPT]:
@@ -60,7 +60,7 @@ def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path
             store.fetch(at, local)
         except StoreError as error:
             log.warning("checkpoint %s is removed: %s", at, error)
-            # Its sizes are right, so the next one of this step would be taken for the same.
+            # Its sizes are right, so the next checkpoint of this step would not replace it.
             store.retract(at, others=False)
             shutil.rmtree(local, ignore_errors=True)
             continue

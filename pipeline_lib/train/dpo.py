@@ -1,7 +1,7 @@
 """Direct Preference Optimization of one LoRA adapter on preference pairs (sections 3.2 and 4.2).
 
 The reference is the base model without any adapter, in every iteration; its log-probabilities were computed before
-(`reference`). The loss is TRL's own; its trainer computes the prefix of a pair once (`prefix_shared`), or as it comes
+(`reference`). The loss is TRL's own; its trainer computes the prefix of a pair once (`prefix_shared`), or several times
 for a model that does not allow that.
 """
 
@@ -46,7 +46,7 @@ def train_dpo(
     loss = job.loss
     reason = why_not_shared(vlm.model, job.lora.max_length)
     if reason is not None:
-        log.warning("%s: trained by TRL's own trainer, two to four times slower: %s", place.label, reason)
+        log.warning("%s: TRL's own trainer is used, two to four times slower: %s", place.label, reason)
     check_lengths(pairs, job.lora.max_length)
 
     def fields(pair: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One training of one adapter as a value: what it is (`TrainingJob`), and where it happens (`Place`)."""
+"""One training of one adapter as a value: its settings (`TrainingJob`) and its place (`Place`)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +31,7 @@ class SFT(BaseModel):
 
 
 class TrainingJob(BaseModel):
-    """Everything that decides which adapter a training makes, but for its rows; the stages that train have it in
-    their key."""
+    """All settings that determine the adapter, without the rows; the training stages have them in their key."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,25 +46,25 @@ class TrainingJob(BaseModel):
 
 
 def checkpoints_of(address: str) -> str:
-    """Where the checkpoints of the training that makes an artifact are."""
+    """The folder of the checkpoints of the training that makes an artifact."""
     return f"{address}/checkpoints"
 
 
 class Processes(NamedTuple):
-    """This process as one of several that train one adapter together; the first writes all that is written."""
+    """This process as one of several that train one adapter together; only the first one writes."""
 
     size: int
     rank: int
-    fsdp: bool  # weights are shared among them instead of held by each
-    folder: Path  # one that all of them see, for checkpoints on their way to the store
+    fsdp: bool  # they share the weights instead of holding all of them each
+    folder: Path  # all of them see it; for checkpoints on their way to the store
     asked_to_stop: Callable[[], bool]  # true in one of them is enough
 
 
 class Place(NamedTuple):
-    """Where a training happens and how it is called, none of which changes the adapter."""
+    """Place and name of a training; they do not change the adapter."""
 
     store: ArtifactStore
-    address: str  # checkpoints go to the store below it, and the newest valid one there is resumed from
+    address: str  # checkpoints are stored below it, and training resumes from the newest valid one
     save_to: Path  # folder that the adapter is written to
     label: str  # this training's name in progress lines and errors
     checkpoint_every: int  # optimiser steps

@@ -1,8 +1,8 @@
-"""One training in several processes of this machine, started and watched by the process that wants it.
+"""One training in several processes of this machine; this process starts and watches them.
 
-Accelerate starts them. They and this process share one temporary folder: what is to be trained goes there as JSON and
-Parquet, and the adapter and the log come back. What the first of them logs comes as lines on standard output; its
-standard input is a pipe whose end tells all of them that this process is gone, so that none is left over.
+Accelerate starts them. They and this process share one temporary folder: the job goes there as JSON and Parquet, and
+the adapter and the log come back. The first process sends its log as lines on standard output. Its standard input is a
+pipe; when the pipe ends, this process has ended, and all of them stop.
 """
 
 import gc
@@ -41,7 +41,7 @@ LAST_LINES = 40
 def run_job_in_processes(job: TrainingJob, place: Place, tables: Mapping[str, pa.Table], runtime: Runtime) -> pa.Table:
     """As `run_job`, in `runtime.training_processes` processes, each with a GPU of its own unless the device is the CPU.
 
-    Raises what one of them raises, `ModelError` when there are too few GPUs, and `WhyScoreError` when one was killed.
+    Raises the error of one of them, `ModelError` when there are too few GPUs, and `WhyScoreError` when one was killed.
     """
     device, count = _device(runtime), runtime.training_processes
     with tempfile.TemporaryDirectory(prefix="whyscore-processes-") as name:
@@ -88,14 +88,14 @@ def _device(runtime: Runtime) -> str:
             f"runtime.{'fsdp' if device == 'cpu' else 'training_processes'} is not possible on device {device}; it"
             f" needs CUDA{'' if runtime.fsdp else ' or the CPU'}"
         )
-    if device == "cuda":  # what earlier stages took of the first GPU is kept by this process otherwise
+    if device == "cuda":  # or else this process keeps the memory of earlier stages on the first GPU
         gc.collect()
         torch.cuda.empty_cache()
     return device
 
 
 def _accelerate(spec: Spec) -> dict[str, Any]:
-    # Written down as a whole, so that a configuration in somebody's home folder is not read.
+    # Complete, so that no configuration in a home folder is read.
     fsdp = {
         "fsdp_version": 2,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -113,7 +113,7 @@ def _accelerate(spec: Spec) -> dict[str, Any]:
         "machine_rank": 0,
         "num_processes": spec.processes,
         "main_process_port": 0,  # any that is free
-        "mixed_precision": "no",  # the trainer's own arguments say
+        "mixed_precision": "no",  # the trainer's arguments give it
         "use_cpu": False,
         "debug": False,
     }
@@ -138,7 +138,7 @@ def _run(folder: Path, what: str, environment: dict[str, str]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # a signal to the group reaches this process alone, which decides
+        start_new_session=True,  # a signal to the group reaches only this process, which decides
     )
     assert launcher.stdin and launcher.stdout
     stdin, relay = launcher.stdin.fileno(), _Relay()
@@ -150,7 +150,7 @@ def _run(folder: Path, what: str, environment: dict[str, str]) -> None:
     finally:
         launcher.stdin.close()  # the processes end when they read that
         launcher.kill()
-        for _ in launcher.stdout:  # until the last of them is gone, and with it whoever writes into the folder
+        for _ in launcher.stdout:  # until the last of them has ended, and no process writes into the folder
             pass
         launcher.stdout.close()
         launcher.wait()
@@ -168,7 +168,7 @@ def _ask_to_stop(stdin: int) -> None:
 
 
 class _Relay:
-    """Says here what the processes say: log records, progress, and the first error that a person can act on."""
+    """Repeats the processes' log records, progress, and the first `WhyScoreError`."""
 
     def __init__(self) -> None:
         self.error: WhyScoreError | None = None
@@ -209,10 +209,10 @@ def _failure(what: str, relay: _Relay) -> WhyScoreError:
     output = "\n".join(relay.others)
     _, _, cause = output.partition("Root Cause")  # of the launcher's own summary; it ends the others with a signal 15
     killed = re.search(r"exitcode\s*:\s*-(\d+)", cause) or re.search(r"exitcode\s*:\s*-((?!15\b)\d+)", output)
-    again = "The newest checkpoint is in the store; the next run goes on from there"
+    again = "The newest checkpoint is in the store; the next run continues from there"
     if killed:
         return WhyScoreError(
-            f"{what}: one of the training processes was killed by signal {killed[1]}. {again}. When nobody did that,"
-            " memory ran out: take fewer processes (runtime.training_processes) or a machine with more of it"
+            f"{what}: one of the training processes was killed by signal {killed[1]}. {again}. If no person did"
+            " that, memory ran out: use fewer processes (runtime.training_processes) or a machine with more memory"
         )
     return WhyScoreError(f"{what}: training in several processes failed. {again}.\n{relay.crash or output}")

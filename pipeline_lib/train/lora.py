@@ -1,4 +1,4 @@
-"""LoRA on the linear layers of the language model, and on nothing else (section 4.2)."""
+"""LoRA on the linear layers of the language model only (section 4.2)."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from pipeline_lib.errors import ModelError
 
 
 def language_linears(model: Any) -> list[str]:
-    """Full names of every linear layer of the language model; head, projector and vision tower are not among them.
+    """Full names of every linear layer of the language model; without head, projector and vision tower.
 
-    Raises `ModelError` when the model has none, that is when its language model is of an unknown shape.
+    Raises `ModelError` when the model has none, because its language model has an unknown structure.
     """
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler
 
 UNITS = ("pairs", "tokens", "chosen_tokens", "rejected_tokens")
-"""All that a mean is taken over. A supervised row is a pair with a chosen answer alone."""
+"""The units of means. A supervised row is a pair with only a chosen answer."""
 
 MEAN_OVER = {
     "sigmoid": "pairs",
@@ -34,7 +34,7 @@ MEAN_OVER = {
     "logits/chosen": "chosen_tokens",
     "logits/rejected": "rejected_tokens",
 }
-"""The unit of each of TRL's loss types and logged figures. `num_tokens` is no mean: it counts what all passes read."""
+"""The unit of each of TRL's loss types and logged figures. `num_tokens` is no mean, but the tokens of all passes."""
 
 
 class MicroBatchSampler(BatchSampler):
@@ -77,7 +77,7 @@ def weighing_micro_batches(trainer_class: Any, per_step: int) -> Any:
 
         def get_train_dataloader(self) -> DataLoaderShard:
             loader = super().get_train_dataloader()
-            # Without accelerate's own division, which fills an epoch's last batches up with pairs from its beginning.
+            # Without accelerate's own division, which fills an epoch's last batches with pairs from its beginning.
             whole = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)
             processes, process = self.accelerator.num_processes, self.accelerator.process_index
             self._micro_batches = MicroBatchSampler(whole, per_step, processes, process)
@@ -126,7 +126,7 @@ def weighing_micro_batches(trainer_class: Any, per_step: int) -> Any:
 
 
 def _amounts(batch: Any) -> list[int]:
-    """Of each of `UNITS`, in the batch of either trainer."""
+    """The count of each of `UNITS` in a batch of either trainer."""
     if "labels" in batch:
         chosen = batch["labels"][:, 1:] != -100  # no row begins with a target
         rejected = torch.zeros_like(chosen)

@@ -1,4 +1,4 @@
-"""Preference pairs as a trainer takes them: checked, and rendered as the model's own chat when they are read.
+"""Preference pairs for a trainer: checked, and rendered with the model's own chat template when they are read.
 
 A row about one image holds its `image` and `image_sha256`; one about several a list of such as `images`, in the order
 of the placeholders in the prompt.
@@ -17,7 +17,7 @@ from pipeline_lib.vlm.chat import Chat
 
 
 def check_lengths(pairs: pa.Table, max_length: int) -> None:
-    """Raise `DataError` naming the rows that are longer than `max_length` tokens: none is ever cut off.
+    """Raise `DataError` naming the rows that are longer than `max_length` tokens: no row is cut.
 
     A row's longest answer counts; one that is only taught has no `rejected_tokens`.
     """

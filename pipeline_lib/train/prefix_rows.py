@@ -1,7 +1,7 @@
 """Rows that hold their prefix once, with any number of answers: `[prefix | answer 1 | .. | answer K | padding]`.
 
-The prefix is the prompt with its images, hundreds to thousands of tokens; the answers are short. A row gives each
-answer what it has in a row of its own: its positions follow the prefix, and the other answers are hidden from it.
+The prefix is the prompt with its images, hundreds to thousands of tokens; the answers are short. Each answer is
+computed as in a row of its own: its positions follow the prefix, and the other answers are hidden from it.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def collate_rows(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
     - `row_ids`, `row_parts`: (B, L) token ids, and which part of the row each token is of; `attention_mask` likewise
     - `input_ids`, `completion_mask`: (KB, 1 + A) the answers alone, the first ones of all rows before all second ones
       as TRL has them, behind one column that stands for the end of the prefix
-    - whatever else the processor makes of the images
+    - the processor's other tensors of the images
 
     Strings are tokenised apart and without special tokens, as TRL does it. A row with fewer answers than K has empty
     ones behind its own. Raises `ValueError` for a prompt without exactly one placeholder an image.

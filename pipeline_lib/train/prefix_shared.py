@@ -2,8 +2,8 @@
 
 TRL's trainer encodes the image of a pair four times a step and computes its prefix four times, for chosen and rejected
 under policy and reference. Here a pair is one row (`prefix_rows`), its image is encoded once, and only the states that
-predict an answer's tokens go on to the language model's head. Loss and log are TRL's own code. What is left of the
-reference is not computed in a step at all (`stored_reference`).
+predict an answer's tokens go on to the language model's head. Loss and log are TRL's own code. The reference is not
+computed in a step (`stored_reference`).
 """
 
 import inspect
@@ -20,7 +20,7 @@ from pipeline_lib.train import prefix_rows
 from pipeline_lib.vlm.generate.attention import attention_behind_prefix
 
 FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
-"""What of a batch TRL's loss is to see; the rest is for the rows."""
+"""The parts of a batch for TRL's loss; the others are for the rows."""
 
 
 class PrefixSharedDPOTrainer(DPOTrainer):
@@ -49,11 +49,11 @@ class PrefixSharedDPOTrainer(DPOTrainer):
 
 @contextmanager
 def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
-    """Within it, each call of a VLM without its head runs on the rows of `batch`, whatever the call is given.
+    """Within it, each call of a VLM without its head runs on the rows of `batch`, whatever its arguments are.
 
     Such a call returns states of shape (KB, 1 + A, hidden) for a batch of `prefix_rows`: the one in
     column i predicts token i of an answer, the last column has no meaning. The images are encoded in the first call:
-    weights that are shared among GPUs are whole within a call alone.
+    weights that are shared among GPUs are complete only within a call.
     """
     rows = cache(lambda: _model_inputs(inner, batch))
     pairs, (rows_of_answers, length) = len(batch["row_parts"]), batch["input_ids"].shape

@@ -1,6 +1,6 @@
 """One of several training processes: `accelerate launch --module pipeline_lib.train.process FOLDER` runs it.
 
-See `pipeline_lib.train.launch`, which fills the folder and reads what is printed here.
+`pipeline_lib.train.launch` fills the folder and reads this process's output.
 """
 
 import json
@@ -22,13 +22,13 @@ from pipeline_lib.train.job import Place, Processes, TrainingJob
 from pipeline_lib.train.run_job import run_job
 
 EVENT = "whyscore-event "
-"""In front of a line of standard output that is meant for the process that waits."""
+"""Marks a line of standard output that is for the waiting process."""
 
 SPEC, LOG = "spec.json", "training_log.parquet"
 
 
 class Spec(BaseModel):
-    """What all the processes of one training do. Its tables are in the same folder, as Parquet."""
+    """The job of all processes of one training. Its tables are in the same folder, as Parquet."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,14 +92,14 @@ def _train(folder: Path, asked: threading.Event, rank: int) -> None:
 
 
 def _watch(asked: threading.Event) -> None:
-    """A byte on standard input is a request to stop; its end means that nobody waits for this process any more."""
+    """A byte on standard input is a request to stop; its end means that the waiting process has ended."""
     while os.read(0, 1):
         asked.set()
     os._exit(1)
 
 
 def _report(*, first: bool) -> None:
-    """Send the log records of the first process; the others would say the same."""
+    """Send the log records of the first process; those of the others are the same."""
     logger = logging.getLogger("whyscore")
     logger.setLevel(logging.INFO if first else logging.CRITICAL)
     logger.propagate = False

@@ -1,8 +1,8 @@
 """Log-probabilities of all answers under the reference, once for all trainings on the pairs (section 3.2, decision 12).
 
-The reference of DPO is the bare base in every iteration. What it makes of an answer is the same in each epoch, in every
-cell of a grid, and of a chosen answer in both branches, so each image is shown to it once, with its two or three
-answers in one row (`answer_logps`). An answer is found again by what it says: the digest of prompt and answer.
+The reference of DPO is the bare base in every iteration. Its log-probability of an answer is the same in each epoch and
+in every cell of a grid, and for a chosen answer in both branches. So it sees each image once, with its two or three
+answers in one row (`answer_logps`). The digest of prompt and answer identifies an answer.
 """
 
 import hashlib
@@ -38,15 +38,15 @@ def reference_logps(
     `batch_size` counts answers, as in generation. A model that cannot share the prefix reads it once an answer.
     """
 
-    def ask(batch: list[Record], pictures: list[list[Image]]) -> list[list[Record]]:
+    def ask(batch: list[Record], images: list[list[Image]]) -> list[list[Record]]:
         texts = [
             {answer: render_answer(chat, row, answer) if row[answer] else "" for answer in answers} for row in batch
         ]
-        shown = [
-            Row(images, row["prompt"], [text[answer] for answer in answers])
-            for row, images, text in zip(batch, pictures, texts, strict=True)
+        asked = [
+            Row(shown, row["prompt"], [text[answer] for answer in answers])
+            for row, shown, text in zip(batch, images, texts, strict=True)
         ]
-        found = answer_logps(vlm, shown, max_length)
+        found = answer_logps(vlm, asked, max_length)
         return [
             [
                 {

@@ -1,4 +1,4 @@
-"""Train what a job describes, in any process."""
+"""Run a training job, in any process."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ def run_job(job: TrainingJob, place: Place, tables: Mapping[str, pa.Table], devi
     from pipeline_lib.vlm.chat import render_chat
     from pipeline_lib.vlm.load import load_base
 
-    # A model that is to be shared among GPUs, because it does not fit one, is moved there part by part.
+    # A model that is shared among GPUs, because it does not fit one, is moved there part by part.
     whole = not (place.processes and place.processes.fsdp)
     vlm = load_base(job.base, device if whole else torch.device("cpu"), place.store)._replace(device=device)
     train: Any = {"dpo": train_dpo, "sft": train_sft}[job.loss.loss]

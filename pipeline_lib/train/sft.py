@@ -27,9 +27,8 @@ def train_sft(
 
     Rows need no rejected answer, and may be about several images (`pipeline_lib.train.pairs`).
 
-    The loss is the mean negative log-likelihood of the answers' tokens, all tokens of a batch alike, and falls on no
-    token of the prompt (section 5.2). An answer that is not `chosen_finished` gets no end token. Everything else is as
-    in `train_dpo`.
+    The loss is the mean negative log-likelihood over all answer tokens of a batch, without the tokens of the prompt
+    (section 5.2). An answer that is not `chosen_finished` gets no end token. Everything else is as in `train_dpo`.
     """
     check_lengths(pairs, job.lora.max_length)
 

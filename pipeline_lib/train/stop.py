@@ -1,4 +1,4 @@
-"""SIGTERM as a request, so that a training ends with a checkpoint instead of in the middle of a step."""
+"""SIGTERM as a request: training finishes its step and ends with a checkpoint."""
 
 import logging
 import signal
@@ -12,13 +12,13 @@ log = logging.getLogger("whyscore.train")
 
 @contextmanager
 def on_sigterm(stop: Callable[[], None]) -> Iterator[None]:
-    """Within it, SIGTERM calls `stop` and nothing else; in a thread that is not the main one it stays as it was."""
+    """Within it, SIGTERM only calls `stop`; outside the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        log.warning("asked to stop: finishing the running step, then writing a checkpoint")
+        log.warning("SIGTERM: finishing the running step, then writing a checkpoint")
         stop()
 
     before = signal.signal(signal.SIGTERM, handle)

@@ -1,6 +1,6 @@
-"""DPO against log-probabilities of the reference that were stored before (decision 12): no step asks the reference.
+"""DPO with stored log-probabilities of the reference (decision 12), so no step computes the reference.
 
-The pairs that a trainer is given then have the columns of `REFERENCE` beside their texts.
+The pairs for the trainer then also have the columns of `REFERENCE`.
 """
 
 from collections.abc import Callable

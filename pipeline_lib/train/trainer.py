@@ -1,4 +1,4 @@
-"""What every training of an adapter shares, whatever its loss: arguments, checkpoints, resuming, a clean stop."""
+"""Shared by all trainings of an adapter: arguments, checkpoints, resuming and a clean stop."""
 
 import logging
 import math
@@ -69,7 +69,7 @@ def train_adapter(
             peft_config=lora_config(vlm.model, job.lora.lora_rank),
             callbacks=[_Mirror(place.store, place.address), progress],
         )
-        trainer.remove_callback(PrinterCallback)  # prints records as dicts; ours are progress lines and a table
+        trainer.remove_callback(PrinterCallback)  # it prints records as dicts; WhyScore has progress lines and a table
         check_lora(trainer.model, linears)
         _detach_vision(trainer.model)
         if job.start is not None:
@@ -79,9 +79,9 @@ def train_adapter(
             log.info("%s: going on from %s", label, resume.name.replace("checkpoint-", "step "))
         with nullcontext() if processes else on_sigterm(progress.stop):
             _train(trainer, resume, place)
-        if progress.stopped:  # also after the last step, whose checkpoint the next run goes on from: a run is to end
+        if progress.stopped:  # also after the last step: the run ends, and the next one reads that checkpoint
             at = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-            raise Interrupted(f"{label} was asked to stop and did at {at}; run the recipe again to go on from there")
+            raise Interrupted(f"{label} stopped at {at} after SIGTERM; run the recipe again to continue")
         adapter = _adapter(trainer.model)
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, place.save_to, "default", job.base.name, adapter)
@@ -89,7 +89,7 @@ def train_adapter(
 
 
 class _Steps(NamedTuple):
-    """An optimiser step as so many micro-batches of so many pairs; both are the same for any number of processes."""
+    """The micro-batches of an optimiser step and the pairs of each; both are the same for any number of processes."""
 
     micro_batches: int
     pairs: int
@@ -113,7 +113,7 @@ def _shared_arguments(vlm: Vlm, steps: _Steps, job: TrainingJob, place: Place) -
         "per_device_train_batch_size": steps.pairs,
         "gradient_accumulation_steps": passes,
         "num_train_epochs": lora.epochs,
-        "max_length": None,  # nothing is cut: TRL would cut answers off in silence and train on nothing
+        "max_length": None,  # nothing is cut: TRL would cut answers off without a message and train on nothing
         "gradient_checkpointing": place.gradient_checkpointing,
         "bf16": vlm.model.dtype == torch.bfloat16,
         "fp16": vlm.model.dtype == torch.float16,
@@ -125,7 +125,7 @@ def _shared_arguments(vlm: Vlm, steps: _Steps, job: TrainingJob, place: Place) -
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
-        "remove_unused_columns": False,  # the images are opened from columns the model does not know
+        "remove_unused_columns": False,  # the images are opened from columns that the model does not take
         "dataloader_pin_memory": vlm.device.type == "cuda",
         **loader_arguments(place.decode_workers, passes),
         "ddp_find_unused_parameters": False,  # every pass uses the whole adapter
@@ -143,10 +143,10 @@ def _scratch(processes: Processes | None) -> Iterator[str]:
 
 
 def _restore(place: Place, scratch: Path) -> Path | None:
-    """The newest checkpoint of the store, for all processes; `StoreError` when it cannot be gone on from.
+    """The newest checkpoint of the store, for all processes; `StoreError` when training cannot continue from it.
 
-    The number of processes may have changed: order and position in it follow from the seed and the step alone, and
-    nothing in a step is drawn. But weights that are shared among GPUs have checkpoints of another kind.
+    The number of processes may have changed: order and position follow from the seed and the step alone, and a step
+    draws nothing at random. But weights that are shared among GPUs have checkpoints of another kind.
     """
     processes = place.processes
     if processes is None or processes.rank == 0:
@@ -162,8 +162,8 @@ def _restore(place: Place, scratch: Path) -> Path | None:
         check_adapter(found, where)
     if shared != wanted:
         raise StoreError(
-            f"{place.label}: its newest checkpoint was written with runtime.fsdp {str(shared).lower()}; set that to go"
-            f" on, or remove {where} to begin again"
+            f"{place.label}: its newest checkpoint was written with runtime.fsdp {str(shared).lower()}; set that to"
+            f" continue, or remove {where} to begin again"
         )
     return found
 
@@ -189,7 +189,7 @@ def _adapter(model: Any) -> dict[str, torch.Tensor] | None:
 
 
 class _Mirror(MirrorCheckpoints):
-    """Mirrors when all processes have written their part of a checkpoint, once."""
+    """Copies a checkpoint to the store once all processes have written their part."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if args.world_size > 1:

@@ -1,8 +1,8 @@
-"""Batches of photographs made in processes of their own while the model computes (`runtime.decode_workers`).
+"""Makes batches of images in other processes while the model computes (`runtime.decode_workers`).
 
-They are the DataLoader's workers, so batches and their order are those of a training without them. What is missing
-there: a signal to the whole process group would end them before the step is finished, and an error reaches the trainer
-as the text of a traceback.
+They are the DataLoader's workers, so batches and their order are those of a training without them. Two things are
+added: a signal to the whole process group does not end them before the step is finished, and an error reaches the
+trainer as itself instead of as the text of a traceback.
 """
 
 import math
@@ -17,15 +17,15 @@ from pipeline_lib.errors import WhyScoreError
 def loader_arguments(workers: int, passes: int) -> dict[str, Any]:
     """The DataLoader's settings in `TrainingArguments`, for optimiser steps of so many passes (of this process).
 
-    A step's batches are asked for all at once, before the first is computed, so workers have a whole step ready ahead;
-    it lies in shared memory (`/dev/shm`).
+    All batches of a step are requested at once, before the first is computed, so workers prepare a whole step ahead, in
+    shared memory (`/dev/shm`).
     """
     ahead = max(2, math.ceil(passes / workers)) if workers else None
     return {"dataloader_num_workers": workers, "dataloader_prefetch_factor": ahead}
 
 
 def opening_ahead(trainer_class: Any) -> Any:
-    """One of TRL's trainers whose workers leave stopping to it, and fail with the errors of a training without them."""
+    """One of TRL's trainers whose workers leave stopping to it, with the same errors as a training without workers."""
 
     class OpeningAhead(trainer_class):
         def get_train_dataloader(self) -> Any:
@@ -47,9 +47,9 @@ def opening_ahead(trainer_class: Any) -> Any:
 
 
 def _begin(worker: int) -> None:
-    # A group of its own: whoever stops a run asks the group with SIGTERM, which the trainer answers with a checkpoint
+    # A group of its own: SIGTERM to the run's group makes the trainer write a checkpoint
     # at the end of its step, for which it needs its workers. They end with it, and within seconds if it is killed.
     os.setpgrp()
-    # What other libraries do when Python ends (Prefect stops its threads) is not for a forked process: it fails there,
-    # and a worker that was done would count as one that broke.
+    # Exit handlers of other libraries (Prefect stops its threads) are not for a forked process: they fail there,
+    # and a finished worker would count as broken.
     multiprocessing.util.Finalize(None, os._exit, (0,), exitpriority=-100)

@@ -32,16 +32,16 @@ def export_model(
 ) -> None:
     """Write weights, processor, chat template, `whyscore.json` and a README to a new folder.
 
-    The adapter is folded into the base's weights in float32, then rounded to the recipe's dtype: exact for float32, in
-    16 bit another rounding than the adapter beside the weights has, so texts may differ in places. With `adapter_only`
-    the adapter is written as it is. Raises `ModelError` when the folder is there and not empty.
+    The adapter is folded into the base's weights in float32, then rounded to the recipe's dtype: exact for float32; in
+    16 bit the rounding differs from that of a separate adapter, so texts may differ in places. With `adapter_only` the
+    adapter is written as it is. Raises `ModelError` when the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError(f"{folder} is there and not empty; give a new folder to export to")
+        raise ModelError(f"{folder} exists and is not empty; give a new folder")
     if adapter_only and trained.model.folded:
         raise ModelError(
-            f"{trained.name} is trained on {trained.model.name}, which is no model that others can load; export the"
-            " whole model instead of its adapter alone"
+            f"{trained.name} is trained on {trained.model.name}, which others cannot load; export the whole model"
+            " instead of only its adapter"
         )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was cut off

@@ -19,7 +19,7 @@ from pipeline_lib.tables.images import NEW_IMAGES
 
 
 class Anywhere:
-    """A source whose images are named by their whole path."""
+    """A source whose images have their full path as name."""
 
     def read(self, image: str) -> bytes:
         """The whole file; see `ImageSource`."""
@@ -30,14 +30,14 @@ class Anywhere:
         return folder_source(files.parent(image)).size(image.rsplit("/", 1)[-1])
 
     def names(self) -> Iterable[str]:
-        """Not known: there is no one folder."""
+        """None: the images are in any folder."""
         return ()
 
 
 def keep_new_images(
     store: ArtifactStore, given: Sequence[str], image_column: str, max_megapixels: float
 ) -> ArtifactRef:
-    """Read every image once and keep the list of them, with their digests, in the store.
+    """Read every image once and keep their list with digests in the store.
 
     `given` are images, folders of images (not what is below), or tables whose column `image_column` holds paths
     relative to the table. An image that cannot be scored stays in the list, with its problem. Raises `DataError` when
@@ -52,10 +52,10 @@ def keep_new_images(
     def look(place: tuple[str, str]) -> tuple[str, int | None, int | None, str | None]:
         try:
             content = Anywhere().read(place[1])
-            picture = decode(content, max_megapixels)
+            decoded = decode(content, max_megapixels)
         except (MissingImage, ValueError) as error:
             return "", None, None, str(error)
-        return hashlib.sha256(content).hexdigest(), picture.width, picture.height, None
+        return hashlib.sha256(content).hexdigest(), decoded.width, decoded.height, None
 
     found = []
     with ThreadPoolExecutor() as pool:
@@ -84,7 +84,7 @@ def keep_new_images(
 
 
 def opener(resize_px: int) -> Callable[[str, str], Image]:
-    """`open_image(path, sha256)` for images that were read and found good before."""
+    """`open_image(path, sha256)` for images that were readable before."""
     source = Anywhere()
 
     def open_path(path: str, sha256: str) -> Image:
@@ -94,7 +94,7 @@ def opener(resize_px: int) -> Callable[[str, str], Image]:
 
 
 def _places(given: str, image_column: str) -> list[tuple[str, str]]:
-    """Name and whole path of every image that one argument stands for."""
+    """Name and full path of every image of one argument."""
     whole = given if files.is_remote(given) else os.path.abspath(given)
     if files.is_folder(whole):
         return [(name, files.join(whole, name)) for name in files.image_names(whole)]
@@ -103,7 +103,7 @@ def _places(given: str, image_column: str) -> list[tuple[str, str]]:
         if image_column not in frame:
             raise DataError(
                 f"{given} has no column {image_column}; its columns are {', '.join(map(str, frame.columns))}."
-                " Which one holds the images: --set data.image_column=.."
+                " Name the column of the images: --set data.image_column=.."
             )
         names = [str(name) for name in frame[image_column]]
         if outside := [name for name in names if not is_safe(name) or "://" in name]:

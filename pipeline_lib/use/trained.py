@@ -1,4 +1,4 @@
-"""Find the model that a run has made."""
+"""Find the model of a run."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -31,7 +31,7 @@ def trained_model(
     """The model of one iteration of a run; by default the newest merged one (of a run of one iteration, its only one).
 
     `run` is that of the recipe (see `open_run`). Raises `StoreError` when it has no such model, `RecipeError` when base
-    model or prompt are not those that it was trained with: what lies behind a path of the recipe may have changed.
+    model or prompt are not those of its training: a file that the recipe names may have changed.
     """
     store, found = run.store, [model for model in run.models() if model.kind in get_args(Kind)]
     wanted = [

@@ -1,7 +1,7 @@
 """LoRA adapters of the store, checked before any library reads them.
 
 PEFT's configuration file can ask for more than an adapter: another method, a module to import, weights in a format that
-runs code. Only what WhyScore itself writes is let through.
+runs code. Only files like those that WhyScore writes are accepted.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Ask a model about many rows in batches: those of alike images together, the next images opened while it works."""
+"""Ask a model about many rows in batches of similar images, and open the next images while it works."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 THREADS = 4
 
-_fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # rows that a model had room for, where it ran out of it
+_fits: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # batch sizes that fit, for models that ran out of memory
 
 
 def ask_in_batches(
@@ -29,12 +29,12 @@ def ask_in_batches(
     ask: Callable[[list[Record], list[list[Image]]], list[Answer]],
     progress: Progress,
 ) -> list[Answer]:
-    """What `ask` answers for each record, in the order of the records; it gets up to `size` of them with their images.
+    """The answers of `ask` to the records, in their order; it gets up to `size` records with their images at a time.
 
     A record of one image holds `image`, `image_sha256`, `width_px` and `height_px`; one of several holds a list of such
-    records as `images`. Images of like proportions come in one batch, since those are cut into as many tiles or patches
-    and need no padding. Where a GPU has no room for a batch it is halved, for this model from then on. Neither changes
-    an answer but by rounding.
+    records as `images`. Images of similar proportions come in one batch, because they have equally many tiles or
+    patches and need no padding. A batch that does not fit the GPU's memory is halved, for this model from then on. Both
+    change answers only by rounding.
     """
 
     def open_images(record: Record) -> list[Image]:
@@ -50,7 +50,7 @@ def ask_in_batches(
             for at in left[: 2 * size]:
                 if at not in opened:
                     opened[at] = pool.submit(open_images, records[at])
-                    if len(opened) == 1:  # alone: where a source has something to prepare, it does so once
+                    if len(opened) == 1:  # alone, so that a source prepares itself once
                         opened[at].result()
             batch = left[:size]
             images = [opened[at].result() for at in batch]
@@ -62,7 +62,7 @@ def ask_in_batches(
                 found = None
             if found is None:  # outside the handler, whose traceback would keep the tensors
                 _fits[model] = (len(batch) + 1) // 2
-                log.warning("no room on the device for %d rows at a time; going on with %d", len(batch), _fits[model])
+                log.warning("out of memory with %d rows at a time; continuing with %d", len(batch), _fits[model])
                 torch.cuda.empty_cache()
                 continue
             answers |= zip(batch, found, strict=True)
@@ -82,6 +82,6 @@ def images_of(record: Record) -> list[Record]:
 
 
 def proportions(record: Record) -> tuple[float, bool]:
-    """Longer side over shorter, and which it is: what decides into how many tiles or patches an image is cut."""
+    """Longer side over shorter, and which one is longer: they decide the number of tiles or patches."""
     width, height = record["width_px"], record["height_px"]
     return max(width, height) / min(width, height), width < height

@@ -1,8 +1,8 @@
 """Models in a bucket (s3://bucket/prefix): copied once to a local folder.
 
-A copy is named by the list of the bucket's files with their sizes and versions, so that changed files make another
-copy and a model in use is never touched. It gets its name when all its files are there; until then it is a folder that
-ends in .partial, where the next process goes on. After a crash there is at worst such a folder.
+The name of a copy is a digest of the bucket's files with their sizes and versions, so changed files make another copy
+and a model in use never changes. An incomplete copy is a folder that ends in .partial, where the next process
+continues. A crash leaves at worst such a folder.
 """
 
 import fcntl

@@ -1,8 +1,8 @@
 """One rendering of a conversation for training, generation and scoring alike.
 
 The model families' chat templates disagree about the begin token, about the space before an answer and about the end
-token, and the training library tokenises prompt and answer separately. So the strings are made here, once, and it is
-checked that tokenising the two parts gives the tokens of the whole.
+token, and the training library tokenises prompt and answer separately. So the strings are made only here, and a check
+shows that tokenising the two parts gives the tokens of the whole.
 """
 
 from typing import Any, NamedTuple
@@ -25,15 +25,15 @@ class Chat(NamedTuple):
     end: str
 
     def answer(self, text: str, *, finished: bool = True) -> str:
-        """The assistant's turn as it is trained; one that was cut off by the length limit gets no end token."""
+        """The assistant's turn for training; an answer cut off by the length limit gets no end token."""
         return self.separator + text + (self.end if finished else "")
 
 
 def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
     """Render a question about some images with the model's own chat template; the images stand before the text.
 
-    Raises `ModelError` when there is no end token, not one placeholder an image, a second begin token, or when prompt
-    and answer would be tokenised differently apart and together.
+    Raises `ModelError` when there is no end token, not one placeholder an image, a second begin token, or when
+    tokenising prompt and answer apart gives other tokens.
     """
     tokenizer = processor.tokenizer
     content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
@@ -61,7 +61,7 @@ def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
 
 
 def tokens(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text with nothing added."""
+    """Token ids of a text, without special tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
@@ -80,7 +80,7 @@ def _with_one_begin_token(tokenizer: Any, rendered: str) -> str:
 
 
 def _end_of_turn(processor: Any, turns: list[dict[str, Any]]) -> str:
-    """The token that the chat template puts behind an answer; where it puts none (LLaVA-1.5), the tokenizer's own.
+    """The token that the chat template puts behind an answer; if it puts none (LLaVA-1.5), the tokenizer's end token.
 
     The two differ in InternVL with InternLM2: the turn ends with <|im_end|>, the tokenizer's end token is </s>.
     """

@@ -1,4 +1,4 @@
-"""What a family of models needs besides the common path; a family that is not in the table goes that path alone.
+"""Special cases of model families; a family that is not in the table needs none.
 
 The processors of some families also take videos and cannot be built without torchvision because of it. Here they take
 images only; which parts a processor has is read from the signature of its `__init__`.
@@ -75,11 +75,11 @@ def _limit_pinpoints(image_processor: Any, most: int) -> None:
 
 
 class Family(NamedTuple):
-    """Where a family leaves the common path."""
+    """The special cases of a family."""
 
     processor: Any = None  # instead of the one that AutoProcessor finds
     limit_tiles: Callable[[Any, int], None] | None = None  # None: the family does not cut images into tiles
-    max_aspect_ratio: float | None = None  # its image processor refuses more
+    max_aspect_ratio: float | None = None  # its image processor refuses a larger ratio
 
 
 FAMILIES = {
@@ -92,14 +92,14 @@ FAMILIES = {
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a `model_type`; one that needs nothing of its own when it is not in the table."""
+    """The family of a `model_type`; one without special cases when it is not in the table."""
     return FAMILIES.get(model_type, Family())
 
 
 def limit_tiles(model_type: str, image_processor: Any, most: int | None) -> None:
-    """Let the image processor cut an image into `most` tiles at the most (InternVL's overview tile not counted).
+    """Limit the tiles of an image to `most` (InternVL's overview tile is not counted).
 
-    Raises `ModelError` when the family does not tile, or not so little.
+    Raises `ModelError` when the family has no tiles, or always more.
     """
     limit = family_of(model_type).limit_tiles
     if most is None:

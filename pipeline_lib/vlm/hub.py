@@ -18,14 +18,14 @@ from pipeline_lib.errors import ModelError
 from pipeline_lib.vlm.weights import MODEL_FILES, SMALL_FILES, missing_weights
 
 TIMEOUT_S = 5.0
-"""For one answer of the hub, so that a machine without network says so at once instead of trying again and again."""
+"""For one answer of the hub, so that a machine without network fails soon."""
 
 
 def hub_folder(model_id: str, revision: str, *, weights: bool) -> Path:
     """The folder of a model in the hub's local cache; what is missing is downloaded, weights only if asked for.
 
-    A model that is complete in the cache is found without network. Raises `ModelError` within seconds when it is not
-    and the hub cannot be reached or does not give it.
+    A model that is complete in the cache is found without network. Raises `ModelError` within seconds when it is not,
+    and the hub does not answer or refuses.
     """
     cached = try_to_load_from_cache(model_id, "config.json", revision=revision)
     if isinstance(cached, str) and not missing_weights(Path(cached).parent):
@@ -49,7 +49,7 @@ def _explained(model_id: str, revision: str) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise ModelError(
-            f"{model_id} is given only to who accepted its licence: do so on {page}, then log in (hf auth login)"
+            f"{model_id} requires an accepted licence: accept it on {page}, then log in (hf auth login)"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{model_id} has no revision {revision}; its commits are on {page}/commits/main") from error

@@ -1,4 +1,4 @@
-"""Load a base VLM with its processor and adapter through the public `from_pretrained` calls, and check what came."""
+"""Load a base VLM with its processor and adapter by the public `from_pretrained` calls, and check them."""
 
 import json
 import os
@@ -54,8 +54,8 @@ def load_config(ref: ModelRef) -> Any:
 def load_processor(ref: ModelRef) -> Any:
     """The model's processor; raises `ModelError` when it is missing or cannot render a conversation with an image.
 
-    Images are always processed with Pillow: what torchvision makes of them differs a little, and a model's answers
-    must not depend on whether it is installed.
+    Images are always processed with Pillow: torchvision gives slightly different pixels, and a model's answers must not
+    depend on whether it is installed.
     """
     config, folder = load_config(ref), ref.folder(weights=False)
     load = family_of(config.model_type).processor or AutoProcessor
@@ -100,7 +100,7 @@ def load_base(ref: ModelRef, device: torch.device, store: ArtifactStore | None =
         raise ModelError(f"model {ref.name}: {len(missing)} weight(s) are not in its files, e.g. {missing[0]}")
     if hasattr(model.config, "image_grid_pinpoints"):  # LLaVA-NeXT counts the tiles of an image a second time
         model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints
-    own = model.generation_config  # of which only the special tokens count: how to generate is not the model's choice
+    own = model.generation_config  # only its special tokens are used, not its settings for generation
     model.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
@@ -116,7 +116,7 @@ def load_vlm(ref: ModelRef, store: ArtifactStore, device: torch.device) -> Vlm:
     """The base under its adapter, for inference.
 
     In float32 the adapter is folded into the weights, which changes log-probabilities by rounding alone and halves the
-    time of a small model; in 16 bit it stays beside them, since folding would lose its small updates.
+    time of a small model; in 16 bit it stays apart, because folding would lose its small updates.
     """
     vlm = load_base(ref, device, store)
     if ref.adapter is None:

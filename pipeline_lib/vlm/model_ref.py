@@ -1,4 +1,4 @@
-"""Which model a stage uses, without loading it."""
+"""Reference to a model that a stage uses, without loading it."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ BUNDLED = Path(__file__).parents[1] / "demo" / "model"
 
 
 class ModelRef(BaseModel):
-    """A base VLM, how it is driven, and the adapter on top of it (None: the base alone)."""
+    """A base VLM, its settings, and the adapter on top of it (None: the base alone)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,14 +31,14 @@ class ModelRef(BaseModel):
     adapter: ArtifactRef | None = None
 
     def key_fields(self) -> dict[str, Any]:
-        """Everything that changes what the model says; where its files lie does not."""
+        """Everything that changes the model's answers; the place of its files does not."""
         return self.model_dump(exclude={"name", "location", "revision", "folded", "adapter"}) | {
             **({"folded": list(self.folded)} if self.folded else {}),
             "adapter": self.adapter,
         }
 
     def folder(self, *, weights: bool = True) -> Path:
-        """The local folder of the base's files, fetched if need be; without weights while only facts are asked for."""
+        """The local folder of the base's files, fetched if needed; `weights=False` fetches no weights."""
         return model_folder(self.name, self.location, self.revision, self.fingerprint, weights=weights)
 
     def bare(self) -> "ModelRef":
@@ -51,7 +51,7 @@ class ModelRef(BaseModel):
 
 
 def resolve_model(model: Model, store: ArtifactStore | None = None) -> ModelRef:
-    """Find the base model that a recipe names and pin down its content.
+    """Find the base model that a recipe names, and the digest of its content.
 
     A model in a bucket is copied here for it; one of another run is looked for in `store`. Raises `ModelError` for a
     directory without a model, or a hub id without the commit that pins it, `StoreError` when there is no such run.
@@ -82,9 +82,9 @@ def resolve_model(model: Model, store: ArtifactStore | None = None) -> ModelRef:
 
 
 def _model_of_run(model: Model, wanted: FromRun, store: ArtifactStore) -> ModelRef:
-    """The base of another run with the adapter that it made folded in, driven as this recipe says."""
+    """The base of another run with that run's adapter folded in, and the settings of this recipe."""
     if model.revision is not None:
-        raise ModelError("model.from_run has no revision, the model that the run began with has one; remove it")
+        raise ModelError("model.revision does not apply to model.from_run; remove it")
     run = read_run(store, wanted.name)
     if run is None:
         known = ", ".join(names(store)) or "none"
@@ -119,4 +119,4 @@ def _ask_for_revision(model_id: str) -> str:
     try:
         return f'{ask}; main is now at "{current_commit(model_id)}"'
     except ModelError as error:
-        return f"{ask}. What main is at is not known here: {error}"
+        return f"{ask}. The commit of main is not known here: {error}"

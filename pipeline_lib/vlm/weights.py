@@ -1,4 +1,4 @@
-"""The files of a model: where they are, fetched once when they are not here, and what they hold."""
+"""The files of a model: find, fetch and check them."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def _checked(name: str, folder: Path, fingerprint: str) -> Path:
     if folder_fingerprint(folder) != fingerprint:
         raise ModelError(
             f"model {name}: the files in {folder} are not those that this run began with. If they have changed, run the"
-            " recipe again; if several machines share in the run, give all of them the same model"
+            " recipe again; if several machines take part in the run, give all of them the same model"
         )
     return folder
 
@@ -53,7 +53,7 @@ def is_remote(location: str) -> bool:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Digest of the names and contents of all files that loading a model reads, the same wherever they lie.
+    """Digest of the names and contents of all files that loading a model reads, the same in any folder.
 
     Raises `ModelError` when loading would read others: an adapter of transformers' own beside the base, or weights that
     the index names elsewhere or in another format.
@@ -77,7 +77,7 @@ def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """Names of weight files that should be in a folder and are not; one that stands for all when there are none.
+    """Names of the weight files that a folder lacks; one name if it has none at all.
 
     Raises `ModelError` when the index of the weights is damaged, or names other files than safetensors in the folder.
     """

@@ -1,4 +1,4 @@
-"""What the runs of all methods share: the checks before the first stage, and what is kept for people."""
+"""Shared by the runs of all methods: the checks before the first stage, and the run's folder."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -20,7 +20,7 @@ Recipe = TypeVar("Recipe", bound=BaseRecipe)
 
 @dataclass(frozen=True)
 class Run(Generic[Recipe]):
-    """What all stages of one run share; a method adds what its own stages share."""
+    """Values that all stages of a run share; a method adds its own."""
 
     recipe: Recipe
     folder: RunFolder
@@ -43,12 +43,12 @@ class Run(Generic[Recipe]):
         return self.folder.keep(role, ref)
 
     def begin(self) -> None:
-        """Make the folder this recipe's: pointers of another one are not believed any more."""
+        """Give the folder to this recipe: pointers of another recipe are no longer valid."""
         if not is_planning():
             self.folder.begin()
 
     def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
-        """Keep the last artifact, and copy its files into a folder of the run for people."""
+        """Write the pointer of the last artifact, and copy its files into the run's folder."""
         if not is_planning():
             self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
         self.keep(role, ref)
@@ -65,7 +65,7 @@ def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> N
         return
     show_recipe(recipe)
     store.check_writable()
-    if not pool_deployment():  # else the worker that computes looks at its own
+    if not pool_deployment():  # else the worker checks its own memory
         check_memory(recipe.runtime)
     check_workers(recipe.runtime, model.location, image_folder(recipe.data))
 
@@ -73,7 +73,7 @@ def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> N
 def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:
     """The folder of the run of a recipe on a table of images.
 
-    It becomes this recipe's when it is nobody's; an experiment leaves the folder to the run that it stands beside.
+    It becomes this recipe's when it has no recipe; an experiment leaves the folder to its run.
     """
     folder = RunFolder(store, recipe.name, recipe.run_fields(), images)
     if not is_planning() and read_run(store, recipe.name) is None:

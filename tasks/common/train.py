@@ -1,4 +1,4 @@
-"""What the training stages of all methods share."""
+"""Shared by the training stages of all methods."""
 
 from collections.abc import Mapping
 

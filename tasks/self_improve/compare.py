@@ -11,13 +11,13 @@ from tasks.stage import Work, stage
 
 
 class ComparedModel(BaseModel):
-    """Where the results of one row of an experiment's table are, and what makes it a row of its own."""
+    """The results of one row of an experiment's table, and the settings that make the row."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     predictions: ArtifactRef
-    verdicts: ArtifactRef | None = None  # of the judge that speaks in the table
+    verdicts: ArtifactRef | None = None  # of the judge that the table shows
     training: Training | None = None  # a cell of the grid search
     merge: Merge | None = None  # one of the merge ablation
 
@@ -29,7 +29,7 @@ def compare(
     settings: Settings,
     models: list[ComparedModel],
 ) -> None:
-    """The models of an experiment side by side, as text and as one HTML page."""
+    """Compare the models of an experiment in a table, as text and as one HTML page."""
     from pipeline_lib.methods.self_improve.report.experiments import (
         Result,
         ablation_comparison,

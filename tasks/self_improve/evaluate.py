@@ -40,10 +40,10 @@ def evaluate(work: Work, config: Evaluation, inputs: GenerationInputs, splits: t
 
 
 def answers(work: Work, inputs: GenerationInputs, splits: tuple[Split, ...]) -> InShards:
-    """What the model says about every image of some splits."""
+    """The model's answers to every image of some splits."""
     images = work.read(inputs.images.table, "images")
     images = images.filter(pc.is_in(images["split"], pa.array(splits)))
-    # Answers depend on the model and the images alone: other bootstrap settings do not ask the model again.
+    # Answers depend on the model and the images alone: with other bootstrap settings they stay cached.
     address = f"scratch/answers/{artifact_key('answers', 1, {'inputs': inputs})}/{'-'.join(splits)}"
     open_image = inputs.images.opener(inputs.model.resize_px)
     return ask_about(work, address, images, inputs.prompt, inputs.model, inputs.max_new_tokens, open_image)

@@ -8,7 +8,7 @@ from tasks.stage import Work, stage
 
 @stage(version=1)
 def fit_judge(work: Work, config: RoundTripJudge, score_pairs: ArtifactRef, seed: int) -> None:
-    """Learn, once for all iterations, to recover a score from an explanation alone; measured on held-out images."""
+    """Learn, once for all iterations, to recover a score from an explanation alone; measure it on held-out images."""
     from pipeline_lib.methods.self_improve.round_trip import fit_judge as fit
 
     fitted = fit(work.read(score_pairs, "score_pairs"), config.holdout_fraction, seed)

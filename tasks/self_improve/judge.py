@@ -11,7 +11,7 @@ from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 TEXTS_AN_IMAGE = 16
-"""A shard holds so many times the rows that one of images has: thousands a second are judged, fewer cost more."""
+"""A shard has so many times the rows of a shard of images, because thousands of rows a second are judged."""
 
 
 @stage(version=2, in_shards=True)
@@ -23,7 +23,7 @@ def judge(
     predictions: ArtifactRef,
     seed: int,
 ) -> None:
-    """With the local round-trip judge, rate how well each explanation fits its score, 0 bad to 4 excellent (4.3)."""
+    """Rate how well each explanation fits its score, 0 bad to 4 excellent, with the local round-trip judge (4.3)."""
     from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
 
     table = work.in_shards(verdicts, rows, fitted_judge, predictions, seed)

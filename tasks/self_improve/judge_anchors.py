@@ -12,7 +12,7 @@ from tasks.stage import Work, stage
 
 @stage(version=1)
 def judge_anchors(work: Work, config: OpenAIJudge, rubric: Rubric, criterion: Criterion, anchors: ArtifactRef) -> None:
-    """With any judge model, rate the explanations that were kept of every model of a run."""
+    """Rate the anchors of every model of a run with any judge model."""
     from pipeline_lib.methods.self_improve.judge_model import ask_judge
 
     kept = work.read(anchors, "anchors")

@@ -21,11 +21,11 @@ def judge_openai(
     predictions: ArtifactRef,
     seed: int,
 ) -> None:
-    """With a judge model behind an OpenAI-compatible server, rate consistency, usefulness and writing (section 4.3)."""
+    """Rate consistency, usefulness and writing with a judge model on an OpenAI-compatible server (section 4.3)."""
     from pipeline_lib.methods.self_improve.judge_metrics import draw_for_judge, judge_metrics
     from pipeline_lib.methods.self_improve.judge_model import ask_judge
 
-    # Test alone, as in the paper: nothing is chosen by what this judge says, and validation would cost as much again.
+    # Test alone, as in the paper: nothing is chosen by these verdicts, and validation would cost as much again.
     chosen = draw_for_judge(work.read(predictions, "predictions"), rows, seed, ("test",))
     verdicts = ask_judge(config, work.runtime.openai, rubric, criterion, chosen, work.store, work.label)
     work.write(VERDICTS, verdicts)

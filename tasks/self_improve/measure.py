@@ -1,4 +1,4 @@
-"""What the experiments beside a run share: one more model measured, and the table and page they end in."""
+"""Shared by the experiments beside a run: measuring a model, and making the table and page."""
 
 from typing import Literal
 
@@ -25,8 +25,8 @@ def measure(
 ) -> ComparedModel:
     """Evaluate a model on some splits, have its explanations judged, and keep it as a row of an experiment.
 
-    The recipe's judge model speaks where test is among the splits; on validation alone it is the local judge, which
-    costs nothing.
+    The recipe's judge model rates if test is among the splits; on validation alone the local judge rates, which costs
+    nothing.
     """
     recipe, seed, at = run.recipe, run.recipe.seed, run.at.labelled(name)
     predictions = evaluate(at, recipe.evaluation, inputs, splits, seed)
@@ -39,7 +39,7 @@ def measure(
 
 
 def keep_row(run: Run, experiment: Experiment, name: str, ref: ArtifactRef) -> None:
-    """Name the last artifact of a finished row: what it was made from is kept with it while the others are computed."""
+    """Write the pointer of a finished row's last artifact, so that `gc` keeps the row while others are computed."""
     run.keep(f"{experiment}/rows/{file_name(name)}", ref)
 
 

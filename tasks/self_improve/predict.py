@@ -27,7 +27,7 @@ def predict(
 
 
 def answers(work: Work, prompt: Prompt, model: ModelRef, max_new_tokens: int, new_images: ArtifactRef) -> InShards:
-    """What the model says about every new image that can be read."""
+    """The model's answers to every new image that can be read."""
     from pipeline_lib.methods.self_improve.predictions import to_ask
     from pipeline_lib.use.new_images import opener
 

@@ -23,7 +23,7 @@ def probe_faithfulness(
     predictions: ArtifactRef,
     seed: int,
 ) -> None:
-    """Do explanations carry their score, follow their image, and do without naming the number (section 6)?"""
+    """Probe explanations: do they tell their score, depend on their image, and name no number (section 6)?"""
     from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
     from pipeline_lib.methods.self_improve.round_trip import load_judge
 
@@ -38,7 +38,7 @@ def probe_faithfulness(
 def other_explanations(
     work: Work, config: Faithfulness, inputs: GenerationInputs, predictions: ArtifactRef, seed: int
 ) -> InShards:
-    """What the model says for the same scores with another image before its eyes."""
+    """The model's explanations of the same scores for other images."""
     from pipeline_lib.methods.self_improve.faithfulness import draw_probes, explain_other_images
     from pipeline_lib.vlm.chat import render_chat
 
@@ -56,7 +56,7 @@ def other_explanations(
             progress=progress,
         )
 
-    # What the model says depends on none of the judge's and the bootstrap's settings: those do not ask it again.
+    # The explanations do not depend on settings of the judge and the bootstrap, so they are cached apart.
     asked = artifact_key("other_explanations", 1, {"inputs": inputs, "config": config, "seed": seed})
     probes = draw_probes(work.read(predictions, "predictions"), config.rows, seed)
     return InShards(f"scratch/other_explanations/{asked}", probes, OTHER_EXPLANATIONS, explain)

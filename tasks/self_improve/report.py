@@ -14,7 +14,7 @@ from tasks.stage import Work, stage
 
 
 class EvaluatedModel(BaseModel):
-    """Where the results of one row of the paper's Table 1 are."""
+    """The results of one row of the paper's Table 1."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,7 +37,7 @@ class Settings(BaseModel):
     prompt: Prompt
 
     def key_fields(self) -> dict[str, Any]:
-        """Every field that can change a result or a word; of the prompt its file's content, not its path."""
+        """Every field that can change a result or a word; for the prompt the content of its file, not its path."""
         fields = self.recipe.model_dump(mode="json", exclude={"runtime", "data", "prompt"})
         return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 

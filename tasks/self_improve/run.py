@@ -1,4 +1,4 @@
-"""What every flow begins with: a checked recipe, its images, its base model; and how each model is evaluated."""
+"""The beginning of every flow (checked recipe, images, base model), and the evaluation of each model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -57,7 +57,7 @@ def evaluate_and_judge(
     inputs: GenerationInputs,
     training: ArtifactRef | None = None,
 ) -> EvaluatedModel:
-    """Everything that one row of the paper's Table 1 needs."""
+    """Everything for one row of the paper's Table 1."""
     recipe, seed = run.recipe, run.recipe.seed
     is_branch = iteration > 1 and kind != "merged"
     splits: tuple[Split, ...] = ("val",) if is_branch and recipe.evaluation.branches == "val" else ("val", "test")
@@ -88,7 +88,7 @@ def evaluate_and_judge(
 
 
 def ask_judge_model(run: Run, at: At, predictions: ArtifactRef) -> ArtifactRef:
-    """Have the recipe's judge model rate the explanations of the test images."""
+    """Let the recipe's judge model rate the explanations of the test images."""
     judge_config = run.recipe.judge
     return judge_openai(
         at,

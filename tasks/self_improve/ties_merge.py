@@ -19,7 +19,7 @@ def ties_merge(
     from pipeline_lib.vlm.adapter import fetch_adapter
     from pipeline_lib.vlm.load import load_base
 
-    # Factors are merged in seconds; the decomposition of large updates is for the device.
+    # Factors are merged in seconds; the decomposition of large updates needs the device.
     device = "cpu" if config.space == "factors" else work.runtime.device
     with tempfile.TemporaryDirectory(prefix="whyscore-merge-") as folder:
         score, consistency = Path(folder) / "score", Path(folder) / "consistency"

@@ -7,7 +7,7 @@ from tasks.common.train import train
 from tasks.stage import Work, stage
 
 
-# 2: a pair shares its prefix, which changes the last bits; 3: a short micro-batch weighs as many pairs as it has
+# 2: a pair shares its prefix, which changes the last bits; 3: a short micro-batch counts with its number of pairs
 @stage(version=3, gpu=True)
 def train_consistency(work: Work, job: TrainingJob, consistency_pairs: ArtifactRef, reference: ArtifactRef) -> None:
     """DPO on the consistency pairs: with the score fixed, prefer the explanation written for it (section 3.2)."""

@@ -7,7 +7,7 @@ from tasks.common.train import train
 from tasks.stage import Work, stage
 
 
-# 2: a pair shares its prefix, which changes the last bits; 3: a short micro-batch weighs as many pairs as it has
+# 2: a pair shares its prefix, which changes the last bits; 3: a short micro-batch counts with its number of pairs
 @stage(version=3, gpu=True)
 def train_score(work: Work, job: TrainingJob, score_pairs: ArtifactRef, reference: ArtifactRef) -> None:
     """DPO on the score pairs: prefer the explanation of the true score, with that score (section 3.2)."""

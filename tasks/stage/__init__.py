@@ -1,4 +1,4 @@
-"""What makes a function a stage: key, artifact, cached Prefect task, shards, GPU pool, cards in the UI, plan.
+"""Makes a function a stage: key, artifact, cached Prefect task, shards, GPU pool, cards in the UI, plan.
 
 May import `pipeline_lib` alone.
 """

@@ -1,7 +1,7 @@
-"""What the Prefect UI shows of a run: the recipe, a card for each stage, progress bars, the results.
+"""Shows a run in the Prefect UI: the recipe, a card for each stage, progress bars, the results.
 
-Only pictures of what is in the store. They are sent beside the work, one after the other, so that a slow server delays
-nothing; one that is away costs some of them, never a run.
+The cards only show what is in the store. They are sent beside the work, one after the other, so that a slow server
+delays nothing; an unreachable one costs some cards, never a run.
 """
 
 import functools
@@ -33,10 +33,10 @@ log = logging.getLogger("whyscore.ui")
 TIMEOUT_S = 10.0
 
 PAUSE_S = 60.0
-"""After a failure so long nothing is sent, so that a run does not end in waiting for a server that is away."""
+"""Nothing is sent for so long after a failure, so that a run does not wait for an unreachable server at its end."""
 
 RESULTS = ("results.txt", "comparison.txt")
-"""Files that are shown as they are, below the key `results`."""
+"""Files that are shown unchanged, below the key `results`."""
 
 _sender = ThreadPoolExecutor(1, "whyscore-ui")  # its queue is emptied before the process ends
 _silent_until = 0.0
@@ -62,7 +62,7 @@ def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: 
                 tables, _, notes = text.rstrip().rpartition("\n\n")  # the notes are sentences, and too long for a line
                 markdown = f"```\n{tables}\n```\n\n" + "\n".join(f"- {note}" for note in notes.splitlines())
                 _show("results", markdown, "Results")
-    except Exception as error:  # whatever a picture needs must not cost the stage that it is of
+    except Exception as error:  # an error of a card must not end its stage
         log.warning("%s is not shown in the UI: %s", title, error)
 
 
@@ -74,7 +74,7 @@ def show_artifact(store: ArtifactStore, ref: ArtifactRef, title: str) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[None]:
-    """Show what is counted meanwhile as progress bars; what is over within seconds gets none."""
+    """Show progress bars meanwhile, but none for work of a few seconds."""
     bars: dict[int, UUID] = {}
     begun: set[int] = set()
 
@@ -120,7 +120,7 @@ def _artifact(kind: str, title: str, data: str | float, description: str) -> Art
 
 
 def _send(request: Callable[["SyncPrefectClient"], object]) -> None:
-    """Have a request made beside the work, by the API of the flow run that this is part of, if any."""
+    """Send a request beside the work, by the API of the flow run that this is part of, if any."""
     context = SyncClientContext.get()
     if FlowRunContext.get() is None or context is None:
         return
@@ -134,7 +134,7 @@ def _send(request: Callable[["SyncPrefectClient"], object]) -> None:
             request(_client(api))
         except Exception as error:
             _silent_until = time.monotonic() + PAUSE_S
-            log.warning("the Prefect UI will lack something of this run: %s", error or type(error).__name__)
+            log.warning("some cards of this run are missing in the Prefect UI: %s", error or type(error).__name__)
 
     _sender.submit(deliver)
 

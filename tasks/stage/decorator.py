@@ -1,4 +1,4 @@
-"""What makes a function a stage: a key, a store artifact, and a cached Prefect task around it."""
+"""Makes a function a stage: a key, a store artifact, and a cached Prefect task around it."""
 
 import functools
 import gc
@@ -36,7 +36,7 @@ logging.getLogger("whyscore").setLevel(logging.INFO)  # workers have no command 
 
 @dataclass(frozen=True)
 class Work:
-    """What a running stage has at hand: the store to read from, its own address there, and a folder to write to."""
+    """The tools of a running stage: the store to read from, its own address there, and a folder to write to."""
 
     store: ArtifactStore
     address: str
@@ -54,7 +54,7 @@ class Work:
         self.attempt.write_table(table, rows, extra_columns=extra_columns)
 
     def note_scratch(self, folder: str) -> None:
-        """Say in the manifest that the artifact is computed from the shards or checkpoints in this folder."""
+        """Note in the manifest that the artifact is computed from the shards or checkpoints in this folder."""
         self.attempt.scratch.add(folder)
 
     @property
@@ -63,7 +63,7 @@ class Work:
         return Writer(self.address, self.label)
 
     def vlm(self, model: "ModelRef") -> "Vlm":
-        """A model, loaded when it is first asked for, in the place of the one before: two may not fit in memory."""
+        """A model, loaded at first use; the model before is freed, because two may not fit in memory."""
         from pipeline_lib.device import pick_device
         from pipeline_lib.vlm.load import load_vlm
 
@@ -76,7 +76,7 @@ class Work:
         return vlm
 
     def engine(self, model: "ModelRef", prompt: str, max_new_tokens: int) -> "Engine":
-        """A model behind the generation server, which is asked to prove itself once a stage; no weights are loaded."""
+        """A model on the generation server, which is tested once a stage; no weights are loaded."""
         from pipeline_lib.vlm.engine.engine import Engine
 
         which = model, prompt, max_new_tokens, self.runtime.generation_server, self.address
@@ -87,9 +87,9 @@ class Work:
         return engine
 
     def in_shards(self, make: Callable[..., InShards], *arguments: Any) -> pa.Table:
-        """The long table `make(work, *arguments)`: a shard at a time here, or shared out over a cluster before.
+        """The long table `make(work, *arguments)`, computed shard by shard here or on a cluster.
 
-        `make` is a function of a module. It must not load the model: whether any shard is missing isn't known yet.
+        `make` is a function of a module. It must not load the model: maybe no shard is missing.
         """
         if self.runtime.dask:
             from tasks.stage.shards import spread

@@ -1,8 +1,8 @@
-"""A stage computed by a worker of the GPU pool, while the flow that asked for it waits on a CPU worker.
+"""A stage that a worker of the GPU pool computes while its flow waits on a CPU worker.
 
-The state after a hard crash of the waiting flow: the stage's own flow run goes on. When the flow starts again it finds
-that run by its idempotency key and waits for it, instead of starting another. What comes back is never a value: the
-artifact is in the store, or it is not.
+The state after a hard crash of the waiting flow: the stage's own flow run continues. When the flow starts again it
+finds that run by its idempotency key and waits for it, instead of starting another. No value is returned: the result is
+the artifact in the store.
 """
 
 import logging
@@ -41,11 +41,11 @@ RESTART_PATIENCE = timedelta(seconds=90)
 """How long a crashed run may stay crashed: the automation starts it again within seconds."""
 
 RESTARTS = 3
-"""How often who waits starts a crashed run again that the automation has left alone."""
+"""How often the waiting flow restarts a crashed run that the automation did not restart."""
 
 
 def pool_deployment() -> str | None:
-    """The deployment that computes GPU stages, if they aren't computed in this process."""
+    """The deployment that computes GPU stages; None if this process computes them."""
     return os.environ.get(DEPLOYMENT) or None
 
 
@@ -74,14 +74,14 @@ def compute_in_pool(
     }
     key = artifact_key("gpu_stage", 1, {"store": ArtifactStore(runtime.store).root, "address": ref.address})
     run, attempt = _ask(deployment, parameters, label, f"{key}-0"), 0
-    while _is_over(run):  # it failed before, or its artifact was removed since: not waited for again
+    while _is_over(run):  # it failed before, or its artifact was removed since: start a new one
         attempt += 1
         run = _ask(deployment, parameters, label, f"{key}-{attempt}")
     log.info("%s: waiting for the GPU pool, run %s", label, run.name)
     _wait(run.id, label)
     if not isinstance(found := ArtifactStore(runtime.store).lookup(ref.address), Manifest):
         raise WhyScoreError(
-            f"{label}: the GPU pool says it is done, but {ref.address} in {runtime.store} is {found.reason}."
+            f"{label}: the GPU pool reports success, but {ref.address} in {runtime.store} is {found.reason}."
             " Do all workers see this store? A folder must be shared between them; s3:// always is"
         )
 
@@ -103,7 +103,7 @@ def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, An
     found = run.key(**given)
     if found != key:
         raise WhyScoreError(
-            f"{stage}: this worker would make artifact {found[:8]}, it was asked for {key[:8]}. The workers run"
+            f"{stage}: this worker would make artifact {found[:8]} instead of {key[:8]}. The workers run"
             " different versions of WhyScore; bring them to the same one and retry the run"
         )
     return run(At(runtime, label.removesuffix(name).strip()), **given)
@@ -130,7 +130,7 @@ def _ask(deployment: str, parameters: dict[str, Any], name: str, idempotency_key
 
 
 def _is_over(run: "FlowRun") -> bool:
-    """Whether nothing is to be expected of a run any more: one that crashed just now is about to be started again."""
+    """Whether a run is over for good; one that crashed just now may be started again."""
     state = run.state
     if state is not None and state.is_cancelling():
         return True
@@ -152,8 +152,7 @@ def _wait(run_id: "UUID", label: str) -> None:
                 state = run.state
                 if state is not None and state.is_crashed() and _is_over(run) and restarts < RESTARTS:
                     restarts += 1
-                    # The automation misses who never ran, and events that a server holds back which was itself started
-                    # anew (3.8.8).
+                    # The automation misses runs that never ran, and events that a restarted server held back (3.8.8).
                     _patiently(lambda: client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry")))
                 elif _is_over(run):
                     break
@@ -168,7 +167,7 @@ def _wait(run_id: "UUID", label: str) -> None:
 
 
 def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """What the server answers once it can: a run that waits for a GPU outlives a server or database away."""
+    """The server's answer, however long it takes: a run that waits for a GPU survives an unreachable server."""
     import httpx
 
     while True:
@@ -177,20 +176,20 @@ def _patiently(ask: Callable[[], Answer]) -> Answer:
         except httpx.HTTPStatusError as error:
             if error.response.status_code < 500:
                 raise
-            log.warning("the Prefect server has an error of its own (%s); asking again", error.response.status_code)
+            log.warning("the Prefect server has an internal error (%s); trying again", error.response.status_code)
         except httpx.TransportError as error:
-            log.warning("the Prefect server is away (%r); asking again", error)
+            log.warning("the Prefect server does not answer (%r); trying again", error)
         time.sleep(POLL_S)
 
 
 def _cancel_if_we_are(run_id: "UUID") -> None:
-    """Prefect cancels what a cancelled run has started when that has ended, a minute later; training is to stop now."""
+    """Cancel the stage's run at once; Prefect would do so a minute after the waiting run has ended."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.runtime import flow_run
     from prefect.states import Cancelling
 
-    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # whoever ends this has the word
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # the signal that ends this run comes first
         own = client.read_flow_run(flow_run.id).state
         if own is not None and own.is_cancelling():
             client.set_flow_run_state(run_id, Cancelling(message="The run that waits for this stage was cancelled."))

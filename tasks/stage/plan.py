@@ -1,4 +1,4 @@
-"""What a run will ask for, found out by running its flow without computing anything."""
+"""The stages of a run, found by running its flow without computing anything."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +10,7 @@ from pipeline_lib.store import ArtifactRef, Manifest, Miss
 
 
 class PlanEnds(Exception):
-    """Raised where a flow needs a result that is not there, to decide what follows."""
+    """Raised where a flow needs a missing result to decide what follows."""
 
 
 _planned: ContextVar[list[Planned] | None] = ContextVar("planned", default=None)
@@ -38,7 +38,7 @@ def note(label: str, ref: ArtifactRef, arguments: dict[str, Any], found: Manifes
 
 
 def note_role(role: str, ref: ArtifactRef) -> None:
-    """Add to the plan which role an artifact has in the run; the first one counts."""
+    """Note in the plan which role an artifact has in the run; the first one counts."""
     planned = _plan()
     planned[:] = [stage._replace(role=role) if stage.ref == ref and stage.role is None else stage for stage in planned]
 

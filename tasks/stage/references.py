@@ -1,8 +1,8 @@
-"""Where Prefect "keeps" the results of stages: nowhere, since a stage's cache key says what its result is.
+"""Prefect's storage for results of stages, which stores nothing: a cache key tells the result.
 
 Prefect reads a result record as whatever serializer the record itself names, which may run code. So no record is ever
 written or read. Prefect's cache key of a stage is `<stage>-<key>`; this block turns it into the record that holds
-`ArtifactRef(stage, key)`. Whether that artifact exists is for the store to say, and a stage asks it before each call.
+`ArtifactRef(stage, key)`. A stage asks the store before each call whether the artifact exists.
 """
 
 import functools
@@ -18,7 +18,7 @@ _CACHE_KEY = re.compile(r"([a-z][a-z0-9_]*)-([0-9a-f]{64})")
 
 
 class ArtifactReferences(WritableFileSystem):
-    """The references that are results of stages, made from their cache keys; nothing is stored."""
+    """Makes the references that stages return from their cache keys; stores nothing."""
 
     _block_type_name = "WhyScore artifact references"
 

@@ -1,8 +1,8 @@
-"""The missing shards of a long stage, computed by the workers of a Dask cluster: a Prefect task run for each.
+"""Computes the missing shards of a long stage on a Dask cluster, with a Prefect task run for each.
 
-The state after a hard crash of the waiting flow: what is queued is dropped by the scheduler, shards under way are
-finished and published. After that of a worker: its shard is given to another one, and what it had published counts.
-What comes back is never a value: the shard is in the store, or it is not.
+The state after a hard crash of the waiting flow: the scheduler drops queued shards; shards under way are finished
+and published. After that of a worker: another worker gets its shard, and the shards that it published count.
+No value is returned: the results are the shards in the store.
 """
 
 import logging
@@ -40,7 +40,7 @@ def check_workers(at: Runtime, *folders: str) -> None:
 
 
 def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]) -> None:
-    """Have the shards of `make(work, *arguments)` that are not in the store computed by the workers of the cluster.
+    """Let the workers of the cluster compute the shards of `make(work, *arguments)` that are not in the store.
 
     `make` is a function of a module, and the arguments are references and settings: nothing else travels. Raises
     `WhyScoreError` when a shard's worker died again and again, when the cluster is lost, and when workers write
@@ -60,7 +60,7 @@ def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]
     progress.skip(progress.total - sum(shard.rows for shard in missing.values()))
     runtime = work.runtime.model_copy(update={"store": work.store.root})  # a relative path is another one elsewhere
     shared = {"make": make, "arguments": arguments, "runtime": runtime, "address": work.address, "label": work.label}
-    log.info("%s: %d shard(s) are theirs", work.label, len(missing))
+    log.info("%s: %d shard(s) for the cluster", work.label, len(missing))
     with (
         temporary_settings({PREFECT_API_URL: _api()}),
         DaskTaskRunner(address=address) as runner,
@@ -77,7 +77,7 @@ def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]
                     done, waiting = wait(list(waiting), PATIENCE_S, "FIRST_COMPLETED")
                 except TimeoutError:
                     if not runner.client.nthreads():
-                        log.warning("%s: no worker is left at %s; start one to go on", work.label, address)
+                        log.warning("%s: no worker is left at %s; start one to continue", work.label, address)
                     continue
                 for future in done:
                     run, shard = runs[future]
@@ -85,7 +85,7 @@ def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]
                     progress.advance(shard.rows)
         except KilledWorker as error:
             raise WhyScoreError(
-                f"{work.label}: the workers that computed one and the same shard died, one after the other ({error});"
+                f"{work.label}: several workers died while they computed the same shard ({error});"
                 " the log of a worker says why. Out of memory? Set runtime.generation_batch_size lower"
             ) from error
         except (CancelledError, CommClosedError) as error:  # the latter while a result was fetched
@@ -95,7 +95,7 @@ def spread(work: Work, make: Callable[..., InShards], arguments: tuple[Any, ...]
             ) from error
     if lost := [shard.address for shard in missing.values() if is_missing(work.store, shard)]:
         raise WhyScoreError(
-            f"{work.label}: the workers at {address} say they are done, but {lost[0]} is not in {work.store.root}."
+            f"{work.label}: the workers at {address} report success, but {lost[0]} is not in {work.store.root}."
             " Do all of them see this store? A folder must be shared between them; s3:// always is"
         )
 
@@ -120,7 +120,7 @@ def compute_one(
         compute_shard(store, in_shards, shard, Progress(f"{label} from row {shard.first_row}", shard.rows), work.writer)
 
 
-# Under another name than the function, which is else sent as code, with a copy of what this module keeps.
+# Another name than the function's, or else it is sent as code with a copy of this module's state.
 _shard_task = task(name="shard", task_run_name="{label} shard {number}", persist_result=False, cache_policy=NO_CACHE)(
     compute_one
 )

@@ -145,7 +145,7 @@ def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(small_run, 
         status = run.wait(300)
     if end == signal.SIGINT:
         assert status == 130
-        assert "run the same command to go on" in (tmp_path / "log").read_text()
+        assert "Interrupted" in (tmp_path / "log").read_text()
     _wait_for(lambda: not _servers(tmp_path))
 
 

@@ -183,14 +183,14 @@ def test_a_killed_process_is_said_and_the_next_run_goes_on_alone(
         train("a", 2, base=model_ref(model))
     kill.join()
     assert training_processes(os.getpid()) == []
-    assert sum("trained by TRL's own trainer" in line for line in caplog.messages) == 1
+    assert sum("TRL's own trainer" in line for line in caplog.messages) == 1
     same(whole, train("a", 1, base=model_ref(model)))  # the first half of its curve is that of two
 
 
 def test_sigterm_stops_both_within_a_step_with_a_checkpoint(train: Train, whole: Trained, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     at_checkpoint(1, tmp_path, "a", lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted, match=rf"did at step \d+ of {STEPS}; run the recipe again to go on from there"):
+    with pytest.raises(Interrupted, match=rf"step \d+ of {STEPS}"):
         train("a", 2)
     assert signal.getsignal(signal.SIGTERM) is before
     step = int(checkpoints(tmp_path, "a")[-1].removeprefix("step-"))
@@ -278,4 +278,4 @@ def test_shared_weights(
     with pytest.raises(StoreError, match=r"was written with runtime\.fsdp true"):
         train("a", 1)
     same(whole, train("a", 2, fsdp=True))
-    assert "trained by TRL's own trainer" not in caplog.text
+    assert "TRL's own trainer" not in caplog.text

@@ -1,4 +1,4 @@
-"""Commands that look before a run does: at everything it needs, or at its data alone."""
+"""Commands that check before a run: everything it needs, or its data alone."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,13 +39,13 @@ def check_data(
     image_column: str | None = None,
     score_column: str | None = None,
     split_column: str | None = None,
-    no_split_column: Annotated[bool, typer.Option("--no-split-column", help="Have the splits drawn")] = False,
+    no_split_column: Annotated[bool, typer.Option("--no-split-column", help="Draw the splits")] = False,
     group_column: str | None = None,
     split_list: Annotated[list[str] | None, typer.Option(metavar="SPLIT=FILE", help="E.g. test=names.txt")] = None,
     write_list: Annotated[Path | None, typer.Option("--list", help="Write all unusable images to this file")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Show what a table and its images hold, and everything that is wrong with them; status 1 if a run would refuse."""
+    """Show a table, its images and all problems with them; status 1 if a run would refuse them."""
     with errors_for_people():
         from pipeline_lib.checks.survey import survey_data
         from pipeline_lib.checks.survey_text import render_survey, render_unreadable

@@ -14,10 +14,10 @@ def predict(
         list[str] | None, typer.Argument(help="Images, folders, or tables (CSV, JSON lines, Parquet) with their paths")
     ] = None,
     out: Annotated[str, typer.Option(help="A path that ends in .parquet or .csv, local or s3://")] = "predictions.csv",
-    iteration: Annotated[int | None, typer.Option(help="Whose model; else the newest")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the newest")] = None,
     kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
     export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the model to a new folder, for a server of your own")
+        Path | None, typer.Option(metavar="DIR", help="Write the model to a new folder, for your own server")
     ] = None,
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Export the adapter without its base")] = False,
     overrides: Overrides = None,

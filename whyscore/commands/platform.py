@@ -12,7 +12,9 @@ def deploy(
     store: Annotated[
         str | None, typer.Option(help="Folder or s3://bucket/prefix that all workers see; else the stack's own")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(help="Runs that the GPU pool takes at a time; else one a worker")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="Runs that the GPU pool takes at a time; else one for each worker")
+    ] = None,
     pool_type: Annotated[str, typer.Option(help="process, docker or kubernetes")] = "process",
     home: Annotated[Path | None, typer.Option(help="Where the workers find WhyScore, else here")] = None,
 ) -> None:

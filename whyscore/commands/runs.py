@@ -24,7 +24,7 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Show every stage that a run will ask for, cached or not, and why a key is not the last run's; compute nothing."""
+    """Show every stage of a run, cached or not, and why its key differs from the last run's; compute nothing."""
     with errors_for_people():
         from pipeline_lib.checks.plan import plan_text
         from pipeline_lib.config.load import load_recipe
@@ -45,7 +45,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the data set and the store are kept")] = Path("whyscore-data"),
     overrides: Overrides = None,
 ) -> None:
-    """Self-train the bundled model on bundled photographs: minutes on two cores, no network, no GPU."""
+    """Self-train the bundled model on bundled images: minutes on two cores, no network, no GPU."""
     with errors_for_people():
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.demo.dataset import write_dataset
@@ -56,7 +56,7 @@ def demo(
 
 
 def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Let another judge model re-score what was kept of every iteration, beside the judges that did before."""
+    """Let another judge model rate the anchors of every iteration; show its figures beside earlier judges'."""
     with errors_for_people():
         from pipeline_lib.config.load import load_recipe_of
         from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe

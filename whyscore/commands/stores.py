@@ -1,4 +1,4 @@
-"""Commands that look at a store or make room in it."""
+"""Commands that show a store or free space in it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def status(
     store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; else the recipe's")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Show how far the runs in a store are, their newest figures, and what is under way."""
+    """Show how far the runs in a store are, their newest figures, and the stages under way."""
     with errors_for_people():
         from pipeline_lib.checks.status import store_status
         from pipeline_lib.config.load import load_recipe
@@ -38,7 +38,7 @@ def status(
 
 
 def report(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Print the results of a finished run again and where its report is; nothing is computed."""
+    """Print the results of a finished run and the path of its report; compute nothing."""
     with errors_for_people():
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.errors import StoreError
@@ -76,13 +76,13 @@ def verify(store: Annotated[str, typer.Argument(help="Folder or s3://bucket/pref
 
 def gc(
     store: Annotated[str, typer.Option(help="Folder or s3://bucket/prefix")] = "whyscore-data/store",
-    apply: Annotated[bool, typer.Option("--apply", help="Remove it; else it is only counted")] = False,
-    days: Annotated[float, typer.Option(min=0, help="Leave alone what was written since; runs may be under way")] = 14,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove the files; else they are only counted")] = False,
+    days: Annotated[float, typer.Option(min=0, help="Keep files that are newer; runs may be under way")] = 14,
     forget: Annotated[
         list[str] | None, typer.Option(metavar="RUN", help="Remove this run; its artifacts go if no other needs them")
     ] = None,
 ) -> None:
-    """Remove what no run in a store needs; without --apply only say what that is."""
+    """Remove what no run in a store needs; without --apply only list it."""
     with errors_for_people():
         from pipeline_lib.errors import StoreError
         from pipeline_lib.store import ArtifactStore

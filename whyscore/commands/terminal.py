@@ -1,4 +1,4 @@
-"""What all commands share: their arguments, errors that people read, quiet libraries, the log."""
+"""Shared by all commands: arguments, error messages, quiet libraries and the log."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ def parse_overrides(overrides: list[str] | None, option: str = "--set") -> dict[
 
 @contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Errors that are the input's fault end in a message and status 1, Ctrl-C in 130; neither in a traceback."""
+    """End with a message and status 1 at a `WhyScoreError`, with status 130 at Ctrl-C; neither shows a traceback."""
     from pipeline_lib.errors import WhyScoreError
 
     try:
@@ -43,12 +43,12 @@ def errors_for_people() -> Iterator[None]:
         typer.echo(f"\n{type(error).__name__}: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What is finished is in the store; run the same command to go on.", err=True)
+        typer.echo("\nInterrupted. Finished stages are in the store; run the same command again to continue.", err=True)
         sys.exit(130)
 
 
 def quiet_libraries() -> None:
-    """Telemetry off, no warnings that people can do nothing about; what the user has set stays."""
+    """Switch off telemetry and warnings that a user cannot act on; the user's own settings stay."""
     # Idle OpenMP threads must not spin: on few cores they take the time that the others need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -59,7 +59,7 @@ def quiet_libraries() -> None:
 
 
 def prepare_prefect() -> None:
-    """Settings that Prefect reads when it is first imported; what the user has set stays.
+    """Settings that Prefect reads when it is first imported; the user's own settings stay.
 
     Prefect's own lines and tracebacks go to its API, where the UI shows them; the terminal shows WhyScore's.
     """
@@ -86,7 +86,7 @@ def show_log() -> None:
 
 
 def print_results(store: Any, name: str) -> None:
-    """What a finished run has left in its report: the results as text, and where its page is."""
+    """Print the results of a finished run and the path of its report."""
     from pipeline_lib.store.runs import copied, written
 
     left = written(store).get(name, {})

@@ -1,4 +1,4 @@
-"""Anchors: the same test images of every model, kept so that a later judge can re-score old iterations."""
+"""Anchors: the same test images of every model, kept so that a later judge can rate old iterations."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from pipeline_lib.tables.table import conform
 
 
 class AnchorVerdicts(NamedTuple):
-    """What one judge said about the anchors, in `ANCHOR_VERDICTS`."""
+    """One judge's verdicts on the anchors, in `ANCHOR_VERDICTS`."""
 
     judge: str
     table: pa.Table
@@ -25,8 +25,8 @@ class AnchorVerdicts(NamedTuple):
 def draw_anchors(predictions: Sequence[tuple[int, str, pa.Table]], rows: int, seed: int) -> pa.Table:
     """Explanations of `rows` test images (all if there are fewer) by every model, in `ANCHORS`.
 
-    `predictions` holds iteration, kind and the table in `PREDICTIONS` of each model. Unparsed answers are kept
-    too, without a text: they belong to the model. Raises `DataError` when a model lacks one of the images.
+    `predictions` holds iteration, kind and the table in `PREDICTIONS` of each model. Unparsed answers are kept too,
+    without a text, because they count for the model. Raises `DataError` when a model lacks one of the images.
     """
     images: list[str] | None = None
     parts = []
@@ -45,7 +45,7 @@ def draw_anchors(predictions: Sequence[tuple[int, str, pa.Table]], rows: int, se
 
 
 def anchor_figures(judges: list[AnchorVerdicts], config: Bootstrap, seed: int) -> str:
-    """Cons, Use and Gen of every model by every judge, and how far the first judge agrees with each other one."""
+    """Cons, Use and Gen of every model by every judge, and the first judge's agreement with each other one."""
     lines = [f"{'model':<20} {'judge':<32} {'Cons':<20} {'Use':<20} {'Gen':<20} unscored"]
     for iteration, kind in _models(judges[0].table):
         for position, (judge, table) in enumerate(judges):

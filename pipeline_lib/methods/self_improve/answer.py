@@ -21,10 +21,10 @@ def answer_prefix(score: int) -> str:
 
 
 def parse_answer(text: str) -> Answer | None:
-    """The score 0..9 and the explanation, or None when the text does not keep the format.
+    """The score 0..9 and the explanation, or None when the text does not have the required form.
 
-    Refused are a missing tag, a score that is no single digit, an empty explanation and a second answer behind the
-    first one; nothing is guessed.
+    A missing tag, a score that is not a single digit, an empty explanation or a second answer gives None; nothing is
+    guessed.
     """
     match = _ANSWER.fullmatch(text)
     if match is None or "#Score:" in match[2] or "#Explain:" in match[2]:

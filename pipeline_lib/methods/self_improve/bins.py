@@ -11,7 +11,7 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.recipe import SCORES
 
 LEAST_IMAGES: dict[Split, int] = {"train": len(SCORES), "val": len(SCORES), "test": 2}
-"""What it takes to fit ten bins, to fit ten reference values, and to correlate."""
+"""Least images of a split: to fit ten bins, to fit ten reference values, and to correlate."""
 
 
 class Bins(NamedTuple):
@@ -25,8 +25,8 @@ def fit_bins(train_scores: NDArray[np.float64]) -> Bins:
     """Ten quantile bins of the training scores (section 4.1).
 
     Edge k is the smallest training score that at least (k+1)/10 of the training scores do not exceed, so an edge is
-    always a score that occurs and never a rounding error away from one. **A score on an edge belongs to the bin
-    below**: bin k is (edge k-1, edge k]. Heavily tied scores can leave a bin empty; it then takes its edge as mean.
+    always a score that occurs, without rounding. **A score on an edge belongs to the bin below**: bin k is (edge k-1,
+    edge k]. If many scores are equal, a bin can be empty; its mean is then its edge.
 
     Raises `DataError` when there are fewer scores than bins or all are equal.
     """

@@ -1,4 +1,4 @@
-"""Find out whether a model can be driven at all, before any photograph is read; no weights are loaded."""
+"""Check whether WhyScore can use a model, before any image is read; no weights are loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from pipeline_lib.vlm.weights import is_remote, missing_weights
 def check_model(ref: ModelRef, prompt: Prompt) -> dict[str, Any]:
     """Facts about a model: class, rendered prompt, ids of the ten score tokens, linear layers that LoRA goes on.
 
-    Also how long a prompt is with a photograph of 4:3, resized as in the run, and whether the weights are on this
-    machine (a model of the hub is downloaded when it is first loaded). Raises `ModelError` when the processor is
-    missing, the tokenizer cannot write ten single-token scores, the chat template is unusable, the architecture is
-    unknown or the weights are not to be had.
+    Also the length of a prompt with an image of 4:3, resized as in the run, and whether the weights are on this machine
+    (a model of the hub is downloaded when it is first loaded). Raises `ModelError` when the processor is missing, the
+    tokenizer cannot write ten single-token scores, the chat template is unusable, the architecture is unknown or the
+    weights are not available.
     """
     processor = load_processor(ref)
     chat = render_chat(processor, prompt.text)
@@ -49,17 +49,17 @@ def check_model(ref: ModelRef, prompt: Prompt) -> dict[str, Any]:
         "answer_end": chat.end,
         "score_token_ids": list(scores.ids),
         "lora_layers": len(language_linears(model)),
-        **_photograph_facts(processor, chat, ref.resize_px),
+        **_image_facts(processor, chat, ref.resize_px),
     }
 
 
-def _photograph_facts(processor: Any, chat: Chat, side_px: int) -> dict[str, int]:
-    photograph = Image.new("RGB", (side_px, side_px * 3 // 4))
-    inputs = processor(images=[[photograph]], text=[chat.prompt], add_special_tokens=False, return_tensors="pt")
+def _image_facts(processor: Any, chat: Chat, side_px: int) -> dict[str, int]:
+    image = Image.new("RGB", (side_px, side_px * 3 // 4))
+    inputs = processor(images=[[image]], text=[chat.prompt], add_special_tokens=False, return_tensors="pt")
     ids, pixels = inputs["input_ids"][0], inputs["pixel_values"]
     tiles = {5: lambda: pixels.shape[1], 4: lambda: pixels.shape[0]}.get(pixels.ndim, lambda: 1)()
     return {
         "prompt_tokens": len(ids),
         "image_tokens": int((ids == processor.image_token_id).sum()),
-        "tiles": tiles,  # views of the image that the vision encoder sees, an overview of the whole included
+        "tiles": tiles,  # views of the image that the vision encoder sees, with the overview
     }

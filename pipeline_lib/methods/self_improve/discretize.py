@@ -1,4 +1,4 @@
-"""From a user's table to the image table that every later stage reads."""
+"""Make the image table of all later stages from a user's table."""
 
 from typing import NamedTuple
 

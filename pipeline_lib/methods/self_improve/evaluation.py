@@ -1,4 +1,4 @@
-"""Evaluate a model: its score distribution, its greedy answer, and the figures that follow from them (section 4.3)."""
+"""Evaluate a model: its score distribution, its greedy answer, and its figures (section 4.3)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -45,8 +45,8 @@ def answer_images(
     Score distribution and answer come from one prefill of the image.
     """
 
-    def answer(batch: list[dict[str, Any]], pictures: list[list[Image]]) -> list[dict[str, Any]]:
-        questions = [Question(chat, shown) for shown in pictures]
+    def answer(batch: list[dict[str, Any]], images: list[list[Image]]) -> list[dict[str, Any]]:
+        questions = [Question(chat, shown) for shown in images]
         found = generate_answers(vlm, questions, Greedy(max_new_tokens=max_new_tokens), scores)
         rows = []
         for row, readout, (result,) in zip(batch, found.readouts, found.answers, strict=True):
@@ -78,7 +78,7 @@ def evaluate_answers(
 
     Two predictions an image, both sum_i s_i p_i on the data set's own scale: *unfitted* with s_i the mean training
     score of bin i, and *fitted* with s_i by least squares on the validation answers (section 4.3). Fitted metrics on
-    validation are on the data of the fit, those on test are not.
+    validation describe the images of the fit; those on test do not.
     """
     p = np.array(answers["score_distribution"].to_pylist(), dtype=np.float64).reshape(-1, len(SCORES))
     true = answers["score"].to_numpy()
@@ -113,7 +113,7 @@ def metric_row(split: str, metric: str, estimate: Estimate) -> dict[str, object]
 
 
 def is_collapsed(metrics: pa.Table, min_parse_rate: float) -> bool:
-    """Whether a model's answers (on test, if it was asked there) parse too rarely to be called explanations."""
+    """Whether the parse rate of a model (on test, if it was evaluated there) is too low: it has collapsed."""
     rates = metrics.filter(pc.equal(metrics["metric"], "parse_rate")).to_pylist()
     rate = next((row for row in rates if row["split"] == "test"), rates[0])
     return bool(rate["value"] < min_parse_rate)

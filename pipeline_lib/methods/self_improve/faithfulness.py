@@ -1,8 +1,8 @@
-"""Do explanations carry their score, follow their image, and do without naming the number (section 6)?
+"""Probe explanations: do they tell their score, depend on their image, and name no number (section 6)?
 
 The probe takes test images drawn once, by name, so that every model is asked about the same ones. Each image has a
-partner, another photograph. The model explains the score that it stated for the image once more, with the partner
-before its eyes: what changes in the text is due to the image, what stays is due to the score or to habit.
+partner, another image. The model explains the score that it stated for the image again, but for the partner. Changes in
+the text come from the image; the rest comes from the score or from habit.
 """
 
 import re
@@ -36,12 +36,13 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def draw_probes(predictions: pa.Table, rows: int, seed: int) -> pa.Table:
-    """Who is asked what: at most `rows` test images with their partners, less those whose answer did not parse.
+    """The questions of the probe: at most `rows` test images with their partners, without those whose answer did not
+    parse.
 
-    Images are drawn, and partners given, among all test images by name alone: they are the same for every model.
-    The partner is the next one in an order drawn by name (the first follows the last) that is not a copy of the image,
-    so without copies every image is the partner of exactly one. The columns are those of `PREDICTIONS` and
-    `other_image`, `other_image_sha256`. Raises `DataError` when all drawn images are copies of one.
+    Images and partners are drawn among all test images by name alone, so they are the same for every model. The partner
+    is the next one in an order drawn by name (the first follows the last) that is not a copy of the image; without
+    copies every image is the partner of exactly one. The columns are those of `PREDICTIONS` and `other_image`,
+    `other_image_sha256`. Raises `DataError` when all drawn images are copies of one.
     """
     test = predictions.filter(pc.equal(predictions["split"], "test"))
     drawn = draw_rows(test, min(1.0, rows / max(test.num_rows, 1)), f"{seed}:faithfulness")
@@ -71,10 +72,10 @@ def explain_other_images(
     batch_size: int,
     progress: Progress,
 ) -> pa.Table:
-    """Let the model explain the score that it stated, with the partner in the image's place; `OTHER_EXPLANATIONS`.
+    """Let the model explain the score that it stated, but for the partner; `OTHER_EXPLANATIONS`.
 
-    The injected beginning is the model's own answer up to the tag of the explanation, to the letter, and what it takes
-    of the answer's length is taken off: with the image itself the stored explanation would come out again.
+    The injected beginning is exactly the model's own answer up to the tag of the explanation, and its tokens count for
+    the answer's length. So for the image itself the model would write the stored explanation again.
     """
     rows = []
     records = probes.select(["image", "other_image", "other_image_sha256", "text"]).to_pylist()
@@ -85,9 +86,9 @@ def explain_other_images(
         batch = records[start : start + batch_size]
         for room, same in groupby(sorted(batch, key=lambda row: row["room"]), key=lambda row: row["room"]):
             asked = list(same)
-            pictures = [open_image(row["other_image"], row["other_image_sha256"]) for row in asked]
+            partners = [open_image(row["other_image"], row["other_image_sha256"]) for row in asked]
             questions = [
-                Question(chat, [picture], [row["beginning"]]) for row, picture in zip(asked, pictures, strict=True)
+                Question(chat, [partner], [row["beginning"]]) for row, partner in zip(asked, partners, strict=True)
             ]
             found = generate_answers(vlm, questions, Greedy(max_new_tokens=room))
             said = [result.text.strip() for (result,) in found.answers]
@@ -97,7 +98,7 @@ def explain_other_images(
 
 
 def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table) -> pa.Table:
-    """What the probe found for each explanation, in `FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
+    """The results of the probe for each explanation, in `FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
     other = {row["image"]: row["other_explanation"] for row in others.to_pylist()}
     rows = probes.select(["image", "image_sha256", "stated_score", "explanation", "other_image"]).to_pylist()
     recovered = judge.recover([row["explanation"] for row in rows]).tolist() if rows else []
@@ -127,7 +128,7 @@ def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: 
     `recovered_spearman`, `recovered_mae`: stated score against the one read from the text alone, without its numbers.
     `text_change`, `same_text_rate`: of explanations of one score for two images, mean change and share of equal ones.
     `text_change_baseline`: mean change between the model's own answers to the two images, each with its own score:
-    how different its texts are anyway, and so what `text_change` has to be read against.
+    how different its texts are anyway, to compare with `text_change`.
     `mentions_own_score`, `mentions_other_score`: share of explanations that name the stated, or another, score.
     """
     settings: dict[str, Any] = {"samples": config.bootstrap_samples, "confidence": config.confidence, "seed": seed}

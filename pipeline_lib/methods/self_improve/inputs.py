@@ -1,4 +1,4 @@
-"""What a model is given: one value from the flow to the stages."""
+"""A model with its prompt and images, as one value from the flow to the stages."""
 
 from typing import Self
 
@@ -20,12 +20,12 @@ class Inputs(BaseModel):
     images: ImageSet
 
     def with_adapter(self, adapter: ArtifactRef) -> Self:
-        """The same for the model under another adapter."""
+        """The same with another adapter."""
         return self.model_copy(update={"model": self.model.with_adapter(adapter)})
 
 
 class GenerationInputs(Inputs):
-    """Inputs about which the model generates answers, of so many tokens at most."""
+    """Inputs with the longest answer in tokens, for stages that generate answers."""
 
     max_new_tokens: int
 

@@ -1,4 +1,4 @@
-"""From verdicts to the figures Cons, Use and Gen (section 4.3)."""
+"""The figures Cons, Use and Gen from verdicts (section 4.3)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The judge model of section 4.3 behind an OpenAI-compatible server: each explanation is graded once, ever."""
+"""The judge model of section 4.3 behind an OpenAI-compatible server: each explanation is graded only once."""
 
 import logging
 from collections import Counter
@@ -38,12 +38,13 @@ def ask_judge(
     """A verdict for every prediction, in `VERDICTS`.
 
     Only explanations that this judge has never graded for this score and rubric are sent; each verdict is in the store
-    before the next is asked for. Answers that did not parse are `unparsed` and never sent; a refusal or an answer off
-    the scale is kept as `refused` or `malformed`, without grades. Raises `RecipeError` before the first request when it
-    would be too dear or cannot be made, `JudgeError` when the server fails for good or the budget is spent.
+    before the next request. Answers that did not parse are `unparsed` and never sent; a refusal or an answer off the
+    scale is kept as `refused` or `malformed`, without grades. Raises `RecipeError` before the first request when
+    judging would be too expensive or is not possible, `JudgeError` when the server fails for good or the budget is
+    spent.
     """
     if config.model is None:
-        raise JudgeError("judge.openai.model names no judge")
+        raise JudgeError("judge.openai.model is not set; name a judge model")
     rows = predictions.select(["image", "image_sha256", "split", "stated_score", "explanation"]).to_pylist()
     for row in rows:
         text = row.pop("explanation")

@@ -17,7 +17,7 @@ _IN_DELTA_SPACE = {
     "dare_ties": "dare_ties_svd",
     "magnitude_prune": "magnitude_prune_svd",
 }
-"""What PEFT calls the methods on weight updates; on the factors it calls them as the recipe does."""
+"""PEFT's names of the methods on weight updates; on the factors they are the recipe's names."""
 
 
 def merge_adapters(
@@ -33,16 +33,16 @@ def merge_adapters(
     """Merge two adapters of one rank with PEFT and write the result, of that rank too, to `save_to`.
 
     In space `factors`, as in the paper, the two LoRA factors are merged each by itself; in space `delta` their product,
-    whose best approximation of the rank is kept. The random drops of `dare_ties` are decided by `seed`, so a repeated
-    merge gives the same bytes. PEFT leaves an adapter with scaling 1; here the factors are rescaled so that the merged
+    whose best approximation of the rank is kept. `seed` decides the random drops of `dare_ties`, so a repeated merge
+    gives the same bytes. PEFT leaves an adapter with scaling 1; here the factors are rescaled so that the merged
     adapter has the scaling of the trained ones (alpha = 2 x rank) and the same product, and the next iteration's
-    training goes on from it with unchanged step sizes (decision 5).
+    training continues from it with unchanged step sizes (decision 5).
     """
     model = PeftModel.from_pretrained(base.model, str(score_adapter), adapter_name="score")
     model.load_adapter(str(consistency_adapter), adapter_name="consistency")
     trained = model.peft_config["score"]
     with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The density .* no pruning")  # density 1 is a setting, not a mistake
+        warnings.filterwarnings("ignore", message="The density .* no pruning")  # density 1 is intended
         torch.manual_seed(seed)
         model.add_weighted_adapter(
             adapters=["score", "consistency"],
@@ -51,7 +51,7 @@ def merge_adapters(
             combination_type=merge.method if merge.space == "factors" else _IN_DELTA_SPACE[merge.method],
             density=merge.density,
             majority_sign_method=merge.majority_sign_method,
-            svd_full_matrices=False,  # the singular vectors beyond the rank are thrown away
+            svd_full_matrices=False,  # the singular vectors beyond the rank are not kept
         )
     config = model.peft_config["merged"]
     shrink = math.sqrt((config.lora_alpha / config.r) / (trained.lora_alpha / trained.r))

@@ -1,4 +1,4 @@
-"""Which pairs a training takes, and which answers of them the reference reads."""
+"""The pairs of a training, and the answers that the reference reads."""
 
 import logging
 
@@ -15,17 +15,18 @@ PAIR_ANSWERS = ("chosen", "rejected", "swapped")
 
 
 def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
-    """Pairs that can be trained on: rows in which either explanation is empty are left out, counted in the log.
+    """Pairs for training: rows with an empty explanation are left out and counted in the log.
 
-    Supervised training, which needs the chosen side alone, takes the same rows, so that what is compared with DPO has
-    seen the same images. Raises `DataError` naming the rows that are longer than `max_length` tokens, and when no row
-    is left.
+    Supervised training needs only the chosen answers but takes the same rows, so that it sees the same images as DPO.
+    Raises `DataError` naming the rows that are longer than `max_length` tokens, and when no row is left.
     """
     check_lengths(pairs, max_length)
     sides = (pairs["chosen"].to_pylist(), pairs["rejected"].to_pylist())
     keep = [not (_is_empty(chosen) or _is_empty(rejected)) for chosen, rejected in zip(*sides, strict=True)]
     if not any(keep):
-        raise DataError("no pair has two explanations; the model that generated them has collapsed, see its parse rate")
+        raise DataError(
+            "no pair has two explanations; the model that generated them has collapsed (see its parse rate)"
+        )
     if not all(keep):
         log.warning("%d of %d pairs are left out of training: an explanation is empty", keep.count(False), len(keep))
     return pairs.filter(pa.array(keep))
@@ -34,7 +35,7 @@ def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
 def score_parts(pairs: pa.Table) -> pa.Table:
     """The pairs with the chosen answer cut to its score, `#Score: 7`, which no end token follows (decision 6).
 
-    The model is to be taught the score, and not that an answer ends behind it.
+    The model must learn the score, and not that an answer ends behind it.
     """
     scores = [text.partition("\n")[0] for text in pairs["chosen"].to_pylist()]
     for name, column in (
@@ -48,9 +49,9 @@ def score_parts(pairs: pa.Table) -> pa.Table:
 def answers_of_pairs(
     score_pairs: pa.Table, consistency_pairs: pa.Table | None, images: pa.Table, max_length: int
 ) -> pa.Table:
-    """The score pairs that can be trained on, with `swapped`: what is rejected in the consistency pair, else null.
+    """The score pairs for training, with `swapped`: the rejected answer of the consistency pair, or null.
 
-    The size of each image stands beside them. Leaves out and refuses what `usable_pairs` does, of both tables.
+    Each row has the size of its image. Rows of both tables are left out and refused as in `usable_pairs`.
     """
     rejected: dict[str, str] = {}
     if consistency_pairs is not None:

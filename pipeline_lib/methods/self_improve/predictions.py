@@ -1,4 +1,4 @@
-"""Answers to images without scores, as predictions on the data set's own scale."""
+"""Predictions for images without scores, on the data set's own scale."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, NEW_PREDICTI
 
 
 def to_ask(images: pa.Table) -> pa.Table:
-    """The images of `NEW_IMAGES` that can be asked about, each content once, as `answer_images` takes them."""
+    """The readable images of `NEW_IMAGES`, each content once, for `answer_images`."""
     first: dict[str, int] = {}
     for at, (sha256, problem) in enumerate(
         zip(images["image_sha256"].to_pylist(), images["problem"].to_pylist(), strict=True)

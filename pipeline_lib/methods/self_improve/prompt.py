@@ -1,6 +1,6 @@
-"""Prompts are files; what they say is part of every key that depends on it.
+"""Prompts are files; their content is part of every key that depends on it.
 
-A prompt file begins with what its score is of, between two lines of three dashes, for the judge and the report:
+A prompt file begins with its criterion, between two lines of three dashes, for the judge and the report:
 
     ---
     value: aesthetic value
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / "prompts"
 
 
 class Criterion(BaseModel):
-    """What a score is of, in the words that the judge and the report use."""
+    """The criterion of a score, in the words of the judge and the report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +32,7 @@ class Criterion(BaseModel):
 
 
 class Prompt(BaseModel):
-    """What the model is asked. `aesthetics` is the paper's prompt, word for word (appendix A.2)."""
+    """The prompt of the model. `aesthetics` is the paper's prompt, word for word (appendix A.2)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,14 +41,14 @@ class Prompt(BaseModel):
     criterion: Criterion
 
     def key_fields(self) -> dict[str, Any]:
-        """The text alone: the criterion's names are the judge's and the report's business."""
+        """The text alone; only the judge and the report use the criterion's names."""
         return {"text": self.text}
 
 
 def load_prompt(name: str) -> Prompt:
     """Read a shipped prompt by its name, or one of the user's own by its path ending in .txt.
 
-    Raises `RecipeError` listing the prompts there are, or saying what is wrong with the file.
+    Raises `RecipeError` that lists the shipped prompts, or names the problem of the file.
     """
     path = Path(name) if name.endswith(".txt") else FOLDER / f"{name}.txt"
     if not path.is_file():

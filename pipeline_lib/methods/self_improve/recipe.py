@@ -11,25 +11,25 @@ SCORES = tuple(range(10))
 
 
 class Generation(Section):
-    """How score pairs are made (section 3.1)."""
+    """Settings of score pairs (section 3.1)."""
 
     fraction: Fraction = Field(1.0, description="Share of the training images used in each iteration (A.1: AVA .25)")
-    redraw: bool = Field(True, description="Draw that share anew in each iteration; the paper does not say")
+    redraw: bool = Field(True, description="Draw that share again in each iteration; the paper does not say")
     min_distance: int = Field(
         3, ge=1, le=5, description="The wrong score is at least this far from the true one; the paper gives no figure"
     )
     engine: Literal["transformers", "openai"] = Field(
         "transformers",
-        description="Who writes the explanations: this process, or a vLLM or SGLang server (runtime.generation_server)",
+        description="Writer of the explanations: this process, or a vLLM or SGLang server (runtime.generation_server)",
     )
 
     def key_fields(self) -> dict[str, Any]:
-        """All fields; the engine only where it is not the usual one, so that earlier pairs are still known."""
+        """All fields; the engine only if it is not the default, so that earlier pairs keep their key."""
         return self.model_dump(exclude={"engine"} if self.engine == "transformers" else set())
 
 
 class Swap(Section):
-    """How consistency pairs are made (section 3.1)."""
+    """Settings of consistency pairs (section 3.1)."""
 
     fraction: Fraction = Field(1.0, description="Share of the score pairs that are swapped (A.1: AVA .3)")
 
@@ -43,17 +43,19 @@ class Training(Lora):
     )
     beta: float = Field(0.1, gt=0, description="DPO's beta")
     sft_weight: float = Field(
-        0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps the format; paper: none"
+        0.0, ge=0, description="Weight of a likelihood term on the chosen text, which keeps its form; paper: none"
     )
     start_from: Literal["previous", "fresh"] = Field(
-        "previous", description="Adapters start from the previous iteration's adapter, or anew from the base"
+        "previous", description="Adapters start from the previous iteration's adapter, or from the base"
     )
 
 
 class Consistency(Section):
-    """Where the consistency branch is trained otherwise than the score branch."""
+    """Settings in which the training of the consistency branch differs from the score branch."""
 
-    learning_rate_factor: float = Field(1.0, gt=0, description="Learning rate over training.learning_rate (paper: 1)")
+    learning_rate_factor: float = Field(
+        1.0, gt=0, description="Learning rate divided by training.learning_rate (paper: 1)"
+    )
 
 
 class Merge(Section):
@@ -75,7 +77,7 @@ class Merge(Section):
 class MergeAblation(Section):
     """Ways of merging to compare on validation (flow `merge_ablation`)."""
 
-    iteration: int = Field(2, ge=2, description="Whose two adapters are merged")
+    iteration: int = Field(2, ge=2, description="Iteration whose two adapters are merged")
     merges: tuple[Merge, ...] = (
         Merge(),
         Merge(majority_sign_method="total"),
@@ -99,7 +101,9 @@ class Ablation(Section):
         "iterative_dpo",
     )
     sft_learning_rate: float | None = Field(
-        None, gt=0, description="Of the two supervised rows; null: training.learning_rate. The paper gives none"
+        None,
+        gt=0,
+        description="Learning rate of the two supervised rows; null: training.learning_rate. The paper gives none",
     )
 
 
@@ -125,17 +129,17 @@ class Evaluation(Bootstrap):
     )
 
     def key_fields(self) -> dict[str, Any]:
-        """All fields but the branches': the splits of an evaluation are handed to the stage beside this section."""
+        """All fields but `branches`: the stage gets the splits separately."""
         return self.model_dump(exclude={"branches"})
 
     @property
     def bootstrap(self) -> Bootstrap:
-        """How intervals are made, without the rest."""
+        """The settings of intervals alone."""
         return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
 
 
 class Faithfulness(Section):
-    """Whether explanations belong to their score and their image, which the paper names as missing (section 6)."""
+    """The probe of explanations against their score and image, which the paper leaves to future work (section 6)."""
 
     rows: int = Field(200, ge=0, description="Test images that are probed, drawn once; 0: none")
 
@@ -149,23 +153,23 @@ class RoundTripJudge(Section):
 
 
 class OpenAIJudge(JudgeModel):
-    """The judge model of section 4.3, and what it is asked."""
+    """The judge model of section 4.3, and its rubric."""
 
     rubric: str = Field("paper", description="A shipped rubric by its name")
 
     def key_fields(self) -> dict[str, Any]:
-        """All fields but the rubric's name: its text is handed to the stage beside this section."""
+        """All fields but the rubric's name: the stage gets its text separately."""
         return self.model_dump(exclude={"rubric"})
 
 
 class Judge(Section):
-    """Who rates the explanations: the local round-trip judge always, an OpenAI-compatible one beside it if named."""
+    """The judges of explanations: always the local round-trip judge, and an OpenAI-compatible one if named."""
 
     rows: int | None = Field(
         None, ge=1, description="Judge this many rows of a split, drawn once (A.1: AVA 1,000); null: all"
     )
     anchors: int = Field(
-        100, ge=0, description="Test images whose explanations are kept, of every model, for judges yet to come"
+        100, ge=0, description="Test images whose explanations by every model are kept for later judges"
     )
     round_trip: RoundTripJudge = RoundTripJudge()
     openai: OpenAIJudge = OpenAIJudge()

@@ -1,9 +1,9 @@
 """The local judge: can the stated score be recovered from the explanation alone?
 
-A text model (tf-idf and ridge regression) learns, once, which score an explanation was written for, from explanations
-that the base model wrote for injected scores. It is then fixed for all iterations. An explanation whose recovered score
-is far from the score it is said to justify is inconsistent. No labels, no other model, no network. It measures
-consistency alone: it knows nothing of usefulness or of good writing, and it cannot see the image.
+A text model (tf-idf and ridge regression) learns once which score an explanation was written for, from explanations
+that the base model wrote for injected scores. It then stays the same in all iterations. An explanation is inconsistent
+if its recovered score is far from its stated score. It needs no labels, no other model and no network. It measures only
+consistency, not usefulness or writing, and it does not see the image.
 """
 
 import re
@@ -30,13 +30,13 @@ class RoundTripJudge(NamedTuple):
     intercept: float
 
     def recover(self, explanations: list[str]) -> NDArray[np.float64]:
-        """The score that each explanation seems to be written for, clipped to 0..9. Numbers in it are not looked at."""
+        """The recovered score of each explanation, clipped to 0..9. Numbers in the text are ignored."""
         features: sparse.csr_matrix = self.vectorizer.transform([_without_numbers(text) for text in explanations])
         return np.asarray(np.clip(features @ self.weights + self.intercept, 0.0, 9.0))
 
 
 class Fitted(NamedTuple):
-    """The judge as a table (`JUDGE_TERMS`), and its predictions on images it did not see (`JUDGE_HOLDOUT`)."""
+    """The judge as a table (`JUDGE_TERMS`), and its predictions on held-out images (`JUDGE_HOLDOUT`)."""
 
     terms: pa.Table
     holdout: pa.Table
@@ -45,7 +45,7 @@ class Fitted(NamedTuple):
 def fit_judge(score_pairs: pa.Table, holdout_fraction: float, seed: int) -> Fitted:
     """Learn score from explanation on the base model's score pairs; both explanations of every image count.
 
-    The judge that is kept is fitted on all pairs; the held-out predictions come from one fitted without those images.
+    The published judge is fitted on all pairs; the held-out predictions come from a judge fitted without those images.
     Raises `DataError` when there are too few explanations.
     """
     texts, injected, images = _explanations(score_pairs)
@@ -64,7 +64,7 @@ def fit_judge(score_pairs: pa.Table, holdout_fraction: float, seed: int) -> Fitt
 
 
 def load_judge(terms: pa.Table) -> RoundTripJudge:
-    """The judge that `fit_judge` put into a table."""
+    """The judge from the table that `fit_judge` made."""
     intercept = float(terms["weight"][0].as_py())
     body = terms.slice(1)
     vocabulary = {term: at for at, term in enumerate(body["term"].to_pylist())}
@@ -81,8 +81,7 @@ def grade(stated_score: NDArray[np.float64], recovered_score: NDArray[np.float64
 def judge_predictions(judge: RoundTripJudge, predictions: pa.Table) -> pa.Table:
     """A verdict for every prediction, in `VERDICTS`.
 
-    An answer that did not parse has no explanation: its status is `unparsed`, it gets no grade, and it is not shown to
-    the judge.
+    An answer that did not parse has no explanation: its status is `unparsed`, and it gets no grade.
     """
     rows = predictions.select(["image", "image_sha256", "split", "stated_score", "explanation"]).to_pylist()
     given = [row for row in rows if row["explanation"] is not None]

@@ -1,4 +1,4 @@
-"""What a judge model is asked: a rubric file, filled with the criterion, a score and the text that justifies it.
+"""The question to a judge model: a rubric file, filled with the criterion, a score and its explanation.
 
 Placeholders are {value}, {score_name}, {a_score_name} (with its article), {Score_name} (capitalised), {scale}, {score}
 and {text}; all other braces are plain text.
@@ -30,11 +30,11 @@ class Rubric(BaseModel):
     text: str
 
     def key_fields(self) -> dict[str, Any]:
-        """The text alone: what a rubric is called changes no verdict."""
+        """The text alone: a rubric's name changes no verdict."""
         return {"text": self.text}
 
     def message(self, criterion: Criterion, score: int | str, text: str) -> str:
-        """The rubric for one explanation; braces in the criterion or in the text mean nothing."""
+        """The rubric for one explanation; braces in the criterion or in the text are plain text."""
         name = criterion.score
         vowel = _SPOKEN_AS_VOWEL.match(name) and not _SPOKEN_AS_CONSONANT.match(name)
         values = {
@@ -49,12 +49,12 @@ class Rubric(BaseModel):
         return _PLACEHOLDER.sub(lambda found: values[found[1]], self.text)
 
     def digest(self, criterion: Criterion) -> str:
-        """Sha256 of everything that is the same in all messages of a criterion."""
+        """Sha256 of the parts that are the same in all messages of a criterion."""
         return hashlib.sha256(self.message(criterion, "{score}", "{text}").encode()).hexdigest()
 
 
 def load_rubric(name: str) -> Rubric:
-    """Read a shipped rubric; raises `RecipeError` listing those there are."""
+    """Read a shipped rubric; raises `RecipeError` that lists the shipped ones."""
     path = FOLDER / f"{name}.txt"
     known = sorted(file.stem for file in FOLDER.glob("*.txt"))
     if name not in known:

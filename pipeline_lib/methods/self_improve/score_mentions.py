@@ -1,15 +1,15 @@
-"""Which scores an explanation names as numbers.
+"""Find the scores that an explanation names as numbers.
 
-A number in a text is often a count ("two people"), a place ("in the top 3") or a setting ("f/8"), so one counts as a
-score only where the words around it say so:
+A number in a text is often a count ("two people"), a place ("in the top 3") or a setting ("f/8"), so the words around a
+number decide whether it is a score:
 
 - as a share of the scale: "6/9", "six out of ten" (the 9 and the 10 are the scale, no score);
-- behind a word for a score and at most little words between: "a score of 6", "rated about six", "Rating: 6";
+- behind a word for a score, with only small words between: "a score of 6", "rated about six", "Rating: 6";
 - before such a word: "a 6 rating", "in the 4 to 5 range";
-- behind an article with nothing left to count: "it earns a solid 6.", "a six, because ..";
-- as a digit, not a number word, that likewise counts nothing: "Overall 6.", "I would say 6, since ..".
+- behind an article, without a noun to count: "it earns a solid 6.", "a six, because ..";
+- as a digit, not a number word, without a noun to count: "Overall 6.", "I would say 6, since ..".
 
-Both ends of a range count ("4 to 5", "between 4 and 5"). What merely names the scale ("from 0 to 9"), decimals, longer
+Both ends of a range count ("4 to 5", "between 4 and 5"). What only names the scale ("from 0 to 9"), decimals, longer
 numbers and list marks ("1.", "2)") do not. Words are English; in another language only digits are found.
 """
 

@@ -28,7 +28,7 @@ def choose_training_images(
 ) -> pa.Table:
     """The training images of one iteration: a share of them (appendix A.1), in table order.
 
-    The share is drawn anew in each iteration, or is that of the first one in all of them (`redraw` false).
+    The share is drawn again in each iteration, or is the first one's in all of them (`redraw` false).
     """
     train = images.filter(pc.equal(images["split"], "train"))
     if fraction == 1.0:
@@ -37,7 +37,7 @@ def choose_training_images(
 
 
 def draw_wrong_score(true_score: int, min_distance: int, seed: int, iteration: int, image: str) -> int:
-    """A score drawn evenly from those at least `min_distance` away from the true one.
+    """A score drawn with equal chances from those at least `min_distance` away from the true one.
 
     The draw depends on the image's name, not on its place in the table, so shards and resumed runs agree.
     """
@@ -61,13 +61,13 @@ def generate_score_pairs(
     """One row an image in `SCORE_PAIRS`: `chosen` justifies the true score, `rejected` a wrong one.
 
     Both are greedy continuations of an answer whose score was injected, of one prefill of the image. `batch_size`
-    counts answers, two an image. `open_image(image, sha256)` opens a photograph.
+    counts answers, two an image. `open_image(image, sha256)` opens an image.
     """
 
-    def explain(batch: list[Record], pictures: list[list[Image]]) -> list[Pair]:
+    def explain(batch: list[Record], images: list[list[Image]]) -> list[Pair]:
         questions = [
             Question(chat, shown, [chat.separator + prefix for prefix in record["prefixes"]])
-            for record, shown in zip(batch, pictures, strict=True)
+            for record, shown in zip(batch, images, strict=True)
         ]
         return generate_answers(vlm, questions, Greedy(max_new_tokens=max_new_tokens)).answers
 
@@ -86,14 +86,14 @@ def generate_score_pairs_by_engine(
     iteration: int,
     progress: Progress,
 ) -> pa.Table:
-    """The table of `generate_score_pairs`, its texts written by a generation server (`EngineError` if it is unfit)."""
+    """`generate_score_pairs` with texts from a generation server (`EngineError` if it fails a check)."""
     records = _records(images, min_distance, seed, iteration)
     pairs = engine.answers(records, [record["prefixes"] for record in records], open_image, progress)
     return _table(records, pairs, engine.chat, engine.processor.tokenizer)
 
 
 def _records(images: pa.Table, min_distance: int, seed: int, iteration: int) -> list[Record]:
-    """The images with their wrong score, and how the two answers begin."""
+    """The images with their wrong score and the beginnings of the two answers."""
     records: list[Record] = images.select(["image", "image_sha256", "bin", "width_px", "height_px"]).to_pylist()
     for record in records:
         record["wrong_score"] = draw_wrong_score(record["bin"], min_distance, seed, iteration, record["image"])

@@ -1,4 +1,4 @@
-"""Where in the vocabulary the ten scores are, found in context because tokenizers differ there."""
+"""The tokens of the ten scores, found in context because tokenizers differ there."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ class ScoreTokens(NextTokens):
 def resolve_score_tokens(tokenizer: Any, chat: Chat) -> ScoreTokens:
     """Find the ten digit tokens behind the real prompt.
 
-    Some tokenizers give the digit a token of its own behind a space token, others fuse the two; both are right if the
-    ten tokens are distinct, stand at one position, and stay the same when the explanation follows.
-    Raises `ModelError` otherwise: such a model's score distribution could not be read from one position.
+    Some tokenizers give the digit a token of its own behind a space token, others have one token for both; both are
+    right if the ten tokens are distinct, stand at one position, and stay the same when the explanation follows. Raises
+    `ModelError` otherwise: such a model's score distribution could not be read from one position.
     """
     stem = chat.prompt + chat.separator
     encoded = [tokens(tokenizer, f"{stem}#Score: {score}") for score in SCORES]

@@ -20,5 +20,5 @@ def swap_scores(score_pairs: pa.Table) -> pa.Table:
 
 
 def make_consistency_pairs(score_pairs: pa.Table, fraction: float, seed: int, iteration: int) -> pa.Table:
-    """Swap a share of the score pairs, drawn anew in each iteration (appendix A.1: 30 % on AVA)."""
+    """Swap a share of the score pairs, drawn again in each iteration (appendix A.1: 30 % on AVA)."""
     return swap_scores(draw_rows(score_pairs, fraction, f"{seed}:{iteration}:swap"))

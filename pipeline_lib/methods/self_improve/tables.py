@@ -1,4 +1,4 @@
-"""The tables of self_improve: those that know scores, bins, verdicts, anchors and faithfulness."""
+"""The tables of self_improve, with scores, bins, verdicts, anchors and faithfulness."""
 
 import pyarrow as pa
 
@@ -74,7 +74,7 @@ MODEL_ANSWERS = Table(
         ]
     ),
 )
-"""What a model says about each image (shards of `evaluate`): `PREDICTIONS` before the reference values are known."""
+"""A model's answers to each image (shards of `evaluate`): `PREDICTIONS` before the reference values are known."""
 
 PREDICTIONS = Table(
     "predictions",
@@ -89,7 +89,7 @@ PREDICTIONS = Table(
             required("digit_mass", pa.float64()),  # probability of the ten digits among all tokens
             required("predicted_unfitted", pa.float64()),  # reference values: mean training score of each bin
             required("predicted_fitted", pa.float64()),  # reference values: least squares on validation
-            required("text", pa.string()),  # the greedy answer as it came
+            required("text", pa.string()),  # the greedy answer, unchanged
             required("text_tokens", pa.int32()),
             required("parsed", pa.bool_()),
             pa.field("stated_score", pa.int8()),  # null when not parsed
@@ -162,12 +162,12 @@ ANCHORS = Table(
         ]
     ),
 )
-"""The same test images of every evaluated model: what a later judge re-scores."""
+"""The same test images of every evaluated model, which a later judge rates."""
 
 OTHER_EXPLANATIONS = Table(
     "other_explanations", 1, pa.schema([("image", pa.string()), ("other_explanation", pa.string())])
 )
-"""What a model says for a stated score with another image (shards of `probe_faithfulness`)."""
+"""A model's explanations of a stated score for another image (shards of `probe_faithfulness`)."""
 
 FAITHFULNESS = Table(
     "faithfulness",
@@ -181,8 +181,8 @@ FAITHFULNESS = Table(
             required("other_image", pa.string()),
             required("other_explanation", pa.string()),  # for the same stated score with the other image
             required("text_change", pa.float64()),  # 0 the same words .. 1 no word in common
-            required("mentions_own_score", pa.bool_()),  # the stated score stands in the explanation as a number
-            required("mentions_other_score", pa.bool_()),  # another number 0..9 stands there as a score
+            required("mentions_own_score", pa.bool_()),  # the explanation names the stated score as a number
+            required("mentions_other_score", pa.bool_()),  # it names another number 0..9 as a score
         ]
     ),
 )

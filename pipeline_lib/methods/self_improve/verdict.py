@@ -1,4 +1,4 @@
-"""A judge model's answer and what it says: grades, or why there are none. Nothing is guessed."""
+"""Read a judge model's answer: grades, or the reason why there are none. Nothing is guessed."""
 
 import json
 from typing import Any, Literal
@@ -11,7 +11,7 @@ GRADES = {4: "excellent", 3: "good", 2: "fair", 1: "poor", 0: "bad"}
 """The paper's five-point scale as integers (section 4.3)."""
 
 ASPECTS = ("consistency", "usefulness", "general")
-"""What is graded, by the paper's names (appendix A.2)."""
+"""The graded aspects, by the paper's names (appendix A.2)."""
 
 CUT = "cut at max_tokens"
 
@@ -30,7 +30,7 @@ RESPONSE_FORMAT: dict[str, Any] = {
         },
     },
 }
-"""Structured output: the server lets the model say one of the five labels for each aspect and nothing else."""
+"""Structured output: the server lets the model give only one of the five labels for each aspect."""
 
 
 class Verdict(BaseModel):

@@ -1,8 +1,8 @@
-"""Every verdict that a judge model ever gave, one small file each in the store: nothing is paid for twice.
+"""All verdicts of judge models, one small file each in the store, so that none is paid for twice.
 
-The state after a hard crash: the verdicts that had arrived. A file is created at once with all its content and only if
-there is none, so two processes may fill the cache together; what the first one wrote counts for both. A file that is
-damaged, or whose answer was cut at a smaller `max_tokens` than today's, is as good as none.
+The state after a hard crash: the verdicts that had arrived. A file is created with all its content at once and only if
+there is none, so two processes may fill the cache together; the first one's file counts for both. A file that is
+damaged, or whose answer was cut at a smaller `max_tokens`, is ignored.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ class VerdictCache(NamedTuple):
     max_tokens: int
 
     def find(self, questions: Iterable[ScoredText]) -> dict[ScoredText, Verdict]:
-        """Those questions that were answered before, with their verdicts."""
+        """The questions that have verdicts in the cache, with these verdicts."""
         asked = list(questions)
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self.read, asked)
@@ -54,7 +54,7 @@ class VerdictCache(NamedTuple):
             return None
 
     def write(self, question: ScoredText, verdict: Verdict, answer: str | None) -> Verdict:
-        """Keep a verdict and the judge's own words; returns the one that counts, another process's if it was first."""
+        """Keep a verdict and the judge's own words; returns the first process's, which counts for all."""
         entry = self._sealed(
             {
                 "judge": self.judge,

@@ -1,4 +1,4 @@
-"""Generation by a vLLM or SGLang server in the place of transformers, and the checks that the server must pass.
+"""Generation by a vLLM or SGLang server instead of transformers, and the checks that the server must pass.
 
 May import the rooms that `pipeline_lib.vlm` may import.
 """

@@ -1,4 +1,4 @@
-"""What a generation server has, and the adapter of an iteration there: put where it sees it, loaded by name."""
+"""The models of a generation server, and loading the adapter of an iteration there by name."""
 
 import json
 import os
@@ -20,14 +20,14 @@ LOAD = "/load_lora_adapter"
 
 
 def adapter_name(ref: ArtifactRef) -> str:
-    """What a server calls an adapter: a name that no other adapter has."""
+    """The name of an adapter on the server, which no other adapter has."""
     return f"whyscore-{ref.key[:12]}"
 
 
 async def serve_adapter(
     client: "AsyncOpenAI", server: GenerationServer, ref: ArtifactRef, store: ArtifactStore
 ) -> None:
-    """Have the adapter loaded unless the server lists it; raises `EngineError` that says how to load it by hand."""
+    """Load the adapter unless the server lists it; raises `EngineError` that says how to load it by hand."""
     name = adapter_name(ref)
     if name in await listed(client, server):
         return
@@ -47,7 +47,7 @@ async def serve_adapter(
         raise EngineError(
             f"generation server {server_name(server.base_url)}: it has no adapter {name}, and loading it failed:"
             f" {said}. Load {path} there (that folder must be seen by the same path, see"
-            " runtime.generation_server.adapters) and run again; what is finished is kept. vLLM with"
+            " runtime.generation_server.adapters) and run again; finished shards are kept. vLLM with"
             f" VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang with --enable-lora: curl {address} -H 'Content-Type:"
             f" application/json' -d '{json.dumps(body)}'; or start vLLM with --lora-modules {name}={path}, SGLang with"
             f" --lora-paths {name}={path}"
@@ -66,7 +66,9 @@ async def listed(client: "AsyncOpenAI", server: GenerationServer) -> list[str]:
         try:
             return [str(entry["id"]) for entry in json.loads(found)["data"]]
         except (ValueError, KeyError, TypeError):
-            return Failure("it does not list its models; runtime.generation_server.base_url ends in /v1", retry=False)
+            return Failure(
+                "it does not list its models; does runtime.generation_server.base_url end in /v1?", retry=False
+            )
 
     return await persist(server, attempt)
 
@@ -82,7 +84,7 @@ async def check_base(client: "AsyncOpenAI", server: GenerationServer, base: str)
 
 
 async def can_load(client: "AsyncOpenAI", server: GenerationServer) -> bool:
-    """Whether the server loads adapters at run time; it is asked for none."""
+    """Whether the server loads adapters at run time; nothing is loaded."""
     answers = [await send(client, address, {}, server.timeout_s, KEY_VARIABLE) for address in _load_addresses(server)]
     return any(not isinstance(found, Refusal) or found.status not in (404, 405) for found in answers)
 
@@ -93,7 +95,7 @@ def _load_addresses(server: GenerationServer) -> tuple[str, str]:
 
 
 def _put(ref: ArtifactRef, store: ArtifactStore, folder: Path) -> Path:
-    """The adapter's files, checked against their digests, in a folder of their own; there at once or not at all."""
+    """The adapter's files with checked digests in a folder of their own, which is complete or does not exist."""
     if not folder.is_dir():
         from pipeline_lib.vlm.adapter import fetch_adapter
 
@@ -101,7 +103,7 @@ def _put(ref: ArtifactRef, store: ArtifactStore, folder: Path) -> Path:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             fetch_adapter(store, ref, partial)
-            partial.chmod(0o755)  # the server may be another user
+            partial.chmod(0o755)  # the server may run as another user
             os.rename(partial, folder)
         except OSError:
             if not folder.is_dir():  # else another worker was first

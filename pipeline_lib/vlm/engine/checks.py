@@ -1,8 +1,8 @@
-"""What a generation server must prove before an explanation of its is kept.
+"""The checks that a generation server must pass before its explanations are kept.
 
 Servers answer with the base when they do not know an adapter, load adapters none of whose layers they find, render the
-chat in another way than the model was trained on, or begin a new turn where one is to be continued; none of that is an
-error to them. Each is found here by asking, with a few images of the stage itself.
+chat in another way than the model was trained on, or begin a new turn instead of continuing one, all without an error.
+The checks find each of these with a few images of the stage.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ UNKNOWN = "whyscore-no-such-adapter"
 
 
 class Probe(NamedTuple):
-    """An image, the beginning of an answer about it, and the tokens that a model is given for both."""
+    """An image, the beginning of an answer about it, and the tokens of both."""
 
     image: str
     beginning: str
@@ -26,7 +26,7 @@ class Probe(NamedTuple):
 
 
 async def prove(served: Served, separator: str, probes: Sequence[Probe]) -> Wording:
-    """Find out how this server is asked, and that it answers as the model that is meant; raises `EngineError`."""
+    """Find the request form of this server, and check that the right model answers; raises `EngineError`."""
     if served.adapter:
         await _refuses_unknown_adapters(served, probes[0])
     wording = await _find_wording(served, separator, probes[0])
@@ -47,7 +47,7 @@ async def prove(served: Served, separator: str, probes: Sequence[Probe]) -> Word
         if 2 * same > len(texts):
             raise _refuse(
                 served,
-                f"{same} of {len(texts)} answers of {served.adapter} are the very answers of {served.model} without"
+                f"{same} of {len(texts)} answers of {served.adapter} equal those of {served.model} without"
                 " adapter: the adapter is not applied. Look for layers that 'will be ignored' in its log when the"
                 " adapter is loaded; if its layers are not supported there, set generation.engine: transformers",
             )

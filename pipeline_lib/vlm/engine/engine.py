@@ -1,7 +1,7 @@
-"""Generation by an engine behind an OpenAI-compatible server, in the place of transformers.
+"""Generation by an engine behind an OpenAI-compatible server, instead of transformers.
 
-Nothing but the processor is loaded here. Scores and log-probabilities are never read from an engine: those of two
-engines differ by more than a training step changes them.
+Only the processor is loaded here. Scores and log-probabilities are never read from an engine: two engines differ by
+more than a training step changes.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Engine:
     ) -> list[list[Generated]]:
         """Continue each record's beginnings (without separator) greedily, in the order of the records.
 
-        Records are those of `ask_in_batches`. Raises `EngineError` when the server fails, or is not what it should be.
+        Records are those of `ask_in_batches`. Raises `EngineError` when the server fails or does not pass a check.
         """
         return asyncio.run(self._answers(records, beginnings, open_image, progress)) if records else []
 
@@ -89,7 +89,7 @@ class Engine:
                 if self.ref.adapter:
                     await serve_adapter(client, self.server, self.ref.adapter, self.store)
                 self.wording = await prove(served, self.chat.separator, probes)
-            wording, self.wording = self.wording, None  # after a failure the server must prove itself again
+            wording, self.wording = self.wording, None  # after a failure the server is checked again
 
             async def answer(at: int) -> list[Generated]:
                 url = await asyncio.to_thread(lambda: data_url(open_checked(records[at])))
@@ -121,7 +121,7 @@ def look_at(server: GenerationServer, base: str) -> bool:
 
 
 def own_generation_config(ref: ModelRef) -> GenerationConfig:
-    """What `from_pretrained` of the model would find, without its weights."""
+    """The processor and configuration of the model, without its weights."""
     try:
         return GenerationConfig.from_pretrained(ref.folder(weights=False))
     except OSError:
@@ -129,7 +129,7 @@ def own_generation_config(ref: ModelRef) -> GenerationConfig:
 
 
 def _spread(records: Sequence[Record]) -> list[int]:
-    """Records of all proportions that there are: images cut into few tiles and into many."""
+    """Records of all proportions of images: with few tiles and with many."""
     order = sorted(range(len(records)), key=lambda at: proportions(records[at]))
     count = min(PROBED_IMAGES, len(order))
     return [order[at * (len(order) - 1) // max(1, count - 1)] for at in range(count)]

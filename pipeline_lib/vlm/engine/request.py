@@ -1,6 +1,6 @@
-"""One answer of an engine behind an OpenAI-compatible server: what is asked, and what is believed of the reply.
+"""One request to an engine behind an OpenAI-compatible server, and the checks of its reply.
 
-The request is the part of the protocol that vLLM and SGLang share; docs/engines.md names what each does with it.
+The request is the part of the protocol that vLLM and SGLang share (docs/engines.md).
 """
 
 import asyncio
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 class Wording(NamedTuple):
-    """How a server is told the beginning of an answer; which one gives the tokens of training is tried out."""
+    """Ways to send the beginning of an answer; a test finds the one that gives the tokens of training."""
 
     separator: str  # before the answer: the chat template's (vLLM renders the turn), or ours (SGLang appends it)
     add_special_tokens: bool  # the begin token, for chat templates that do not write it
 
 
 class Limits(NamedTuple):
-    """Where an answer ends, and what is never in it."""
+    """The end tokens of an answer, and tokens that are never in it."""
 
     max_new_tokens: int
     end_ids: list[int]
@@ -79,7 +79,7 @@ def connect(server: GenerationServer) -> "AsyncOpenAI":
 
 
 def data_url(image: Image) -> str:
-    """The very pixels, as a PNG without any colour profile that a reader might apply."""
+    """The exact pixels as a PNG, without a colour profile that a reader might apply."""
     plain, file = image.copy(), io.BytesIO()
     plain.info = {}
     plain.save(file, "PNG", compress_level=1)
@@ -87,7 +87,7 @@ def data_url(image: Image) -> str:
 
 
 class Served(NamedTuple):
-    """A model on a server, and how it is asked."""
+    """A model on a server, and the form of its requests."""
 
     client: "AsyncOpenAI"
     server: GenerationServer
@@ -103,10 +103,10 @@ class Served(NamedTuple):
 
 
 def continue_turn(served: Served, image: str, beginning: str, wording: Wording) -> dict[str, Any]:
-    """The body of a chat completion that goes on with the assistant's turn, greedily.
+    """The body of a chat completion that continues the assistant's turn greedily.
 
-    vLLM takes the adapter's name for the model's; SGLang does not look at that name and takes `lora_path`. Each
-    ignores the other's fields. All that a server's defaults or the model's generation_config could change is set.
+    vLLM takes the adapter's name for the model's; SGLang does not look at that name and takes `lora_path`. Each ignores
+    the other's fields. Every setting is given, so that defaults of the server or of generation_config change nothing.
     """
     content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": served.prompt}]
     return {
@@ -130,7 +130,7 @@ def continue_turn(served: Served, image: str, beginning: str, wording: Wording) 
 
 
 async def persist(server: GenerationServer, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
-    """Try as often as is allowed, with growing pauses or those that the server asks for."""
+    """Repeat a failed request, with growing pauses or those that the server asks for."""
     failure = Failure("not asked", retry=False)
     for number in range(1, server.max_retries + 2):
         found = await attempt()
@@ -143,13 +143,13 @@ async def persist(server: GenerationServer, attempt: Callable[[], Awaitable[T | 
         if number <= server.max_retries:
             await asyncio.sleep(max(back_off_s(number - 1), failure.wait_s or 0.0))
     raise EngineError(
-        f"generation server {server_name(server.base_url)}: {failure.reason}. What is finished is kept; run again to"
-        " go on"
+        f"generation server {server_name(server.base_url)}: {failure.reason}. Finished shards are kept; run again to"
+        " continue"
     )
 
 
 async def all_of(jobs: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:
-    """The results of the jobs in their order, so many at a time; the first error ends all and is raised."""
+    """Run the jobs, so many at a time; returns their results in order, and raises the first error."""
     waiting, results = iter(enumerate(jobs)), dict[int, T]()
 
     async def work() -> None:
@@ -166,7 +166,7 @@ async def all_of(jobs: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> li
 
 
 async def ask_once(client: "AsyncOpenAI", server: GenerationServer, body: dict[str, Any]) -> Reply | Failure:
-    """One attempt; what the reply says of itself (model, end) must fit what was asked."""
+    """One attempt; model and finish reason of the reply must fit the request."""
     found = await send(client, "/chat/completions", body, server.timeout_s, KEY_VARIABLE)
     if isinstance(found, Refusal):
         return failure_of(found, body["model"], KEY_VARIABLE)
@@ -176,9 +176,9 @@ async def ask_once(client: "AsyncOpenAI", server: GenerationServer, body: dict[s
         completion = _Completion.model_validate_json(found)
         choice = completion.choices[0]
     except (ValidationError, IndexError):
-        return Failure("an answer that is no whole chat completion with its token counts", retry=True)
+        return Failure("the reply is not a complete chat completion with token counts", retry=True)
     if completion.model != body["model"]:
-        return Failure(f"asked for {body['model']}, it was {completion.model!r} that answered", retry=False)
+        return Failure(f"{completion.model!r} answered instead of {body['model']!r}", retry=False)
     usage, most = completion.usage, body["max_tokens"]
     if choice.finish_reason not in ("stop", "length"):
         return Failure(f"an answer ended with {choice.finish_reason!r} instead of stop or length", retry=True)

@@ -1,4 +1,4 @@
-"""Attention for rows that hold a prefix once and several answers behind it, and which models can be given such rows.
+"""Attention for rows with one prefix and several answers, and the models that can take such rows.
 
 Training and generation take the same rows (decisions 9 and 10).
 """
@@ -22,7 +22,7 @@ _NAME = "whyscore_behind_prefix"
 
 
 def why_not_shared(model: Any, longest: int) -> str | None:
-    """Why each text needs a prefix of its own, for texts of up to `longest` tokens; None when it does not."""
+    """Why texts of up to `longest` tokens cannot share a prefix; None when they can."""
     config = model.config
     if config.model_type not in SHARED:
         return f"it was not tested with models of type {config.model_type}"

@@ -1,7 +1,7 @@
-"""How the next token is chosen: the most probable one, or one drawn with noise that the answer's name decides.
+"""Choose the next token: the most probable one, or one drawn with noise that depends on the answer's name.
 
 The noise of a token is one number in [0, 1). It follows from the seed, the key of the row, the number of the answer and
-the step, never from a place in a batch. So the sampled texts are the same in batches of any size, in any order, and in
+the step, not from a place in a batch. So the sampled texts are the same in batches of any size, in any order, and in
 a run that was killed and continued.
 """
 
@@ -59,7 +59,7 @@ def token_chooser(decoding: Decoding, names: Sequence[AnswerName], device: torch
 
 
 def uniforms(seed: int, key: str, answer: int, steps: int) -> np.ndarray:
-    """Even numbers in [0, 1) of the first steps of an answer; more steps leave the first ones as they are.
+    """Uniform numbers in [0, 1), one for each step of an answer; more steps do not change the first ones.
 
     They come from a counter-based generator (Philox), whose stream is fixed by its definition: a new version of numpy
     does not change them.
@@ -70,17 +70,18 @@ def uniforms(seed: int, key: str, answer: int, steps: int) -> np.ndarray:
 
 
 def draw_tokens(logits: Tensor, even: Tensor, temperature: float, top_p: float) -> Tensor:
-    """(R,) tokens: where the even numbers (R,) fall in the cumulative distributions of the logits (R, vocabulary).
+    """(R,) tokens: the places of the uniform numbers (R,) in the cumulative distributions of the logits (R,
+    vocabulary).
 
-    The tokens stand in the order of the vocabulary, so that rounding of the logits moves borders by as little and never
-    exchanges two tokens. Computed in float64.
+    The tokens are in the order of the vocabulary, so that rounding of the logits moves borders slightly and never
+    exchanges tokens. Computed in float64.
     """
     probabilities = (logits.double() / temperature).softmax(-1)
     if top_p < 1:
         probabilities = probabilities.masked_fill(~_most_probable(probabilities, top_p), 0)
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
-    # Rounding must not lift a number to the very end, where no token is.
+    # Rounding must not move a number to the end, where no token is.
     at = torch.minimum(even[:, None] * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cumulative, at, right=True)[:, 0]
 

@@ -1,4 +1,4 @@
-"""What goes into a model and what comes out of it, whichever way it is asked."""
+"""The inputs and outputs of a model, the same for every way to ask it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from pipeline_lib.vlm.load import Vlm
 
 
 class Question(NamedTuple):
-    """A conversation about its images, which is a row of a batch, and how each of its answers begins.
+    """A conversation about its images (a row of a batch), and the beginnings of its answers.
 
     A beginning is empty (the model begins by itself) or text that the answer goes on from, separator included. K equal
-    beginnings ask for K answers of one distribution. No beginning asks for no answer, only for what is read.
+    beginnings ask for K answers of one distribution. Without beginnings only probabilities are read.
     """
 
     chat: Chat
@@ -33,7 +33,7 @@ class Generated(NamedTuple):
     tokens: int
     finished: bool
     prompt_tokens: int  # of the input, image tokens included, padding excluded
-    ids: tuple[int, ...] = ()  # the tokens themselves; empty where a server does not tell them
+    ids: tuple[int, ...] = ()  # the tokens; empty if a server does not give them
 
 
 class NextTokens(NamedTuple):
@@ -64,7 +64,7 @@ def answer_tokens(vlm: Vlm, beginning: str) -> int:
 
 
 def model_inputs(vlm: Vlm, images: Sequence[Sequence[Image]], texts: list[str]) -> Any:
-    """What the model takes of texts and the images of each, padded on the left, on the model's device.
+    """Texts with their images as the model's input, padded on the left, on the model's device.
 
     Raises `DataError` for an image of a shape that the model's family does not take, `ValueError` for a text without
     exactly one placeholder an image.
@@ -105,7 +105,7 @@ def generation_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logit
     """
     tokenizer = vlm.processor.tokenizer
     ends = end_ids(vlm.model.generation_config, tokenizer, chat)
-    # Everything is set: whatever sampling a model's own generation_config asks for must not leak in.
+    # Everything is set, so that a model's own generation_config changes nothing.
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -124,7 +124,7 @@ def generation_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logit
 
 
 def read_continuation(vlm: Vlm, config: GenerationConfig, before: list[int], after: list[int]) -> Generated:
-    """What was generated behind the tokens `before`; `after` may go on behind its end token, with padding."""
+    """The answer behind the tokens `before`; `after` may have padding behind its end token."""
     stop = next((at for at, token in enumerate(after) if token in config.eos_token_id), None)
     text = _continuation(vlm.processor.tokenizer, before, after[:stop])
     ids = tuple(after if stop is None else after[: stop + 1])
@@ -132,7 +132,7 @@ def read_continuation(vlm: Vlm, config: GenerationConfig, before: list[int], aft
 
 
 def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
-    # Decoded together with what stands before: some tokenizers drop the blank at the beginning of a text.
+    # Decoded together with `before`, because some tokenizers drop the blank at the beginning of a text.
     plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     text: str = tokenizer.decode(before + after, **plain)
     return text[len(tokenizer.decode(before, **plain)) :]
@@ -147,6 +147,6 @@ def end_ids(own: GenerationConfig, tokenizer: Any, chat: Chat) -> list[int]:
 
 
 def image_ids(processor: Any) -> list[int] | None:
-    """What is never generated: a placeholder would be read as an image when the text comes back as training data."""
+    """Tokens that are never generated: as training data a placeholder would be read as an image."""
     token = getattr(processor, "image_token_id", None)
     return None if token is None else [token]

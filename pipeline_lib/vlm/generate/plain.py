@@ -24,7 +24,7 @@ from pipeline_lib.vlm.load import Vlm
 def generate_plain(vlm: Vlm, questions: Sequence[Question], decoding: Decoding) -> list[list[Generated]]:
     """Continue `prompt + beginning` for each beginning of each question, in one batch with a row an answer.
 
-    Batches are padded on the left, so an answer is that of the row alone up to rounding.
+    Batches are padded on the left, so an answer is the same as without a batch, up to rounding.
     """
     rows = [(question, at) for question in questions for at in range(len(question.beginnings))]
     if not rows:

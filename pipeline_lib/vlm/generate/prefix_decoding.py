@@ -1,9 +1,9 @@
-"""Decoding of several answers to each question over one cache, which holds what they share once.
+"""Decode several answers to each question over one cache, which holds their shared prefix once.
 
-A row of a batch is a question, `[prefix | beginnings | a b | a b | ..]`: in each step the next tokens of its answers
-stand side by side. A token sees the prefix and what is before it in its own answer, and its position follows from the
-two, as in a row of training (`train.prefix_rows`). So the keys and values of the hundreds to thousands of image tokens
-are kept once and read once a step, however many answers there are, and are never copied to make room for a token.
+A row of a batch is a question, `[prefix | beginnings | a b | a b | ..]`: in each step it gets the next tokens of all
+its answers. A token sees the prefix and the tokens before it in its own answer, and its position follows from both, as
+in a row of training (`train.prefix_rows`). So the keys and values of the hundreds to thousands of image tokens are kept
+once and read once a step, however many answers there are, and are never copied to make room for a token.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from pipeline_lib.vlm.generate.decoding import Chooser
 
 
 class Prefix(NamedTuple):
-    """What the answers of some rows of a batch have in common, equally many tokens in each."""
+    """The shared prefix of the answers in some rows of a batch, with equally many tokens in each row."""
 
     rows: list[int]  # which ones of the batch
     cache: Any  # the library's, with the keys and values of all tokens in every layer; `decode` uses it up
@@ -41,11 +41,11 @@ def decode(
     config: GenerationConfig,
     choose: Chooser,
 ) -> Decoded:
-    """Go on behind each row's prefix and each of its beginnings, which are tokens, at least one.
+    """Continue each row's prefix with each of its beginnings (at least one token).
 
-    A row with fewer beginnings than another has answers without meaning at its end, and so has an answer behind its end
-    token. `reads` holds one more text of every row, of which the next token's logits are wanted alone; an empty one
-    asks for those behind the prefix. `choose` is given the N x B answers of a step in their order.
+    If a row has fewer beginnings than another, its last answers have no meaning; the same holds for tokens behind an
+    end token. `reads` holds one more text of every row, of which only the next token's logits are returned; an empty
+    one asks for those behind the prefix. `choose` gets the N x B answers of a step in their order.
     """
     device, pad = prefixes[0].logits.device, config.pad_token_id
     ends = torch.tensor(config.eos_token_id, device=device)
@@ -81,7 +81,7 @@ def decode(
 
 
 def _order(prefixes: list[Prefix]) -> Tensor:
-    """Where the rows of the batch are among those of the prefixes."""
+    """The places of the batch's rows among those of the prefixes."""
     return torch.tensor([at for prefix in prefixes for at in prefix.rows]).argsort()
 
 
@@ -146,10 +146,10 @@ class _RoomyLayer(DynamicLayer):
         ]
         for prefix in prefixes:
             layer = prefix.cache.layers[at]
-            prefix.cache.layers[at] = None  # so that no two layers are there twice
+            prefix.cache.layers[at] = None  # so that only one layer at a time is in memory twice
             for store, states in zip(self._stores, (layer.keys, layer.values), strict=True):
                 start = length - states.shape[2]
-                store[prefix.rows, :, :start] = 0  # hidden, but what is no number would spoil a product with nothing
+                store[prefix.rows, :, :start] = 0  # hidden, but NaN would spoil the product with 0
                 store[prefix.rows, :, start:length] = states
         self._show(length)
 

@@ -1,8 +1,8 @@
 """Any number of answers to each question, and probabilities of next tokens, from one prefill a question.
 
 Images and prompt are most of a forward pass: hundreds to thousands of tokens, against some ten of an answer's
-beginning. They are prefilled once, and the answers are decoded side by side behind them (`prefix_decoding`). The tokens
-are those of tokenising each whole text: what is shared is found among tokens, never in the text.
+beginning. They are prefilled once, and all answers are decoded behind them (`prefix_decoding`). Each whole text is
+tokenised, and the shared prefix is found among the tokens, never in the text.
 """
 
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger("whyscore.model")
 
 
 class Answers(NamedTuple):
-    """Each question's answers in the order of its beginnings; a readout a question where one was asked for."""
+    """Each question's answers in the order of its beginnings; a readout for each question if asked for."""
 
     answers: list[list[Generated]]
     readouts: list[Readout]
@@ -97,7 +97,7 @@ def _log_plain_path(reason: str) -> None:
 
 
 class _Texts(NamedTuple):
-    """The tokens behind the last image of a question: those that all its texts begin with, and the rest of each."""
+    """The tokens behind the last image of a question: the common beginning of all its texts, and the rest of each."""
 
     shared: list[int]
     answers: list[list[int]]
@@ -114,7 +114,7 @@ def _split(vlm: Vlm, questions: Sequence[Question], read: NextTokens | None) -> 
     for question in questions:
         answers = [tail(question.chat, beginning) for beginning in question.beginnings]
         behind = [tail(question.chat, read.context)] if read else []
-        # Of every answer at least one token stays: what follows is read behind a token that is fed, not the prefix.
+        # Of every answer at least one token stays, because logits are read behind a token that is fed.
         shared = _common([ids[:-1] for ids in answers] + behind)
         of_read = behind[0][shared:] if behind else []
         found.append(_Texts([*answers, *behind, []][0][:shared], [ids[shared:] for ids in answers], of_read))
@@ -129,13 +129,13 @@ def _tail(vlm: Vlm, chat: Chat, beginning: str) -> list[int]:
 
 
 def _common(rows: list[list[int]]) -> int:
-    """How many tokens all rows begin with."""
+    """The number of tokens that all rows begin with."""
     shortest = min(map(len, rows), default=0)
     return next((at for at, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1), shortest)
 
 
 def _inputs(vlm: Vlm, question: Question, tail: list[int]) -> dict[str, torch.Tensor]:
-    """Images, prompt and what the answers have in common: `tail` in the place of what the prompt ends with."""
+    """Images, prompt and the common tokens of the answers: `tail` replaces the end of the prompt."""
     inputs = dict(model_inputs(vlm, [question.images], [question.chat.prompt]))
     ends_with = _tail(vlm, question.chat, "")
     found = inputs["input_ids"][0, -len(ends_with) :].tolist()

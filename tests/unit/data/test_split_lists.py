@@ -68,7 +68,7 @@ def test_what_does_not_fit_the_table_is_a_problem(tmp_path: Path) -> None:
 def test_a_name_that_could_mean_two_images_is_a_problem_unless_it_is_exact(tmp_path: Path) -> None:
     images = [f"a/{n:03}.jpg" for n in range(40)] + ["b/000.jpg", "001.jpg"]
     _, problems, _ = check(tmp_path, {"test": ["000", "002"]}, images)
-    assert "1 name(s) mean more than one image" in str(problems)
+    assert "1 name(s) match more than one" in str(problems)
     (rows, _), problems, _ = check(tmp_path, {"test": ["001.jpg", "002"]}, images)
     assert "more than one" not in str(problems)
     assert rows.loc[rows["split"] == "test", "image"].tolist() == ["a/002.jpg", "001.jpg"]

@@ -307,10 +307,10 @@ def test_a_model_that_cannot_share_the_prefix_is_trained_by_trls_own_trainer_and
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shared, _ = train("a")
-    assert "trained by TRL's own trainer" not in caplog.text
+    assert "TRL's own trainer" not in caplog.text
     monkeypatch.setattr("pipeline_lib.vlm.generate.attention.SHARED", frozenset())
     stock, _ = train("b")
-    assert "training: trained by TRL's own trainer, two to four times slower: it was not tested with" in caplog.text
+    assert "training: TRL's own trainer" in caplog.text
     for figure in ("loss", "reward_margin", "chosen_logp", "grad_norm"):
         assert np.allclose(shared[figure].to_numpy(), stock[figure].to_numpy(), atol=1e-3), figure
 

@@ -81,7 +81,7 @@ def test_a_batch_that_has_no_room_is_halved_and_the_size_remembered(caplog: pyte
         assert ask(6, seen, model, room=2) == ANSWERS
     assert [len(batch) for batch in seen] == [2] * 3
     sizes = [record.args for record in caplog.records if record.levelno == logging.WARNING]
-    assert sizes == [(6, 3), (3, 2)] and "no room on the device for 6 rows" in caplog.text
+    assert sizes == [(6, 3), (3, 2)] and "6 rows" in caplog.text
     caplog.clear()
     assert ask(6, seen, model, room=2) == ANSWERS  # it is known now
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]

@@ -300,14 +300,14 @@ def test_what_passes_is_waited_for_and_what_does_not_ends_with_its_reason(
     assert len(generate(server)) == IMAGES
     assert server.keys == {f"Bearer {KEY}"}
     server.fail = [503] * 99
-    with pytest.raises(EngineError, match=r"HTTP 503: not now .*attempt 3 of 3.*run again to go on") as caught:
+    with pytest.raises(EngineError, match=r"HTTP 503: not now .*attempt 3 of 3") as caught:
         generate(server)
     assert KEY not in str(caught.value)
     server.fail = [401]
-    with pytest.raises(EngineError, match=r"does not accept the key \(401\); check WHYSCORE_ENGINE_KEY"):
+    with pytest.raises(EngineError, match=r"401.*WHYSCORE_ENGINE_KEY"):
         generate(server)
     server.fail, server.hangs = [], True
-    with pytest.raises(EngineError, match=r"no whole answer within 0\.2 s \(attempt 2 of 2\)"):
+    with pytest.raises(EngineError, match=r"0\.2 s \(attempt 2 of 2\)"):
         generate(server, timeout_s=0.2, max_retries=1)
     server.hangs = False
     with pytest.raises(EngineError, match="it cannot be reached; is it started"):
