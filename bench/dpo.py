@@ -6,7 +6,7 @@ operations of the same work, and the peak memory of a process that does one step
 forward and backward pass; the optimiser is left out, it is the same on all sides.
 
 Ours comes twice: with the reference computed in the step, as stock TRL does it, and with a stored one. Of that, a
-training alone is no honest figure; what an iteration takes is one pass of the reference over three answers a picture,
+training alone is no honest figure; what an iteration takes is one pass of the reference over three answers an image,
 and then two trainings, where stock TRL has its two trainings. Both are printed.
 """
 
@@ -48,7 +48,7 @@ class Side(NamedTuple):
 
 
 def reference(shape: Shape, batch_size: int, device: str, dtype: torch.dtype) -> Callable[[], list[list[float]]]:
-    """A function that does the reference's pass over three answers a picture."""
+    """A function that does the reference's pass over three answers an image."""
     model, processor = build(shape, device, dtype)
     vlm = Vlm(model, processor, torch.device(device))
     rows = []

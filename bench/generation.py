@@ -3,7 +3,7 @@
     python -m bench.generation
 
 Random weights and a small language model on a CPU, with the proportions of real models: sides of tiles are halved, so
-that images have a quarter of their tokens, and answers have a quarter of 150. Both sides get the same pictures, prompt
+that images have a quarter of their tokens, and answers have a quarter of 150. Both sides get the same images, prompt
 and beginnings, use the batch size that was the fastest for them in the warm-up, and run in turn; their texts must be
 identical. Seconds are those of the processor, since the machine may be shared; wall-clock seconds stand beside them.
 """
@@ -47,17 +47,17 @@ HEADER = [
 
 
 class Case(NamedTuple):
-    """A model with its pictures."""
+    """A model with its images."""
 
     name: str
     vlm: Vlm
     chat: Chat
     table: pa.Table
-    pictures: dict[str, Image.Image]
+    images: dict[str, Image.Image]
 
 
 class Run(NamedTuple):
-    """One pass over all pictures."""
+    """One pass over all images."""
 
     texts: list[str]
     seconds: float
@@ -69,7 +69,7 @@ def main() -> None:
     torch.set_num_threads(1)
     t.utils.logging.set_verbosity_error()
     rows = [compare(case_of(*make(), SIZES)) for make in (_llava_next, _llava_1_5)]
-    title = f"Generation: {len(SIZES)} pictures, 2 explanations each, {ROUNDS} rounds in turn, 1 thread"
+    title = f"Generation: {len(SIZES)} images, 2 explanations each, {ROUNDS} rounds in turn, 1 thread"
     add_rows(title, HEADER, rows)
 
 
@@ -102,7 +102,7 @@ def compare(
         *(_rates([runs[at] for runs in rounds], best[at]) for at in range(len(sides))),
         "**" + _spread([peer.seconds / own.seconds for peer, own in rounds], "x") + "**",
         f"{once / shared:.2f}x ({once:,} / {shared:,})",
-        "yes" if exact else f"{same} of {2 * len(case.pictures)}",
+        "yes" if exact else f"{same} of {2 * len(case.images)}",
     ]
     print(" | ".join(row), flush=True)
     return row
@@ -126,7 +126,7 @@ def plain(case: Case, size: int, length: int) -> list[str]:
     for start in range(0, len(asked), size):
         batch = asked[start : start + size]
         inputs = processor(
-            images=[[case.pictures[name]] for name, _ in batch],
+            images=[[case.images[name]] for name, _ in batch],
             text=[case.chat.prompt + case.chat.separator + answer_prefix(score) for _, score in batch],
             padding=True,
             padding_side="left",
@@ -149,18 +149,18 @@ def plain(case: Case, size: int, length: int) -> list[str]:
 
 
 def ours(case: Case, size: int, length: int) -> list[str]:
-    """The stage's own function, from opening a picture to the table."""
+    """The stage's own function, from opening an image to the table."""
     table = generate_score_pairs(
         case.vlm,
         case.chat,
         case.table,
-        lambda image, _: case.pictures[image],
+        lambda image, _: case.images[image],
         min_distance=MIN_DISTANCE,
         max_new_tokens=length,
         batch_size=size,
         seed=0,
         iteration=1,
-        progress=Progress("pairs", len(case.pictures)),
+        progress=Progress("pairs", len(case.images)),
     )
     return [row[side] for row in table.to_pylist() for side in ("chosen", "rejected")]
 
@@ -180,20 +180,20 @@ def _token_counts(case: Case, length: int) -> tuple[int, int, float]:
     answer = len(tokens(tokenizer, chat.separator + answer_prefix(7))) + length
     prefixes = [
         case.vlm.processor(images=[[image]], text=[chat.prompt], return_tensors="pt", add_special_tokens=False)
-        for image in case.pictures.values()
+        for image in case.images.values()
     ]
     prefix = sum(inputs["input_ids"].shape[1] for inputs in prefixes)
-    count = len(case.pictures)
+    count = len(case.images)
     return 2 * (prefix + count * answer), prefix + 2 * count * answer, prefix / count
 
 
 def case_of(name: str, model: Any, processor: Any, sizes: Sequence[tuple[int, int]], device: str = "cpu") -> Case:
-    """A model with a picture of each of the `sizes`."""
+    """A model with an image of each of the `sizes`."""
     side = max(max(size) for size in sizes)
-    pictures = {f"{at}.png": picture(f"{at}", side).crop((0, 0, *size)) for at, size in enumerate(sizes)}
+    images = {f"{at}.png": picture(f"{at}", side).crop((0, 0, *size)) for at, size in enumerate(sizes)}
     table = pa.table(
         {
-            "image": list(pictures),
+            "image": list(images),
             "image_sha256": [""] * len(sizes),
             "bin": [(7 * at + 1) % 10 for at in range(len(sizes))],
             "width_px": [size[0] for size in sizes],
@@ -202,7 +202,7 @@ def case_of(name: str, model: Any, processor: Any, sizes: Sequence[tuple[int, in
     )
     with torch.no_grad():  # logits far enough apart that rounding does not decide between tokens
         model.lm_head.weight *= 10
-    return Case(name, Vlm(model, processor, torch.device(device)), render_chat(processor, PROMPT), table, pictures)
+    return Case(name, Vlm(model, processor, torch.device(device)), render_chat(processor, PROMPT), table, images)
 
 
 def _parts(processor_class: Any, images: Any) -> tuple[Any, dict[str, Any]]:

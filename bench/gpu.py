@@ -59,7 +59,7 @@ def utilisation(side: Side, ceiling: float) -> str:
 def generation(
     shape: Shape, count: int = 32, batches: tuple[int, ...] = (16, 32, 64), length: int = 150, device: str = "cuda"
 ) -> list[str]:
-    """A row of the table of bench.generation, for `count` pictures of as many tiles as the shape says."""
+    """A row of the table of bench.generation, for `count` images of as many tiles as the shape says."""
     case = case_of(shape.name, *build(shape, device, torch.bfloat16), [shape.image_px] * count, device)
     clock = _now if device == "cuda" else time.perf_counter
     return compare_generation(case, batches, length, clock, exact=False)
@@ -96,7 +96,7 @@ def main() -> None:
     add_rows(title, [*HEADER, share], rows)
     rows = [generation(shape) for shape in TRUE if shape.family == "llava_next"]
     header = [name.replace("CPU second", "second") for name in GENERATION_HEADER]
-    add_rows("Generation on a GPU, bfloat16, wall time: 32 pictures, 2 explanations of 150 tokens each", header, rows)
+    add_rows("Generation on a GPU, bfloat16, wall time: 32 images, 2 explanations of 150 tokens each", header, rows)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def _internvl(shape: Shape, text: Any, tokenizer: Any) -> tuple[Any, Any, Any]:
 
 
 def pairs(shape: Shape, count: int) -> list[dict[str, Any]]:
-    """Pairs about pictures of noise: about 60 tokens of text in the prompt, about 100 in each answer."""
+    """Pairs about images of noise: about 60 tokens of text in the prompt, about 100 in each answer."""
     draw = np.random.default_rng(0)
     width, height = shape.image_px
     image = "<IMG_CONTEXT>" if shape.family == "internvl" else "<image>"

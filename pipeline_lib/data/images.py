@@ -22,9 +22,7 @@ Image.init()  # so that FORMATS finds all its decoders
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
 """Raster formats only. Pillow knows more, some of which run other programs (EPS) or hide larger images (ICO)."""
 
-_AT_ONCE = (
-    1024  # images in the threads' queue; all 255,000 of AVA at once would need memory and continue after an error
-)
+_AT_ONCE = 1024  # images in the threads' queue; all 255,000 of AVA at once would need memory and outlast an error
 
 
 class ImageFacts(NamedTuple):

@@ -29,7 +29,7 @@ VERSION = f"1-pillow-{PIL.__version__}"
 """Increase the number when `images.decode` or the resizing gives other pixels, e.g. after an upgrade of Pillow."""
 
 _FOLDERS = 256
-_KEEP_FREE = 2e9  # bytes, because the store may be on the same disk
+_KEEP_FREE = 2e9  # bytes that stay free, because the store may be on the same disk
 _ABANDONED_S = 3600.0
 
 

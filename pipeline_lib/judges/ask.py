@@ -80,9 +80,7 @@ class _Asking(Generic[Key, Value]):
             api_key=read_key(), base_url=server_url(self.endpoint), timeout=self.endpoint.timeout_s, max_retries=0
         ) as client:
             workers = [self._work(client, waiting) for _ in range(min(self.endpoint.concurrency, len(messages)))]
-            ends = await asyncio.gather(
-                *workers, return_exceptions=True
-            )  # no request is cancelled, because answers are paid for
+            ends = await asyncio.gather(*workers, return_exceptions=True)  # none is cancelled: answers are paid for
         for end in ends:
             if isinstance(end, BaseException):
                 raise end

@@ -48,9 +48,7 @@ def chat_request(
     config: JudgeModel, endpoint: OpenAIEndpoint, message: str, response_format: dict[str, Any]
 ) -> dict[str, Any]:
     """The arguments of a chat completion with structured output, as little random as the model allows."""
-    longest = (
-        "max_completion_tokens" if endpoint.base_url is None else "max_tokens"
-    )  # its old name, which all servers know
+    longest = "max_completion_tokens" if endpoint.base_url is None else "max_tokens"  # the old name, which all know
     request: dict[str, Any] = {
         "model": config.model,
         "messages": [{"role": "user", "content": message}],

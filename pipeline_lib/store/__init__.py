@@ -1,6 +1,6 @@
 """Content-keyed artifacts: `ArtifactRef` names one, `ArtifactStore` publishes, finds and verifies them.
 
-A store is a folder or an S3 bucket. Long stages publish shards; Only `runs` knows the contents of a run's folder.
+A store is a folder or an S3 bucket. Long stages publish shards; only `runs` knows the contents of a run's folder.
 May import errors, progress, sampling and tables. It does not know a method.
 """
 

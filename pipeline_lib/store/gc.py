@@ -43,8 +43,7 @@ class Removal(NamedTuple):
 
 
 def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] = ()) -> list[Removal]:
-    """Everything that can be removed: files that no run needs and that are older than so many days, and the runs to
-    forget.
+    """Everything that can be removed: files older than so many days that no run needs, and the runs to forget.
 
     Shards and checkpoints of a finished stage go after a day at most. Verdicts of judge models (`judge_cache/`) and
     files outside the store's layout always stay. Raises `StoreError` when a run's pointer or a manifest cannot be read,

@@ -1,7 +1,7 @@
-"""An engine for tests: a real HTTP server over a tiny real checkpoint, which answers as vLLM or SGLang would.
+"""An engine for tests: an HTTP server with a tiny real checkpoint, which answers like vLLM or SGLang.
 
 It renders chats, refuses names and loads adapters as the one or the other does (`kind`), generates with transformers,
-and misbehaves where it is told to: `server.faults |= {"falls back"}`, `server.fail = [503]`, `server.hangs = True`.
+and makes errors when told to: `server.faults |= {"falls back"}`, `server.fail = [503]`, `server.hangs = True`.
 """
 
 import asyncio
@@ -86,14 +86,14 @@ class EngineServer:
     def generate(self, body: dict[str, Any], adapter: str | None) -> dict[str, Any]:
         user, last = body["messages"]
         url = user["content"][0]["image_url"]["url"]
-        picture = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))).convert("RGB")
+        image = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))).convert("RGB")
         turn = user | {"content": [{"type": "image"}, user["content"][1]]}
         text, special = self.render([turn, last], body)
         if "other template" in self.faults:
             text = text.replace("\n", "\n\n", 1)
         tokenizer = self.vlm.processor.tokenizer
         inputs = self.vlm.processor(
-            images=[[picture]], text=[text], add_special_tokens=special, return_tensors="pt"
+            images=[[image]], text=[text], add_special_tokens=special, return_tensors="pt"
         )  # fmt: skip
         prompt = inputs["input_ids"][0].tolist()
         most = min(body["max_tokens"], 3) if "cuts" in self.faults else body["max_tokens"]
@@ -107,7 +107,7 @@ class EngineServer:
             suppress_tokens=[int(token) for token, bias in body.get("logit_bias", {}).items() if bias <= -100] or None,
         )
         with self.lock, torch.inference_mode(), contextlib.ExitStack() as stack:
-            self.images.append(picture)
+            self.images.append(image)
             if adapter and "adapter ignored" not in self.faults:
                 self.model.set_adapter(adapter)
             elif isinstance(self.model, PeftModel):

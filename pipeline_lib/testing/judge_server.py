@@ -1,8 +1,8 @@
-"""A judge for tests: a real HTTP server on loopback that speaks chat completions, and misbehaves where it is told to.
+"""A judge for tests: an HTTP server on loopback with chat completions, which makes errors when told to.
 
-What it does with a request depends on a word in the explanation: `server.plan["word"] = [too_many("1"), fail(500)]`
-lets the first two requests whose message holds the word end so, and answers the next ones well. Errors echo the
-Authorization header, as careless proxies do.
+Its reply depends on a word in the explanation: `server.plan["word"] = [too_many("1"), fail(500)]` fails the first two
+requests whose message holds the word, and answers the next ones well. Errors repeat the Authorization header, as some
+proxies do.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class JudgeServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, *_: Any) -> None:
-        """A client that went away is part of the tests."""
+        """A client that closes the connection is part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -141,7 +141,7 @@ def never(handler: _Handler, _: str) -> None:
 
 
 def drip(handler: _Handler, message: str) -> None:
-    """A byte now and then: no pause is long, and it never ends."""
+    """A byte at a time, without long pauses and without an end."""
     handler.send(200, b"", {"Content-Length": "1000000"})
     with contextlib.suppress(OSError):
         while not handler.server.closing.wait(0.05):

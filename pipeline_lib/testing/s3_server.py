@@ -3,9 +3,9 @@
 usage: python -m pipeline_lib.testing.s3_server [--port PORT]   start, print a line of JSON, serve until stdin ends
        python -m pipeline_lib.testing.s3_server --check         say which packages are missing
 
-Started by the tests through a pipe: when they end, however they end, the pipe does, and the server stops and removes
-its folder. When this process is killed itself, the kernel ends the daemons with it, and the next start removes the
-folder. Lines on stdin: `gateway down` and `gateway up` stop and start the part that speaks S3; what is stored stays.
+The tests start it with a pipe. When they end, the pipe ends, and the server stops and removes its folder. When this
+process is killed, the kernel ends the daemons, and the next start removes the folder. Lines on stdin: `gateway down`
+and `gateway up` stop and start the S3 gateway; stored objects stay.
 """
 
 import argparse
@@ -91,12 +91,12 @@ def missing_packages() -> list[str]:
 
 
 def how_to_install(packages: list[str]) -> str:
-    """What a person has to do before these tests can run."""
+    """The command that installs the missing packages."""
     return f"no real S3 server on this machine: apt-get install --no-install-recommends {' '.join(packages)}"
 
 
 class Ceph:
-    """The three daemons and their folder; `gateway` is the one that speaks S3."""
+    """The three daemons and their folder; `gateway` answers S3 requests."""
 
     def __init__(self, port: int | None = None):
         _remove_leftovers()
@@ -106,11 +106,11 @@ class Ceph:
 
     @property
     def url(self) -> str:
-        """Where S3 is spoken."""
+        """The address of the gateway."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """All daemons from nothing, and the users; returns when the gateway answers."""
+        """Set up and start all daemons, and make the users; returns when the gateway answers."""
         fsid, disk, monitor_port = str(uuid.uuid4()), str(uuid.uuid4()), _free_port()
         for name in ("monitor", "osd", "gateway"):
             (self.folder / name).mkdir()
@@ -145,11 +145,11 @@ class Ceph:
                 time.sleep(0.1)  # waiting for a port, with a limit
 
     def gateway_down(self) -> None:
-        """End the gateway at once, as when its machine is lost."""
+        """Kill the gateway, as if its machine failed."""
         self._end("radosgw")
 
     def stop(self) -> None:
-        """End all daemons and remove what they wrote."""
+        """End all daemons and remove their files."""
         for program in reversed(list(self.daemons)):
             self._end(program)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -176,7 +176,7 @@ class Ceph:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
     def _end(self, program: str) -> None:
-        self.daemons[program].kill()  # nothing of a memory-backed store is worth an orderly end
+        self.daemons[program].kill()  # everything is in memory, so an orderly end saves nothing
         self.daemons[program].wait()
 
     def _log(self, program: str) -> str:
@@ -199,7 +199,7 @@ def _remove_leftovers() -> None:
 
 
 def serve(port: int | None) -> None:
-    """Start, tell how to reach it in one line of JSON, obey stdin until it ends."""
+    """Start, print the address and users as one line of JSON, and follow the lines of stdin until it ends."""
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)

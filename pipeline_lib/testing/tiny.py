@@ -93,7 +93,7 @@ def _fast(bpe: Tokenizer) -> PreTrainedTokenizerFast:
         bos_token=BOS,
         eos_token=EOS,
         extra_special_tokens={"image_token": IMAGE},
-        padding_side="right",  # the wrong side, as in several families: the library must pass its own
+        padding_side="right",  # the wrong side, as in several families, so that the library must pass its own
         clean_up_tokenization_spaces=False,
     )
 
@@ -165,13 +165,13 @@ def model_ref(folder: Path, **changes: Any) -> ModelRef:
 
 
 def picture(name: str, side_px: int = SIDE_PX) -> Image.Image:
-    """A picture of noise that its name decides."""
+    """An image of noise that depends on its name."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8))
 
 
 def open_picture(image: str, sha256: str) -> Image.Image:
-    """Stands in for `ImageSet.opener`."""
+    """Replaces `ImageSet.opener`."""
     return picture(image)
 
 
