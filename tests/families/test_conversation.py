@@ -95,7 +95,7 @@ def test_a_tokenizer_that_merges_scores_with_what_follows_is_refused(loaded: Loa
 def test_a_tokenizer_that_knows_no_digits_is_refused(loaded: Loaded) -> None:
     processor = load_processor(model_ref(loaded.folder))
     processor.tokenizer.add_tokens([": 8", ": 9"])
-    with pytest.raises(ModelError, match="ten single tokens at one position"):
+    with pytest.raises(ModelError, match="single tokens"):
         resolve_score_tokens(processor.tokenizer, render_chat(processor, PROMPT))
 
 
@@ -108,7 +108,7 @@ def test_a_sentencepiece_tokenizer_that_puts_a_blank_before_each_answer_is_refus
     processor.tokenizer = sentencepiece(
         pad_token="</s>", extra_special_tokens=INTERNVL_TOKENS | {"a": "<|im_start|>", "b": "<|im_end|>"}
     )
-    with pytest.raises(ModelError, match="tokens differ where the answer begins"):
+    with pytest.raises(ModelError, match="tokens differ"):
         render_chat(processor, PROMPT)
 
 

@@ -143,11 +143,11 @@ def test_an_image_of_448_px_goes_through_the_familys_own_processing(loaded: Load
 def test_tiles_are_limited_where_a_family_tiles_and_else_refused(loaded: Loaded, tmp_path: Path, most: int) -> None:
     ref = model_ref(loaded.folder, max_tiles=most)
     if loaded.family.most_tiles == 1:
-        with pytest.raises(ModelError, match=f"model.max_tiles {most}.*do not cut images into tiles"):
+        with pytest.raises(ModelError, match=f"model.max_tiles {most}"):
             load_processor(ref)
         return
     if loaded.family.name.startswith("llava-next") and most == 1:
-        with pytest.raises(ModelError, match="cuts every image into 2 tiles or more"):
+        with pytest.raises(ModelError, match="2 tiles"):
             load_processor(ref)
         return
     vlm = load_base(ref, torch.device("cpu"))
@@ -214,7 +214,7 @@ def test_an_image_of_an_extreme_shape_is_processed_or_refused_by_name(loaded: Lo
             lambda: generate_greedy(loaded.vlm, loaded.chat, [image], [""], 2),
             lambda: read_scores(loaded.vlm, loaded.chat, loaded.scores, [image]),
         ):
-            with pytest.raises(DataError, match=r"tower\.png is 1x400 px .* more than 200 : 1, this one's are 400"):
+            with pytest.raises(DataError, match=r"tower\.png is 1x400 px .*200 : 1.*400"):
                 ask()
     else:
         assert generate_greedy(loaded.vlm, loaded.chat, [image], [""], 2)[0].tokens

@@ -102,9 +102,9 @@ def test_what_cannot_be_predicted_is_said_at_once(again, finished, image_set, tm
         predict(again, tmp_path / "empty")
     outside = image_set / "outside.csv"
     outside.write_text("image\n../secret.jpg\n")
-    with pytest.raises(DataError, match=r"not below the table's own folder, e\.g\. \.\./secret\.jpg"):
+    with pytest.raises(DataError, match=r"\.\./secret\.jpg"):
         predict(again, outside)
-    with pytest.raises(StoreError, match="no evaluated model of iteration 7; it has ite-1 score, ite-2 consistency"):
+    with pytest.raises(StoreError, match=r"iteration 7.*ite-1 score, ite-2 consistency"):
         predict(again, image_set, iteration=7)
     other = load_recipe(
         finished[0] / "small.yaml", {"runtime.store": again.runtime.store, "prompt": "technical_quality"}

@@ -93,13 +93,13 @@ def test_paths_in_a_file_are_relative_to_it_and_those_of_overrides_are_not(tmp_p
 
 
 def test_a_file_that_is_no_recipe_is_refused_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"cannot read recipe .*absent\.yaml: No such file"):
+    with pytest.raises(RecipeError, match=r"absent\.yaml.*No such file"):
         load_recipe(tmp_path / "absent.yaml")
-    with pytest.raises(RecipeError, match="must be a mapping of fields, found list"):
+    with pytest.raises(RecipeError, match="found list"):
         load_recipe(write(tmp_path, "- a\n"))
     with pytest.raises(RecipeError, match="is not valid YAML"):
         load_recipe(write(tmp_path, "a: [b\n"))
-    with pytest.raises(RecipeError, match=r"--set name\.x: name is not a section"):
+    with pytest.raises(RecipeError, match=r"--set name\.x"):
         load_recipe(write(tmp_path, "name: r\n"), {"name.x": 1})
 
 

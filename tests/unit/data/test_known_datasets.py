@@ -53,7 +53,7 @@ def test_ava_scores_are_mean_votes(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_not_avas_is_named(tmp_path: Path, line: str, found: str) -> None:
     text = problems("ava", write(tmp_path, {"AVA.txt": AVA + line + "\n"}))
-    assert "AVA.txt, line 3: expected 15 whole numbers" in text and found in text
+    assert "AVA.txt, line 3" in text and found in text
 
 
 def test_ava_needs_a_list_or_the_wish_to_draw(tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_aadb_has_three_sets_and_never_the_old_test_list(tmp_path: Path) -> None
 
 def test_aadb_sets_must_be_disjoint_and_complete(tmp_path: Path) -> None:
     text = problems("aadb", aadb(tmp_path, TestNew="farm1_21_b.jpg 0.5\nfarm1_40_b.jpg 0.5\n"))
-    assert "1 image(s) are in both Validation and TestNew, e.g. farm1_21_b.jpg" in text and "older Test list" in text
+    assert "farm1_21_b.jpg" in text and "older Test list" in text
     (tmp_path / "imgListTestNewRegression_score.txt").unlink()
     assert "imgListTestNewRegression_score.txt not found" in problems("aadb", tmp_path)
-    assert "line 1: expected a name and a number, found 'x'" in problems("aadb", aadb(tmp_path / "b", Train="x\n"))
+    assert "line 1" in problems("aadb", aadb(tmp_path / "b", Train="x\n"))
 
 
 def test_aadb_files_may_carry_their_score_in_their_names(tmp_path: Path) -> None:

@@ -97,10 +97,10 @@ def test_the_cache_stands_for_no_photograph(tmp_path: Path, image_set: dict[str,
     path = tmp_path / "image_set" / name
     content = path.read_bytes()
     path.write_bytes(content + b" ")
-    with pytest.raises(DataError, match="has changed since the table was read"):
+    with pytest.raises(DataError, match="has changed"):
         open_one(tmp_path, name, sha256, cache)
     path.unlink()
-    with pytest.raises(DataError, match="was there when the table was read, now: No such file"):
+    with pytest.raises(DataError, match="No such file"):
         open_one(tmp_path, name, sha256, cache)
 
 
@@ -165,7 +165,7 @@ def test_the_last_of_a_disk_is_left_to_the_store(
 ) -> None:
     monkeypatch.setattr(pixels, "_KEEP_FREE", 1e18)
     cache.keep("ab" * 32, 70, Image.new("RGB", (70, 50)))
-    assert not entries(cache) and "its disk has less than 1e+09 GB left" in caplog.text
+    assert not entries(cache) and "1e+09 GB" in caplog.text
 
 
 def test_what_a_killed_process_left_is_removed(cache: PixelCache) -> None:

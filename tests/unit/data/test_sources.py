@@ -116,7 +116,7 @@ def test_sizes_cost_one_listing(bucket: str) -> None:
 
 
 def test_no_other_storage_is_taken_for_a_folder() -> None:
-    with pytest.raises(DataError, match=r"gs://bucket/t\.csv: expected a local path or s3://"):
+    with pytest.raises(DataError, match=r"gs://bucket/t\.csv.*s3://"):
         read_image_list(Data(table="gs://bucket/t.csv"), 0)
 
 
@@ -128,7 +128,7 @@ def test_local_trouble_that_is_not_the_images_is_an_error(tmp_path: Path) -> Non
             source.read(name)
         assert name == "folder" or source.size(name) is None
     (tmp_path / "loop").symlink_to("loop")  # stands for whatever a file system answers
-    with pytest.raises(DataError, match=r"loop cannot be read: Too many levels"):
+    with pytest.raises(DataError, match=r"loop.*Too many levels"):
         source.read("loop")
 
 

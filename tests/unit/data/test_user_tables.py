@@ -84,10 +84,10 @@ def write(path: Path, table: pd.DataFrame) -> None:
 
 def test_metadata_without_file_names_and_unsafe_ones_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text('{"image": "1.png", "score": 1}\n')
-    with pytest.raises(DataError, match=r"metadata\.jsonl: no column file_name; its columns are image, score"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl.*file_name.*image, score"):
         read_image_list(Data(table=str(tmp_path)), 0)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "../1.png", "score": 1}\n')
-    with pytest.raises(DataError, match=r"not inside the image folder.*: \.\./1\.png"):
+    with pytest.raises(DataError, match=r"image folder.*: \.\./1\.png"):
         read_image_list(Data(table=str(tmp_path), split_column=None), 0)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": \n')
     with pytest.raises(DataError, match=r"metadata\.jsonl cannot be read"):
@@ -151,7 +151,7 @@ def test_changed_shards_are_noticed(tmp_path: Path) -> None:
 
     embedded._mapped.cache_clear()  # as a new process
     assert fingerprint(read_image_list(Data(table=str(path)), 0)) != before
-    with pytest.raises(DataError, match=r"000\.png was there when the table was read, now: no row has this name"):
+    with pytest.raises(DataError, match=r"000\.png.*no row"):
         ImageSet.of(Data(table=str(path)), REF).opener(99)("000.png", sha256)
 
 
@@ -171,7 +171,7 @@ def test_rows_without_bytes_are_missing_images_and_equal_paths_no_names(tmp_path
 def test_a_split_column_wins_over_names_of_shards_which_must_all_be_splits(tmp_path: Path) -> None:
     shard(tmp_path / "train-0.parquet", range(12), "struct")
     shard(tmp_path / "more.parquet", range(12, 25), "struct")
-    with pytest.raises(DataError, match=r"more\.parquet is not named like a split and .*train-0\.parquet is"):
+    with pytest.raises(DataError, match=r"more\.parquet.*split.*train-0\.parquet"):
         read_image_list(Data(table=str(tmp_path)), 0)
     assert len(check_table(Data(table=str(tmp_path), split_column=None), 0).images.rows) == 25
     shard(tmp_path / "more.parquet", range(12, 25), "struct", split=["val"] * 10 + ["test"] * 3)

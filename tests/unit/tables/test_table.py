@@ -21,7 +21,7 @@ def test_columns_are_put_in_order_and_cast() -> None:
 
 def test_further_columns_are_kept_behind_only_when_allowed() -> None:
     table = pa.table({"mood": ["calm"], "bin": [1], "image": ["a"]})
-    with pytest.raises(StoreError, match=r"column.s. mood that its schema does not know"):
+    with pytest.raises(StoreError, match=r"column.s. mood"):
         conform(table, SCHEMA)
     assert conform(table, SCHEMA, extra_columns=True).column_names == ["image", "bin", "mood"]
 

@@ -75,9 +75,9 @@ def test_a_pair_without_a_reference_is_named(
 ) -> None:
     pairs, _, table = made
     name = value if column == "image" else "train-6.png"
-    with pytest.raises(DataError, match=rf"1 of 8 pair\(s\) have no log-probabilities of the reference: {name};"):
+    with pytest.raises(DataError, match=rf"1 of 8 pair\(s\).*: {name};"):
         with_reference(replaced(pairs, column, 6, value), table, base[1])
-    with pytest.raises(DataError, match=r"8 of 8 .* train-4.png and 3 more; they were computed for other pairs"):
+    with pytest.raises(DataError, match=r"8 of 8 .* train-4.png and 3 more"):
         with_reference(pairs, table.slice(0, 0), base[1])
 
 
@@ -90,7 +90,7 @@ def test_rows_that_are_not_trained_on_are_not_asked_about() -> None:
     assert found["swapped"].to_pylist() == [None, "#Score: 1\n\n#Explain: Bad.", "#Score: 3\n\n#Explain: Bad."]
     assert answers_of_pairs(pairs, None, image_table(4), 400)["swapped"].null_count == 3
     long = preference_pairs(4, "p", prompt_tokens=[40, 400, 40, 40])
-    with pytest.raises(DataError, match=r"1 row.s. are longer .* = 400: train-1\.png: 431 tokens"):
+    with pytest.raises(DataError, match=r"1 row.s. .* 400: train-1\.png: 431"):
         answers_of_pairs(long, None, image_table(4), 400)
     with pytest.raises(DataError, match="collapsed"):
         answers_of_pairs(pairs, swap_scores(pairs.slice(2, 1)), image_table(4), 400)
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_share_the_prefix_takes_the_plain_path_and_says_so(
     monkeypatch.setattr("pipeline_lib.vlm.generate.attention.SHARED", frozenset())
     monkeypatch.setattr(answer_logps, "shared_logps", None)
     plain = reference_of(*base, pairs, consistency_pairs=swapped)
-    assert "reads each answer in a row of its own, two to three times slower: it was not tested with" in caplog.text
+    assert "not tested with" in caplog.text
     assert plain.drop_columns("logp").equals(table.drop_columns("logp"))
     assert np.allclose(plain["logp"].to_numpy(), table["logp"].to_numpy(), atol=1e-4, rtol=0)
     assert not np.allclose(plain["logp"].to_numpy(), np.roll(table["logp"].to_numpy(), 1), atol=1e-1)

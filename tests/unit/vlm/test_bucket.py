@@ -77,7 +77,7 @@ def test_changed_files_are_noticed(remote: str) -> None:
     ref = resolve_model(Model(id=remote))
     before = contents(ref.folder())
     s3fs.S3FileSystem().pipe_file(f"{remote}/chat_template.jinja", b"{{ bos_token }}another")
-    with pytest.raises(ModelError, match="are not those that this run began with"):
+    with pytest.raises(ModelError, match="the files in"):
         ref.folder()
     again = resolve_model(Model(id=remote))
     assert again.fingerprint != ref.fingerprint
@@ -125,7 +125,7 @@ def test_a_copy_of_files_that_change_meanwhile_is_refused(remote: str, monkeypat
         advance(self, *given)
 
     monkeypatch.setattr(bucket.Progress, "advance", change)
-    with pytest.raises(ModelError, match="was changed while it was copied"):
+    with pytest.raises(ModelError, match="changed"):
         fetch_folder(remote)
     assert not [path for path in cache_folder().iterdir() if path.is_dir() and path.suffix != ".partial"]
 
@@ -139,7 +139,7 @@ def test_what_is_not_there_is_said(remote: str) -> None:
     s3fs.S3FileSystem().pipe_file(f"{remote}/sub/model.safetensors", b"x")
     with pytest.raises(ModelError, match=r"no config\.json"):
         resolve_model(Model(id=f"{remote}/sub"))
-    with pytest.raises(ModelError, match="only a hub id has a revision"):
+    with pytest.raises(ModelError, match=r"model\.revision"):
         resolve_model(Model(id=remote, revision="a" * 40))
     with pytest.raises(ModelError, match="nonsense"):
         resolve_model(Model(id="nonsense://bucket/model"))

@@ -150,7 +150,7 @@ def test_the_image_token_is_never_drawn(vlm: Vlm, chat: Chat) -> None:
 
 
 def test_what_cannot_be_sampled_is_refused(vlm: Vlm, chat: Chat) -> None:
-    with pytest.raises(ValueError, match="needs a key that names its row"):
+    with pytest.raises(ValueError, match="key"):
         generate_answers(vlm, [Question(chat, [picture("a")])], Sampled(max_new_tokens=1, seed=0))
     two = render_chat(vlm.processor, PROMPT, images=2)
     for plain in (False, True):

@@ -207,7 +207,7 @@ def test_a_template_that_writes_another_turn_for_an_answer_than_for_the_beginnin
 ) -> None:
     with (
         running(EngineServer(folders(family))) as server,
-        pytest.raises(EngineError, match="reads other tokens than the model is trained on"),
+        pytest.raises(EngineError, match="other tokens"),
     ):
         generate(server, family=family)
 
@@ -243,7 +243,7 @@ def test_a_server_that_is_not_what_it_should_be_is_refused(
 def test_a_base_under_another_name_is_asked_by_it(server: EngineServer, generate: Generate) -> None:
     server.name = "llava"
     try:
-        with pytest.raises(EngineError, match=r"does not serve tiny, it has llava; .*generation_server\.model"):
+        with pytest.raises(EngineError, match=r"tiny.* llava.*generation_server\.model"):
             generate(server)
         assert not server.requests
         assert len(generate(server, model="llava")) == IMAGES
@@ -273,7 +273,7 @@ def test_a_server_that_cannot_load_is_served_by_hand_and_the_run_goes_on(
     adapter = put_adapter(store, folders(MOST), "d" * 64)
     server.can_load = False
     name, path = adapter_name(adapter), tmp_path / "served" / adapter_name(adapter)
-    with pytest.raises(EngineError, match="cannot load adapters at run time") as caught:
+    with pytest.raises(EngineError, match="cannot load adapters") as caught:
         generate(server, adapter)
     assert f"--lora-modules {name}={path}" in str(caught.value)
     server.load(name, str(path))
@@ -287,7 +287,7 @@ def test_a_folder_that_the_server_does_not_see_is_named(
     from pipeline_lib.vlm.engine import adapter as engine_adapter
 
     monkeypatch.setattr(engine_adapter, "_put", lambda ref, store, folder: Path("/nowhere") / folder.name)
-    with pytest.raises(EngineError, match=r"failed: HTTP 404: .*/nowhere/whyscore-e+ cannot be found.*the same path"):
+    with pytest.raises(EngineError, match=r"HTTP 404: .*/nowhere/whyscore-e+ cannot be found"):
         generate(server, put_adapter(store, folders(MOST), "e" * 64))
 
 
@@ -310,7 +310,7 @@ def test_what_passes_is_waited_for_and_what_does_not_ends_with_its_reason(
     with pytest.raises(EngineError, match=r"0\.2 s \(attempt 2 of 2\)"):
         generate(server, timeout_s=0.2, max_retries=1)
     server.hangs = False
-    with pytest.raises(EngineError, match="it cannot be reached; is it started"):
+    with pytest.raises(EngineError, match="cannot be reached"):
         generate(server, base_url="http://127.0.0.1:9/v1", max_retries=0)
 
 
@@ -386,7 +386,7 @@ def test_doctor_looks_at_the_server_of_a_recipe_that_has_one(server: EngineServe
     server.can_load = False
     assert [state for state, _ in look()] == ["ok", "note"] and len(look(iterations=1)) == 1
     assert not server.requests  # no answer is asked for
-    with pytest.raises(EngineError, match=r"does not serve other, it has tiny; set runtime\.generation_server\.model"):
+    with pytest.raises(EngineError, match=r"other.* tiny.*generation_server\.model"):
         look(model="other")
-    with pytest.raises(EngineError, match="it cannot be reached; is it started"):
+    with pytest.raises(EngineError, match="cannot be reached"):
         look(base_url="http://127.0.0.1:9/v1")

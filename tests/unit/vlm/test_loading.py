@@ -58,7 +58,7 @@ def test_another_model_in_the_same_place_is_refused(copy: Path) -> None:
     ref = resolve_model(Model(id=str(copy)))
     weights = {name: weight + 1 for name, weight in load_file(copy / "model.safetensors").items()}
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match="are not those that this run began with"):
+    with pytest.raises(ModelError, match="the files in"):
         load_base(ref, CPU)
 
 
@@ -107,7 +107,7 @@ def test_devices_are_taken_at_their_word() -> None:
 def test_prompts_are_files() -> None:
     prompt = load_prompt("aesthetics")
     assert prompt.text.startswith("Please evaluate the aesthetic quality") and prompt.text == prompt.text.strip()
-    with pytest.raises(RecipeError, match=r"there is no nonsense; shipped are .*aesthetics, aesthetics_short"):
+    with pytest.raises(RecipeError, match=r"nonsense.*aesthetics, aesthetics_short"):
         load_prompt("nonsense")
 
 
@@ -130,7 +130,7 @@ def test_code_in_a_checkpoint_is_never_run(copy: Path, tmp_path: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"model_type": "internvl_chat"}))
     for load in (load_processor, lambda ref: load_base(ref, CPU), lambda ref: check_model(ref, PROMPT)):
-        with pytest.raises(ModelError, match="loaded by Python code among its files, which WhyScore never runs"):
+        with pytest.raises(ModelError, match="Python code"):
             load(model_ref(copy))
     assert not ran.exists()
 
@@ -138,7 +138,7 @@ def test_code_in_a_checkpoint_is_never_run(copy: Path, tmp_path: Path) -> None:
 def test_an_unknown_architecture_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"model_type": "nonsense"}))
-    with pytest.raises(ModelError, match="not a vision-language model that transformers knows"):
+    with pytest.raises(ModelError, match="not a vision-language model"):
         load_processor(model_ref(copy))
 
 

