@@ -2,7 +2,7 @@
 
 TRL's trainer encodes the image of a pair four times a step and computes its prefix four times, for chosen and rejected
 under policy and reference. Here a pair is one row (`prefix_rows`), its image is encoded once, and only the states that
-predict an answer's tokens go on to the language model's head. Loss and log are TRL's own code. The reference is not
+predict an answer's tokens go to the language model's head. Loss and log are TRL's own code. The reference is not
 computed in a step (`stored_reference`).
 """
 

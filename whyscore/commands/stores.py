@@ -50,7 +50,7 @@ def report(recipe: RecipePath, overrides: Overrides = None) -> None:
         if open_run(store, parsed.name, parsed.run_fields()).find("report") is None:
             raise StoreError(
                 f"{store.root} has no report of run {parsed.name}; `whyscore status {recipe}` says how far it is,"
-                f" `whyscore run {recipe}` goes on"
+                f" `whyscore run {recipe}` continues it"
             )
         print_results(store, parsed.name)
 

@@ -18,7 +18,7 @@ from pipeline_lib.vlm.weights import is_remote, missing_weights
 
 
 def check_model(ref: ModelRef, prompt: Prompt) -> dict[str, Any]:
-    """Facts about a model: class, rendered prompt, ids of the ten score tokens, linear layers that LoRA goes on.
+    """Facts about a model: class, rendered prompt, ids of the ten score tokens, linear layers that get LoRA.
 
     Also the length of a prompt with an image of 4:3, resized as in the run, and whether the weights are on this machine
     (a model of the hub is downloaded when it is first loaded). Raises `ModelError` when the processor is missing, the

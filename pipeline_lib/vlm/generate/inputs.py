@@ -15,7 +15,7 @@ from pipeline_lib.vlm.load import Vlm
 class Question(NamedTuple):
     """A conversation about its images (a row of a batch), and the beginnings of its answers.
 
-    A beginning is empty (the model begins by itself) or text that the answer goes on from, separator included. K equal
+    A beginning is empty (the model begins by itself) or text that the answer continues, separator included. K equal
     beginnings ask for K answers of one distribution. Without beginnings only probabilities are read.
     """
 
