@@ -212,30 +212,30 @@ def test_a_template_that_writes_another_turn_for_an_answer_than_for_the_beginnin
         generate(server, family=family)
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("falls back", r"answers for an adapter that does not exist .* proxy that falls back"),
-        ("adapter ignored", r"8 of 8 answers of whyscore-aaaaaaaaaaaa are the very answers of tiny without adapter"),
-        ("new turn", r"other tokens than the model is trained on: \d+ or \d+ of them"),
-        ("other template", r"other tokens than the model is trained on: \d+ or \d+ of them"),
-        ("repeats", r"does not continue the assistant's turn but begins it again: to '#Score: 0"),
-        ("cuts", r"it cut an answer at 3 tokens, model\.max_new_tokens is 6; .*--max-model-len"),
-        ("another answers", r"asked for whyscore-aaaaaaaaaaaa, it was 'tiny' that answered"),
-        ("no list", r"does not list its models"),
-        ("tells no tokens", r"does not tell the tokens that it read \(return_token_ids\)"),
-    ],
-)
+REFUSALS = {
+    "falls back": r"adapter that does not exist",
+    "adapter ignored": r"8 of 8 answers of whyscore-aaaaaaaaaaaa .*tiny without adapter",
+    "new turn": r"other tokens .*\d+ or \d+",
+    "other template": r"other tokens .*\d+ or \d+",
+    "repeats": r"'#Score: 0",
+    "cuts": r" 3 tokens, model\.max_new_tokens is 6; .*--max-model-len",
+    "another answers": r"'tiny' .*'whyscore-aaaaaaaaaaaa'",
+    "no list": r"list its models",
+    "tells no tokens": r"return_token_ids",
+}
+"""The faults of a server, and the values that each error names."""
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
 def test_a_server_that_is_not_what_it_should_be_is_refused(
     fault: Any,
-    said: str,
     server: EngineServer,
     generate: Generate,
     store: ArtifactStore,
     folders: Callable[[str], Path],
 ) -> None:
     server.faults = {fault}
-    with pytest.raises(EngineError, match=said) as caught:
+    with pytest.raises(EngineError, match=REFUSALS[fault]) as caught:
         generate(server, put_adapter(store, folders(MOST)))
     assert str(caught.value).startswith(f"generation server 127.0.0.1:{server.port}: ")
 
