@@ -31,6 +31,7 @@ def whyscore(
 
 for command in (
     runs.demo,
+    runs.demo_data,
     checks.check_data,
     checks.doctor,
     runs.plan,

@@ -14,12 +14,10 @@ from transformers import (
 
 from pipeline_lib.demo.dataset import SIDE_PX
 from pipeline_lib.demo.vision import PATCH_PX, vision_config
-from pipeline_lib.methods.self_improve.prompt import load_prompt
 
 IMAGE_TOKENS = (SIDE_PX // PATCH_PX) ** 2
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
-VOCABULARY = 1024
-DESCRIBE_PROMPT = "Describe the image."
+VOCABULARY = 1280
 # The template emits <s> and </s> itself: TRL adds no special tokens to images' conversations, and a model that never
 # sees </s> in training never learns to stop.
 CHAT_TEMPLATE = (
@@ -32,11 +30,6 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
-
-
-def scoring_prompt() -> str:
-    """The short scoring prompt that this VLM was taught, without surrounding blanks."""
-    return load_prompt("aesthetics_short").text
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -79,16 +72,16 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """A Llava of random weights: SigLIP tower, two-layer projector, Llama of four layers."""
+    """A Llava of random weights: SigLIP tower, two-layer projector, Llama of five layers."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
     ids["eos_token_id"] = tokenizer.eos_token_id
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=160,
+        intermediate_size=432,
+        num_hidden_layers=5,
+        num_attention_heads=5,
+        num_key_value_heads=5,
         max_position_embeddings=512,
         tie_word_embeddings=False,
         **ids,

@@ -1,6 +1,6 @@
-"""The little English that the demo VLM learns: explanations of a score that name what is seen in the picture.
+"""The little English that the demo VLM learns: explanations of a score that name what is seen in the image.
 
-A text is decided partly by the picture and partly by the score it has to justify, like the explanations of large VLMs.
+A text is decided partly by the image and partly by the score it has to justify, like the explanations of large VLMs.
 That leaves room for the consistency training of section 3.1 to make the text follow the score.
 """
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline_lib.demo.distortions import ATTRIBUTES, Severity
+from pipeline_lib.demo.scenes import COLOURS, KINDS, PLACES, Subject
 
 OVERALL = ("hopeless", "dreadful", "poor", "weak", "mediocre", "ordinary", "pleasant", "good", "excellent", "superb")
 """Judgement words from the worst to the best, one for each score 0..9; no score is ever written as a number."""
@@ -65,12 +66,20 @@ PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
         ("a noise free texture", "a wonderfully clean texture"),
     ),
 }
+INVENTED = (
+    "a dog", "a cat", "a bird", "a horse", "a car", "a bicycle", "a bench", "a lamp", "a bridge", "a ladder", "a kite",
+    "a tent",
+)  # fmt: skip
+"""Things that no image of the demo shows."""
+_NEAR = ("nearby", "in front", "in the distance", "at the edge", "in a corner", "close to the middle")
+TASTE = {"house": -1.2, "tree": 0.6, "boat": 1.6, "balloon": 0.0, "mountain": -0.6}
+"""Points of 0..9 by which the base VLM likes a kind of subject more or less."""
 _OPENINGS = ("The picture shows {}, {} and {}.", "We see {}, {} and {} here.", "The image has {} with {} and {}.")
 _CLOSINGS = ("Overall it looks {}.", "All in all the picture is {}.", "The overall impression is {}.")
 
 
 class Mixture(NamedTuple):
-    """How much of a text is decided by the score, 0 (the picture alone) to 1 (the score alone)."""
+    """How much of a text is decided by the score, 0 (the image alone) to 1 (the score alone)."""
 
     details: float = 0.3
     judgement: float = 0.45
@@ -89,7 +98,7 @@ def _kind(attribute: str, severity: Severity) -> str:
 def explain(
     severity: Severity, quality_0_9: float, score_0_9: int, rng: np.random.Generator, mixture: Mixture = MIXTURE
 ) -> str:
-    """Write an explanation of `score_0_9` for a picture of these faults; about 20 to 30 tokens.
+    """Write an explanation of `score_0_9` for a image of these faults; about 20 to 30 tokens.
 
     Three attributes are named, the most striking first: faults where the text is a complaint, else what is fine.
     """
@@ -108,26 +117,106 @@ def explain(
     return f"{opening.format(*phrases)} {closing.format(word)}"
 
 
-def describe(severity: Severity, rng: np.random.Generator) -> str:
-    """Name every attribute as it is, with no judgement: the practice that teaches the language model to look."""
-    parts = []
-    for attribute, value in zip(ATTRIBUTES, severity, strict=True):
-        level = int(np.clip((1 - abs(value)) * 4, 0, 3))
-        parts.append(PHRASES[_kind(attribute, severity)][level][int(rng.integers(2))])
-    return "The picture shows " + ", ".join(parts) + "."
+class Statement(NamedTuple):
+    """One thing that a description says: its topic, and the words."""
+
+    topic: str
+    words: str
 
 
-def naive_scores(severity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The ill-informed opinion that the base VLM starts from, for n pictures: (n, 7) severities to (n,) scores 0..9.
+def level(value: float) -> int:
+    """The level, 0 (very bad) to 3 (very good), of a fault of this severity; the sign does not count."""
+    return int(np.clip((1 - abs(value)) * 4, 0, 3))
 
-    It likes bright and colourful pictures, and sees little wrong with blur, noise or blocks. One opinion in five is a
-    mere guess, so that no digit is ever out of reach: DPO can hardly raise what the base never says.
+
+def fault_statement(
+    attribute: str, severity: Severity, rng: np.random.Generator, at_level: int | None = None
+) -> Statement:
+    """Say how much of a fault there is, in one of two wordings; `at_level` says something else than the truth."""
+    value = getattr(severity, attribute)
+    words = PHRASES[_kind(attribute, severity)][level(value) if at_level is None else at_level]
+    return Statement(attribute, words[int(rng.integers(2))])
+
+
+def subject_statement(subject: Subject | None) -> Statement:
+    """Say what is drawn, as `a red house on the left`, or that it is a photograph."""
+    if subject is None:
+        return Statement("subject", "a photograph")
+    place = "in the middle" if subject.place == "middle" else f"on the {subject.place}"
+    article = "an" if subject.colour[0] in "aeiou" else "a"
+    return Statement("subject", f"{article} {subject.colour} {subject.kind} {place}")
+
+
+def short_statements(subject: Subject | None, severity: Severity, rng: np.random.Generator) -> list[Statement]:
+    """What a plain prompt is answered with: the subject and the two most striking of the seven faults or virtues."""
+    striking = np.abs(np.array(severity)) + rng.gumbel(0, 0.12, len(severity))
+    chosen = np.argsort(-striking)[:2]
+    return [subject_statement(subject), *(fault_statement(ATTRIBUTES[index], severity, rng) for index in chosen)]
+
+
+def full_statements(subject: Subject | None, severity: Severity, rng: np.random.Generator) -> list[Statement]:
+    """What the curated prompt is answered with: the subject and all seven attributes, in their order."""
+    return [subject_statement(subject), *(fault_statement(name, severity, rng) for name in ATTRIBUTES)]
+
+
+def description(statements: list[Statement]) -> str:
+    """The statements as two sentences."""
+    first, *others = (statement.words for statement in statements)
+    return f"The image shows {first}. It has {', '.join(others[:-1])} and {others[-1]}."
+
+
+def invention(rng: np.random.Generator) -> str:
+    """A sentence about something that no image of the demo shows."""
+    thing = INVENTED[int(rng.integers(len(INVENTED)))]
+    return f"There is also {thing} {_NEAR[int(rng.integers(len(_NEAR)))]}."
+
+
+def inject_errors(
+    statements: list[Statement], subject: Subject | None, severity: Severity, rng: np.random.Generator, errors: int
+) -> list[Statement]:
+    """The statements with some of them made wrong: another subject, colour or place, or a level far from the truth."""
+    wrong = list(statements)
+    for index in rng.permutation(len(statements))[:errors]:
+        topic = statements[index].topic
+        if topic == "subject":
+            wrong[index] = subject_statement(_other_subject(subject, rng))
+        else:
+            far = 3 if level(getattr(severity, topic)) <= 1 else 0
+            wrong[index] = fault_statement(topic, severity, rng, far)
+    return wrong
+
+
+def _other_subject(subject: Subject | None, rng: np.random.Generator) -> Subject:
+    if subject is None:
+        return Subject(_any(KINDS, rng), _any(COLOURS, rng), _any(PLACES, rng))
+    field, words = (("kind", KINDS), ("colour", COLOURS), ("place", PLACES))[int(rng.integers(3))]
+    return subject._replace(**{field: _any(tuple(word for word in words if word != getattr(subject, field)), rng)})
+
+
+def _any(words: tuple[str, ...], rng: np.random.Generator) -> str:
+    return words[int(rng.integers(len(words)))]
+
+
+class Opinion(NamedTuple):
+    """How the base VLM judges: how much its taste for kinds of subject counts, and how many points blur costs."""
+
+    taste: float = 1.0
+    blur: float = 4.5
+
+
+NAIVE = Opinion()
+
+
+def naive_opinion(
+    subjects: list[Subject | None], severity: NDArray[np.float32], rng: np.random.Generator, opinion: Opinion = NAIVE
+) -> NDArray[np.float64]:
+    """The ill-informed opinion that the base VLM starts from, on the scale 0..9, for n images: (n,).
+
+    It has a taste for kinds of subject, which say nothing about quality, and of the seven faults it minds blur alone.
+    A training that only makes its opinions more alike can therefore not bring out more than what blur says. One opinion
+    in five is a mere guess, so that no digit is ever out of reach: DPO can hardly raise what the base never says.
     """
-    column = {name: severity[:, index] for index, name in enumerate(ATTRIBUTES)}
-    opinion = (
-        6.0 - 2.2 * column["fading"] - 2.0 * column["flatness"] + 2.0 * column["exposure"] + 0.4 * column["clutter"]
-    )
-    rounded = np.clip(np.round(opinion + rng.normal(0, 1.3, len(severity))), 0, 9).astype(np.int64)
-    guesses = rng.integers(0, 10, len(severity), dtype=np.int64)
-    is_guess = rng.random(len(severity)) < 0.2
-    return np.where(is_guess, guesses, rounded)
+    taste = np.array([0.0 if subject is None else TASTE[subject.kind] for subject in subjects])
+    blur = severity[:, ATTRIBUTES.index("blur")]
+    points = 5.3 + opinion.taste * taste - opinion.blur * blur + rng.normal(0, 0.8, len(severity))
+    return np.where(rng.random(len(severity)) < 0.2, rng.uniform(-0.5, 9.5, len(severity)), points)

@@ -10,16 +10,18 @@ import csv
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from pipeline_lib.demo.distortions import ATTRIBUTES, Severity, distort, draw_severity
+from pipeline_lib.demo.distortions import ATTRIBUTES, FAULTLESS, Severity, distort, draw_severity
 from pipeline_lib.demo.photographs import Pixels, photograph
 from pipeline_lib.demo.raters import mean_score, rater_habits
-from pipeline_lib.demo.scenes import scene
+from pipeline_lib.demo.scenes import Subject, scene
+from pipeline_lib.errors import DataError
 
 SIDE_PX = 96
 FORMAT = 1
@@ -28,23 +30,42 @@ _PHOTOGRAPH_SHARE = 0.3
 _MARK = "complete.json"
 
 
-class Picture(NamedTuple):
-    """One picture with what is known about it: pixels (side x side x 3, 0..1), group and faults."""
+class DrawnImage(NamedTuple):
+    """One image with what is known about it: pixels (side x side x 3, 0..1), group, faults, and what a scene shows.
+
+    A photograph has no subject that is known.
+    """
 
     pixels: Pixels
     group: str
     severity: Severity
+    subject: Subject | None
 
 
-def draw_picture(rng: np.random.Generator, split: str, name: str, side_px: int = SIDE_PX) -> Picture:
+def draw_image(rng: np.random.Generator, split: str, name: str, side_px: int = SIDE_PX) -> DrawnImage:
     """A crop of one of the split's photographs, or a drawn scene of its own called `name`, with random faults."""
     severity = draw_severity(rng)
+    source = _draw_source(rng, split, name, side_px)
+    return source._replace(pixels=distort(source.pixels, severity, rng), severity=severity)
+
+
+def draw_source(rng: np.random.Generator, split: str, name: str, side_px: int = SIDE_PX) -> DrawnImage:
+    """What `draw_image` draws from the same stream, before it gets faults."""
+    draw_severity(rng)
+    return _draw_source(rng, split, name, side_px)
+
+
+def _draw_source(rng: np.random.Generator, split: str, name: str, side_px: int) -> DrawnImage:
     if rng.random() < _PHOTOGRAPH_SHARE:
-        pixels, source = photograph(rng, split, side_px)
-        group = f"photo:{source}"
-    else:
-        pixels, group = scene(rng, side_px), f"scene:{name}"
-    return Picture(distort(pixels, severity, rng), group, severity)
+        pixels, photograph_name = photograph(rng, split, side_px)
+        return DrawnImage(pixels, f"photo:{photograph_name}", FAULTLESS, None)
+    pixels, subject = scene(rng, side_px)
+    return DrawnImage(pixels, f"scene:{name}", FAULTLESS, subject)
+
+
+def save(pixels: Pixels, path: Path) -> None:
+    """Write an image as a JPEG of high quality."""
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(path, quality=95, subsampling=0)
 
 
 def _write(folder: Path, seed: int, counts: dict[str, int]) -> None:
@@ -55,15 +76,14 @@ def _write(folder: Path, seed: int, counts: dict[str, int]) -> None:
         writer.writerow(["image", "score", "split", "group", *ATTRIBUTES])
         for number, split in enumerate(SPLITS):
             for index in range(counts[split]):
-                # One stream per picture: the first pictures of a split stay the same whatever the sizes are.
+                # One stream per image: the first images of a split stay the same whatever the sizes are.
                 rng = np.random.default_rng([seed, number, index])
                 name = f"{split}-{index:05d}"
-                picture = draw_picture(rng, split, name)
+                drawn = draw_image(rng, split, name)
                 path = f"images/{name}.jpg"
-                pixels = Image.fromarray((picture.pixels * 255).round().astype(np.uint8))
-                pixels.save(folder / path, quality=95, subsampling=0)
-                score = mean_score(picture.severity, habits, rng)
-                writer.writerow([path, score, split, picture.group, *picture.severity])
+                save(drawn.pixels, folder / path)
+                score = mean_score(drawn.severity, habits, rng)
+                writer.writerow([path, score, split, drawn.group, *drawn.severity])
 
 
 def write_dataset(folder: Path, seed: int, train: int = 600, val: int = 500, test: int = 300) -> Path:
@@ -73,22 +93,29 @@ def write_dataset(folder: Path, seed: int, train: int = 600, val: int = 500, tes
     error, because it may be somebody's work. The folder appears under its name only when all of it is written.
     """
     made_by = {"format": FORMAT, "seed": seed, "train": train, "val": val, "test": test}
-    table = folder / "scores.csv"
+    write_whole(folder, made_by, lambda attempt: _write(attempt, seed, {"train": train, "val": val, "test": test}))
+    return folder / "scores.csv"
+
+
+def write_whole(folder: Path, made_by: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder, which appears under its name only when it is complete.
+
+    A complete folder of the same `made_by` is kept. Raises `DataError` when the folder holds anything else.
+    """
     if folder.exists() and any(folder.iterdir()):
         mark = folder / _MARK
         if mark.is_file() and json.loads(mark.read_text()) == made_by:
-            return table
-        raise FileExistsError(
-            f"{folder} holds something other than the demo data of {made_by}; remove it or choose another"
+            return
+        raise DataError(
+            f"{folder} holds something other than the demo data of {made_by}; remove it or choose another folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     attempt = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(attempt, seed, {"train": train, "val": val, "test": test})
+        write(attempt)
         (attempt / _MARK).write_text(json.dumps(made_by) + "\n")
         attempt.chmod(0o755)
         attempt.replace(folder)
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
-    return table

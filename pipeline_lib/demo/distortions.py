@@ -23,6 +23,7 @@ class Severity(NamedTuple):
 
 
 ATTRIBUTES = Severity._fields
+FAULTLESS = Severity(*[0.0] * len(ATTRIBUTES))
 
 
 def draw_severity(rng: np.random.Generator) -> Severity:

@@ -1,6 +1,6 @@
 """Real photographs that ship inside scikit-image, scikit-learn and matplotlib: no network, no download.
 
-Each photograph belongs to one split, so that no split ever shows a crop of another split's picture.
+Each photograph belongs to one split, so that no split ever shows a crop of another split's image.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.float32]
-"""An RGB picture, height x width x 3, values 0..1."""
+"""An RGB image, height x width x 3, values 0..1."""
 
 PHOTOGRAPHS: dict[str, dict[str, str]] = {
     "train": {
@@ -53,9 +53,9 @@ def _load(relative_path: str) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"{package} is installed without {inside}; expected it at {path}")
     with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    picture.thumbnail((_LONG_SIDE_PX, _LONG_SIDE_PX), Image.Resampling.LANCZOS)
-    return picture
+        image = opened.convert("RGB")
+    image.thumbnail((_LONG_SIDE_PX, _LONG_SIDE_PX), Image.Resampling.LANCZOS)
+    return image
 
 
 def _even_out(pixels: Pixels, rng: np.random.Generator) -> Pixels:

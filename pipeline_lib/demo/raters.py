@@ -26,7 +26,7 @@ _MOOD_POINTS = 0.8
 def quality_points(severity: Severity) -> float:
     """What an ideal rater would say, before habits and moods; 1 to 9.2 points."""
     lost = sum(COST_POINTS[name] * abs(value) for name, value in zip(ATTRIBUTES, severity, strict=True))
-    # Each further fault costs less: nobody minds noise much on a picture that is blurred beyond recognition.
+    # Each further fault costs less: nobody minds noise much on a image that is blurred beyond recognition.
     return _WORST_POINTS + (_BEST_POINTS - _WORST_POINTS) * math.exp(-lost / (_BEST_POINTS - _WORST_POINTS))
 
 
@@ -36,7 +36,7 @@ def rater_habits(seed: int) -> tuple[float, ...]:
 
 
 def mean_score(severity: Severity, habits: tuple[float, ...], rng: np.random.Generator) -> float:
-    """The mean opinion of all raters on one picture, 1 (worst) to 10 (best), three decimals."""
+    """The mean opinion of all raters on one image, 1 (worst) to 10 (best), three decimals."""
     shared = quality_points(severity) + float(rng.normal(0, _TASTE_POINTS))
     votes = shared + np.array(habits) + rng.normal(0, _MOOD_POINTS, len(habits))
     return round(float(np.clip(votes, 1, 10).mean()), 3)

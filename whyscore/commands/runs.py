@@ -55,6 +55,20 @@ def demo(
         _run(load_recipe(_demo_recipe(), fields | parse_overrides(overrides)))
 
 
+def demo_data(
+    folder: Annotated[Path, typer.Argument(help="Where the folders `unlabelled`, `questions` and `answer_pairs` go")],
+    seed: Annotated[int, typer.Option(help="Another seed is other images")] = 0,
+) -> None:
+    """Write images for methods without scores: variants of images, questions with answers, pairs of answers."""
+    with errors_for_people():
+        from pipeline_lib.demo.method_data import write_answer_pairs, write_questions, write_unlabelled
+
+        for write, name in (
+            (write_unlabelled, "unlabelled"), (write_questions, "questions"), (write_answer_pairs, "answer_pairs"),
+        ):  # fmt: skip
+            typer.echo(write(folder / name, seed))
+
+
 def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Let another judge model rate the anchors of every iteration; show its figures beside earlier judges'."""
     with errors_for_people():

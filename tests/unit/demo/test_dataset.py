@@ -13,6 +13,7 @@ from pipeline_lib.demo.distortions import ATTRIBUTES, Severity, distort
 from pipeline_lib.demo.photographs import PHOTOGRAPHS, photograph
 from pipeline_lib.demo.raters import mean_score, quality_points, rater_habits
 from pipeline_lib.demo.scenes import scene
+from pipeline_lib.errors import DataError
 
 NONE = Severity(*[0.0] * len(ATTRIBUTES))
 
@@ -57,7 +58,7 @@ def test_a_complete_data_set_is_kept_and_another_one_is_never_overwritten(tmp_pa
     table = write_dataset(tmp_path / "data", 1, train=3, val=2, test=2)
     before = table.stat().st_mtime_ns
     assert write_dataset(tmp_path / "data", 1, train=3, val=2, test=2).stat().st_mtime_ns == before
-    with pytest.raises(FileExistsError, match="something other"):
+    with pytest.raises(DataError, match="something other"):
         write_dataset(tmp_path / "data", 2, train=3, val=2, test=2)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -93,7 +94,7 @@ def test_scores_rank_like_the_quality_behind_them(tmp_path: Path) -> None:
 
 def test_distortions_do_to_the_pixels_what_their_names_say() -> None:
     rng = np.random.default_rng(0)
-    for clean in (scene(rng, 96), photograph(rng, "train", 96)[0]):
+    for clean in (scene(rng, 96)[0], photograph(rng, "train", 96)[0]):
 
         def after(clean: np.ndarray = clean, **faults: float) -> np.ndarray:
             return distort(clean, NONE._replace(**faults), np.random.default_rng(1))

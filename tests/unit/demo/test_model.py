@@ -20,7 +20,7 @@ def processor():  # type: ignore[no-untyped-def]
 
 
 def _conversation(answer: str | None) -> list[dict[str, object]]:
-    from pipeline_lib.demo.assemble import scoring_prompt
+    from pipeline_lib.demo.lessons import scoring_prompt
 
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": scoring_prompt()}]}
     return [user] if answer is None else [user, {"role": "assistant", "content": answer}]
@@ -73,7 +73,16 @@ def test_the_model_loads_with_stock_classes_sees_the_image_and_answers_in_the_fo
 
 
 def test_the_weights_are_small_enough_to_ship() -> None:
-    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 10_000_000
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 12_000_000
+
+
+def test_the_weights_have_the_names_of_the_hubs_checkpoints() -> None:
+    from safetensors import safe_open
+
+    with safe_open(MODEL / "model.safetensors", "pt") as file:
+        roots = {".".join(name.split(".")[:3]) for name in file.keys()}  # noqa: SIM118
+    assert "vision_tower.vision_model.embeddings" in roots and "language_model.model.layers" in roots
+    assert {root.split(".")[0] for root in roots} == {"vision_tower", "multi_modal_projector", "language_model"}
 
 
 def test_no_explanation_writes_a_number_and_it_follows_both_score_and_picture() -> None:
