@@ -12,6 +12,7 @@ as well.
 usage: python -m tests.forked SOCKET MODULE ..
 """
 
+import atexit
 import contextlib
 import gc
 import json
@@ -29,6 +30,8 @@ from importlib import import_module
 from pathlib import Path
 from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
 from typing import NoReturn
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,6 +71,10 @@ class Forked:
         self.returncode: int | None = None
         connection.close()
 
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self.returncode is None and psutil.pid_exists(self.pid)
+
     def wait(self) -> int:
         """Its exit status, negative when a signal ended it."""
         if self.returncode is None:
@@ -96,7 +103,10 @@ class ForkServer:
         folder: Path = ROOT,
         session: bool = False,
     ) -> Forked:
-        """What the process prints, errors too, goes to the file `log`; a session of its own is a process group too."""
+        """What the process prints, errors too, goes to the file `log`; a session of its own is a process group too.
+
+        The module `-c` is the text that its first argument is.
+        """
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(self.address))
         request = {
@@ -154,7 +164,7 @@ class _Handler(StreamRequestHandler):
 def _become(
     module: str, arguments: list[str], environment: dict[str, str], folder: str, log: str, session: bool
 ) -> NoReturn:
-    """Run the module and end without the interpreter's own end, which belongs to the server."""
+    """Run the module and end as an interpreter does; the frames below belong to the server and are not come back to."""
     status = 1
     try:
         if session:
@@ -177,12 +187,18 @@ def _become(
         refresh_global_settings_context()  # Prefect and Dask read the environment when they are imported
         dask.config.refresh()
         sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module == "-c":
+            exec(compile(sys.argv.pop(1), "<text>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
+    try:  # the end of an interpreter: threads that have something to send, and Prefect's own temporary server
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -57,6 +57,9 @@ def main(commands: str, logs: str) -> None:
     from whyscore.commands.terminal import prepare_prefect
 
     prepare_prefect()
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()  # a forked process has imported Prefect before (tests/forked.py)
     logging.getLogger("whyscore").handlers.clear()  # each command shows its own log
     for name in IMPORTED:
         import_module(name)

@@ -1,0 +1,19 @@
+"""`python -m whyscore.cli` for a forked process: Prefect, which is imported already, reads its settings again."""
+
+from prefect.context import refresh_global_settings_context
+
+from whyscore.commands import terminal
+
+prepare_prefect = terminal.prepare_prefect
+
+
+def prepare_and_read() -> None:
+    prepare_prefect()
+    refresh_global_settings_context()
+
+
+if __name__ == "__main__":
+    terminal.prepare_prefect = prepare_and_read
+    from whyscore.cli import app
+
+    app()
