@@ -1,7 +1,6 @@
 """`python -m whyscore.cli` for a forked process: Prefect, which is imported already, reads its settings again."""
 
-from prefect.context import refresh_global_settings_context
-
+from tests.forked import read_prefect_settings
 from whyscore.commands import terminal
 
 prepare_prefect = terminal.prepare_prefect
@@ -9,7 +8,7 @@ prepare_prefect = terminal.prepare_prefect
 
 def prepare_and_read() -> None:
     prepare_prefect()
-    refresh_global_settings_context()
+    read_prefect_settings()
 
 
 if __name__ == "__main__":

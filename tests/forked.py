@@ -161,6 +161,15 @@ class _Handler(StreamRequestHandler):
             self.wfile.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
+def read_prefect_settings() -> None:
+    """Prefect, which was imported before the fork, reads the environment as it does when it is imported."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.logging.configuration import setup_logging
+
+    refresh_global_settings_context()
+    setup_logging(incremental=False)
+
+
 def _become(
     module: str, arguments: list[str], environment: dict[str, str], folder: str, log: str, session: bool
 ) -> NoReturn:
@@ -182,10 +191,9 @@ def _become(
         os.environ.update(environment)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         import dask
-        from prefect.context import refresh_global_settings_context
 
-        refresh_global_settings_context()  # Prefect and Dask read the environment when they are imported
-        dask.config.refresh()
+        read_prefect_settings()
+        dask.config.refresh()  # as it does when it is imported
         sys.argv = [module, *arguments]
         if module == "-c":
             exec(compile(sys.argv.pop(1), "<text>", "exec"), {"__name__": "__main__"})

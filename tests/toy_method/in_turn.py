@@ -57,9 +57,9 @@ def main(commands: str, logs: str) -> None:
     from whyscore.commands.terminal import prepare_prefect
 
     prepare_prefect()
-    from prefect.context import refresh_global_settings_context
+    from tests.forked import read_prefect_settings
 
-    refresh_global_settings_context()  # a forked process has imported Prefect before (tests/forked.py)
+    read_prefect_settings()
     logging.getLogger("whyscore").handlers.clear()  # each command shows its own log
     for name in IMPORTED:
         import_module(name)
