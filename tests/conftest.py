@@ -123,7 +123,7 @@ def forks(libraries: "ForkServer", tmp_path_factory: pytest.TempPathFactory) -> 
     def make(folder: Path) -> None:
         address = libraries.address.with_name("project")  # the path of a socket must be short
         libraries.start("tests.forked", address, *OURS, log=folder / "log")
-        while not (folder / "log").exists() or "ready" not in (folder / "log").read_text():
+        while "ready" not in (folder / "log").read_text():
             time.sleep(0.01)
 
     made_once(tmp_path_factory, "forks", make)

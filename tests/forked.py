@@ -107,6 +107,7 @@ class ForkServer:
 
         The module `-c` is the text that its first argument is.
         """
+        log.touch()  # so that it can be read at once
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(self.address))
         request = {
