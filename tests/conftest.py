@@ -1,8 +1,12 @@
 """What all tests share: no network, one thread, a tiny model, and the label files when they are there."""
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +30,18 @@ LABEL_FILES = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what the workers' processes are forked off from, in the process that outlives the workers."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    from tests.forked import SOCKET, server_of_libraries
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="whyscore-forks-"))
+        os.environ[SOCKET] = str(stack.enter_context(server_of_libraries(Path(folder))).address)
+        config.add_cleanup(stack.pop_all().close)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what belongs to a longer suite: `only_with("--option")` names the option that it runs with."""
 
@@ -35,6 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not belongs_here(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if belongs_here(item)]
+
+
+def pytest_collection_finish() -> None:
+    """What the modules of all tests have imported stays: without this each `gc.collect` looks at a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +77,31 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
-    """The API of a Prefect server of its own process with a database of its own; this process uses it."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
+def libraries() -> "ForkServer":
+    """Starts Python processes that have the large libraries imported, and nothing of this project."""
+    from tests.forked import SOCKET, ForkServer
 
+    return ForkServer(Path(os.environ[SOCKET]))
+
+
+@pytest.fixture(scope="session")
+def prefect_folder(libraries: "ForkServer", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the `api` of the Prefect server of all tests, its database, and `empty.db`: that before any run."""
+    from tests.once import made_once
+    from tests.prefect_servers import make_prefect_server
+
+    return made_once(tmp_path_factory, "prefect", lambda folder: make_prefect_server(libraries, folder))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_folder: Path) -> Iterator[str]:
+    """The API of a Prefect server of its own process, one for all workers; this process uses it."""
     from tasks.stage.cards import flush
+    from tests.prefect_servers import on_server
 
-    with prefect_test_harness(server_startup_timeout=500):
-        yield str(PREFECT_API_URL.value())
+    api = (prefect_folder / "api").read_text()
+    with on_server(api, prefect_folder):
+        yield api
         flush()  # a card that is sent when the server is gone keeps the process for a minute
 
 
@@ -77,12 +115,19 @@ def small_run(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ForkServer]":
-    """Starts Python processes that have the large libraries imported."""
-    from tests.forked import fork_server
+def forks(libraries: "ForkServer", tmp_path_factory: pytest.TempPathFactory) -> "ForkServer":
+    """Starts Python processes that have this project imported as well."""
+    from tests.forked import OURS, ForkServer
+    from tests.once import made_once
 
-    with fork_server(tmp_path_factory.mktemp("forks")) as server:
-        yield server
+    def make(folder: Path) -> None:
+        address = libraries.address.with_name("project")  # the path of a socket must be short
+        libraries.start("tests.forked", address, *OURS, log=folder / "log")
+        while "ready" not in (folder / "log").read_text():
+            time.sleep(0.01)
+
+    made_once(tmp_path_factory, "forks", make)
+    return ForkServer(libraries.address.with_name("project"))
 
 
 _S3_SERVER = """

@@ -28,9 +28,9 @@ def main(recipe_path: str, moment: str, journal: str) -> None:
     from whyscore.commands.terminal import errors_for_people, prepare_prefect
 
     prepare_prefect()
-    from prefect.context import refresh_global_settings_context
+    from tests.forked import read_prefect_settings
 
-    refresh_global_settings_context()  # a forked process has imported Prefect before (tests/forked.py)
+    read_prefect_settings()
     from pipeline_lib.config.load import load_recipe
     from pipeline_lib.store import ArtifactStore, Manifest
     from pipeline_lib.store.store import Attempt

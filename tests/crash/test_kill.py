@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -123,26 +121,24 @@ def test_sigterm_leaves_a_checkpoint_and_a_plain_message(request, uninterrupted,
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(small_run, tmp_path, end):
+def test_no_server_outlives_a_run_and_ctrl_c_ends_it_with_a_sentence(small_run, forks, prefect_folder, tmp_path, end):
     """On Prefect's own temporary server; a terminal sends Ctrl-C to the whole process group."""
     shutil.copytree(small_run / "store", tmp_path / "store")
     for finished in ("steps/evaluate", "scratch/answers"):  # what comes before is not waited for
         shutil.rmtree(tmp_path / "store" / finished)
     recipe = write_small_recipe(tmp_path, tmp_path / "store", small_run / "data" / "scores.csv")
-    (tmp_path / "log").touch()
-    with (tmp_path / "log").open("w") as log:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "whyscore.cli", "run", str(recipe)],
-            env={k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_HOME": str(tmp_path)},
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+    shutil.copy(prefect_folder / "empty.db", tmp_path / "prefect.db")
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_HOME": str(tmp_path)}
+    log = tmp_path / "log"
+    run = forks.start("tests.command_line", "run", recipe, environment=environment, log=log, session=True)
+    try:
         # Not earlier: while libraries are imported, one of their bare excepts may swallow Ctrl-C.
-        _wait_for(lambda: "zero-shot evaluate: computing" in (tmp_path / "log").read_text())
-        assert _servers(tmp_path)
+        _wait_for(lambda: "zero-shot evaluate: computing" in log.read_text() or not run.runs())
+        assert _servers(tmp_path), log.read_text()[-3000:]
         os.killpg(run.pid, end) if end == signal.SIGINT else run.kill()
-        status = run.wait(300)
+        status = run.wait()
+    finally:
+        run.kill()
     if end == signal.SIGINT:
         assert status == 130
         assert "Interrupted" in (tmp_path / "log").read_text()
@@ -178,8 +174,18 @@ def _recipe(request, uninterrupted: Path, folder: Path, store: Path) -> Path:
     return path
 
 
+def _remove_one_of_each_stage(store: Path) -> None:
+    """As if the last artifact of every stage were not computed yet, with all that is in parts."""
+    shutil.rmtree(store / "scratch")
+    for stage in (store / "steps").iterdir():
+        shutil.rmtree(max(stage.iterdir(), key=lambda path: (path / "manifest.json").stat().st_mtime))
+
+
 def test_two_runs_at_once_end_with_one_artifact_a_key(request, uninterrupted, run, tmp_path):
     recipe = _recipe(request, uninterrupted, tmp_path, tmp_path / "store")
+    if not request.config.getoption("--all-moments"):  # one training, one evaluation of four: of each stage one
+        shutil.copytree(uninterrupted / "store", tmp_path / "store")
+        _remove_one_of_each_stage(tmp_path / "store")
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(lambda _: run(recipe), range(2)))
     for status, _, log in outcomes:

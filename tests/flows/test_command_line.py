@@ -92,18 +92,16 @@ def test_unreadable_images_under_the_limit_are_left_out_and_counted(recipe, tmp_
     assert "79 readable, 1 left out" in answer.output
 
 
-def test_a_run_on_bad_input_ends_with_a_sentence_and_no_traceback(recipe, tmp_path, prefect_server):
+def test_a_run_on_bad_input_ends_with_a_sentence_and_no_traceback(recipe, tmp_path, prefect_server, forks):
     table = tmp_path / "data" / "scores.csv"
     lines = table.read_text().splitlines()
     lines[3] = lines[3].replace(lines[3].split(",")[1], "nan?", 1)
     table.write_text("\n".join(lines))
-    done = subprocess.run(
-        [sys.executable, "-m", "whyscore.cli", "run", str(recipe)],
-        capture_output=True, text=True, timeout=500, env=os.environ | {"PREFECT_API_URL": prefect_server},
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "1 score(s)" in done.stderr and "train-00002.jpg" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    log, environment = tmp_path / "log", os.environ | {"PREFECT_API_URL": prefect_server}
+    assert forks.start("tests.command_line", "run", recipe, environment=environment, log=log).wait() == 1
+    said = log.read_text()
+    assert "1 score(s)" in said and "train-00002.jpg" in said
+    assert "Traceback" not in said
 
 
 def test_verify_tells_of_a_changed_byte(finished, tmp_path):

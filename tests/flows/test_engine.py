@@ -1,10 +1,6 @@
 """The `generate` stage through a generation server: the same pairs under another key, and a kill in the middle."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +21,7 @@ from tasks.self_improve.generate import generate
 from tasks.self_improve.run import prepare
 from tasks.stage import Work
 from tests.flows.conftest import listen
+from tests.forked import ForkServer
 from tests.small_run import write_small_recipe
 
 
@@ -115,22 +112,20 @@ with store.attempt() as attempt:
 """
 
 
-def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(generated: Generated) -> None:
+def test_a_kill_in_the_middle_loses_the_shards_under_way_and_no_more(
+    generated: Generated, forks: ForkServer, tmp_path: Path
+) -> None:
     server, store = generated.server, ArtifactStore(generated.recipe.runtime.store)
     overrides = json.dumps(settings(server, generated.folder))
     address = "steps/generate/" + "0" * 64
-    command = [
-        sys.executable, "-c", CHILD, str(generated.folder / "small.yaml"), overrides,
-        generated.inputs.model_dump_json(), address,
-    ]  # fmt: skip
+    arguments = (CHILD, generated.folder / "small.yaml", overrides, generated.inputs.model_dump_json(), address)
     server.delay_s = 0.1
-    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    child = forks.start("-c", *arguments, log=tmp_path / "log")
     try:
         shards = Path(store.path(f"{address}/shards"))
         while not list(shards.glob("*/manifest.json")) or not server.at_once:
-            assert child.poll() is None, "it ended by itself"
+            assert child.runs(), (tmp_path / "log").read_text()
             time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
     finally:
         child.kill()
         child.wait()

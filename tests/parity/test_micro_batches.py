@@ -19,7 +19,6 @@ from torch import Tensor
 from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.testing.tiny import picture, preference_pairs, publish_folder, reference_of, training
-from pipeline_lib.testing.tiny_families import FAMILIES
 from pipeline_lib.train import dpo, sft
 from pipeline_lib.train.job import SFT
 from pipeline_lib.train.lora import save_adapter
@@ -28,7 +27,7 @@ from pipeline_lib.vlm.chat import Chat, tokens
 from pipeline_lib.vlm.generate import attention
 from pipeline_lib.vlm.load import Vlm
 from pipeline_lib.vlm.model_ref import ModelRef
-from tests.parity.pairs import SHAPES, Tiny, adapted, bare
+from tests.parity.pairs import SHAPES, Tiny, adapted, bare, three_families
 
 ROWS, BATCH, MICRO = 7, 4, (1, 2, 4)
 RATE, BETA = 1e-3, 0.5
@@ -174,7 +173,7 @@ def supervised_step(tiny: Tiny, rows: list[Row]) -> tuple[Tensor, Figures]:
     return -chosen.logps.mean(), figures
 
 
-@pytest.mark.parametrize("bench", [family.name for family in FAMILIES], indirect=True)
+@pytest.mark.parametrize("bench", three_families(), indirect=True)
 def test_supervised_training_is_the_mean_over_tokens(bench: Bench) -> None:
     trained = {micro: bench.train(sft.train_sft, micro) for micro in MICRO}
     expected = bench.by_hand(supervised_step)

@@ -167,6 +167,7 @@ def test_two_processes_train_what_one_trains(train: Train, whole: Trained, caplo
     assert sum(f"{STEPS}/{STEPS} steps" in line for line in caplog.messages) == 1
 
 
+@pytest.mark.only_with("--all-moments")
 def test_a_killed_process_is_said_and_the_next_run_goes_on_alone(
     train: Train, data: Data, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,9 @@ def main(commands: str, logs: str) -> None:
     from whyscore.commands.terminal import prepare_prefect
 
     prepare_prefect()
+    from tests.forked import read_prefect_settings
+
+    read_prefect_settings()
     logging.getLogger("whyscore").handlers.clear()  # each command shows its own log
     for name in IMPORTED:
         import_module(name)

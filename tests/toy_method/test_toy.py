@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from typer.testing import CliRunner
 
 from pipeline_lib.store import ArtifactStore
 from tests.crash.conftest import digests
+from tests.forked import ForkServer
 from whyscore.cli import app
 
 ROOT, TOY = Path(__file__).parents[2], Path(__file__).parent
@@ -44,7 +44,7 @@ RUN, DEPLOYED, FORMS, SAMPLING, TRAINING, RESUMED, STATUS = range(7)
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Copy:
+def copy(tmp_path_factory: pytest.TempPathFactory, prefect_server: str, libraries: ForkServer) -> Copy:
     folder = tmp_path_factory.mktemp("toy")
     root = folder / "whyscore"
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -72,16 +72,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Copy:
     ]
     (folder / "commands.json").write_text(json.dumps(commands))
     (folder / "logs").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.toy_method.in_turn", str(folder / "commands.json"), str(folder / "logs")],
-        cwd=root,  # whose packages come before the installed ones
-        env=os.environ | {"PREFECT_API_URL": prefect_server},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    statuses = json.loads(done.stdout.splitlines()[-1])
+    done = libraries.start(
+        "tests.toy_method.in_turn", folder / "commands.json", folder / "logs",
+        folder=root,  # whose packages come before the installed ones
+        environment=os.environ | {"PREFECT_API_URL": prefect_server},
+        log=folder / "log",
+    ).wait()  # fmt: skip
+    said = (folder / "log").read_text()
+    assert done == 0, said[-3000:]
+    statuses = json.loads(said.splitlines()[-1])
     logs = [(folder / "logs" / f"{at}.txt").read_text() for at in range(len(commands))]
     return Copy(root, folder, statuses, logs, [at.read_text().split() for at in journals])
 

@@ -199,15 +199,24 @@ def changed(fields: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
     return fields
 
 
+@pytest.fixture(scope="module")
+def stages_of_base(base: dict[str, Any]) -> dict[str, Planned]:
+    return planned(base)
+
+
 def test_the_table_knows_every_field_of_the_recipe_and_no_other() -> None:
     assert set(leaves(SelfImproveRecipe)) - {"method"} == set(FIELDS)  # which is always the same
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_changes_the_keys_of_its_stages_and_no_others(
-    field: str, base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    field: str,
+    base: dict[str, Any],
+    stages_of_base: dict[str, Planned],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    value, stages = FIELDS[field]
+    (value, stages), before = FIELDS[field], stages_of_base
     data = Path(base["data"]["table"]).parent
     if field == "data.table":  # elsewhere, but the same
         shutil.copytree(data, tmp_path / "data")
@@ -220,8 +229,9 @@ def test_a_field_changes_the_keys_of_its_stages_and_no_others(
         for name in ("paper", "short"):
             (tmp_path / f"{name}.txt").write_text(f"{name}: {{score}} {{text}}")
         monkeypatch.setattr(rubric, "FOLDER", tmp_path)
+        before = planned(base)
     moved = changed(base, "data.table", str(data / "koniq10k.csv")) if field == "data.dataset" else base
-    before, after = planned(base), planned(changed(moved, field, value))
+    after = planned(changed(moved, field, value))
     both = before.keys() & after.keys()
     assert len(both) > 20
     assert {before[at].ref.stage for at in both if own(before[at].arguments) != own(after[at].arguments)} == stages

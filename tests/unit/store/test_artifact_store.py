@@ -164,7 +164,7 @@ def test_equal_tables_give_equal_digests_and_other_tables_others(store: Artifact
 def _race(root: str, barrier: Any, queue: Any) -> None:
     store = ArtifactStore(root)
     mine = []
-    for n in range(10):
+    for n in range(20):
         with store.attempt() as attempt:
             (attempt.folder / "file.txt").write_text(f"written by {os.getpid()}")
             barrier.wait()
@@ -172,15 +172,11 @@ def _race(root: str, barrier: Any, queue: Any) -> None:
     queue.put(mine)
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_of_two_processes_that_publish_one_address_both_use_a_whole_artifact(
-    store: ArtifactStore, damaged: bool
-) -> None:
+def test_of_two_processes_that_publish_one_address_both_use_a_whole_artifact(store: ArtifactStore) -> None:
     context = multiprocessing.get_context("spawn")
-    if damaged:
-        for n in range(10):
-            publish(store, f"steps/s/{n}")
-            store.files.write(manifest_path(store, f"steps/s/{n}"), b"torn")
+    for n in range(10, 20):  # the second half stands there, and is damaged
+        publish(store, f"steps/s/{n}")
+        store.files.write(manifest_path(store, f"steps/s/{n}"), b"torn")
     barrier, queue = context.Barrier(2), context.Queue()
     both = [context.Process(target=_race, args=(store.root, barrier, queue)) for _ in range(2)]
     for process in both:
@@ -188,8 +184,8 @@ def test_of_two_processes_that_publish_one_address_both_use_a_whole_artifact(
     used = [queue.get(timeout=60) for _ in both]
     for process in both:
         process.join()
-    if store.is_local or not damaged:  # a bucket has no locks: both may put a whole one in a damaged one's place
-        assert used[0] == used[1]
+    alike = 20 if store.is_local else 10  # a bucket has no locks: both may put a whole one in a damaged one's place
+    assert used[0][:alike] == used[1][:alike] and len(used[0]) == len(used[1]) == 20
     for n, attempts in enumerate(zip(*used, strict=True)):
         found = store.lookup(f"steps/s/{n}")
         assert isinstance(found, Manifest) and found.attempt in attempts

@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from pipeline_lib.train.sft import train_sft
 from pipeline_lib.train.workers import loader_arguments
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base
+from tests.forked import ForkServer
 
 CONFIG = Training(learning_rate=5e-3, lora_rank=4, batch_size=4, micro_batch_size=1, max_length=400)
 AT = "steps/train_score/k"
@@ -90,25 +89,22 @@ def test_an_error_of_a_worker_is_the_error(tiny_model: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_is_left_by_a_process_group_that_is_stopped_or_killed(
-    number: signal.Signals, tiny_model: Path, tmp_path: Path
+    number: signal.Signals, tiny_model: Path, tmp_path: Path, forks: ForkServer
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.unit.train import test_workers as t\n"
         "t.learn(Path(sys.argv[1]), Path(sys.argv[2]), 'a', t.slow, workers=2, pairs=64)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tiny_model), str(tmp_path)],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    log = tmp_path / "log"
+    process = forks.start("-c", code, tiny_model, tmp_path, log=log, session=True)
     try:
         workers = wait_for(lambda: two_workers(process.pid))
         time.sleep(1)  # into a step
         os.killpg(process.pid, number)
-        _, errors = process.communicate(timeout=60)
+        process.wait()
     finally:
         process.kill()
+    errors = log.read_text()
     if number == signal.SIGTERM:  # the step was finished, for which its photographs were needed
         assert "Interrupted: training stopped at step" in errors, errors
         assert ArtifactStore(str(tmp_path / "store-a")).children(f"{AT}/checkpoints")

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from pipeline_lib.vlm import bucket
 from pipeline_lib.vlm.bucket import cache_folder, fetch_folder
 from pipeline_lib.vlm.load import load_base, load_processor
 from pipeline_lib.vlm.model_ref import resolve_model
-from tests.conftest import ROOT
+from tests.forked import ForkServer
 
 FETCH = "import sys; from pipeline_lib.vlm import bucket; print(bucket.fetch_folder(sys.argv[1]))"
 FETCH_AND_DIE = """
@@ -87,9 +85,9 @@ def test_changed_files_are_noticed(remote: str) -> None:
 
 
 def test_a_killed_copy_is_never_used_and_is_gone_on_with(
-    remote: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    remote: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, libraries: ForkServer, tmp_path: Path
 ) -> None:
-    assert subprocess.run([sys.executable, "-c", FETCH_AND_DIE, remote], cwd=ROOT).returncode == 9
+    assert libraries.start("-c", FETCH_AND_DIE, remote, log=tmp_path / "log").wait() == 9
     (left,) = [path for path in cache_folder().iterdir() if path.is_dir()]
     assert left.suffix == ".partial"
     torn = {path.name: path.stat().st_size for path in left.iterdir()}
@@ -110,10 +108,13 @@ def test_a_killed_copy_is_never_used_and_is_gone_on_with(
     assert min(start for name, start in starts if name == "model.safetensors") >= 20_000
 
 
-def test_two_processes_at_once_make_one_copy(remote: str, tiny_model: Path) -> None:
-    command = [sys.executable, "-c", FETCH, remote]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    (folder,) = {process.communicate(timeout=60)[0].strip() for process in processes}
+def test_two_processes_at_once_make_one_copy(
+    remote: str, tiny_model: Path, libraries: ForkServer, tmp_path: Path
+) -> None:
+    logs = [tmp_path / name for name in ("one", "two")]
+    processes = [libraries.start("-c", FETCH, remote, log=log) for log in logs]
+    assert [process.wait() for process in processes] == [0, 0]
+    (folder,) = {log.read_text().splitlines()[-1] for log in logs}
     assert contents(Path(folder)) == contents(tiny_model)
 
 

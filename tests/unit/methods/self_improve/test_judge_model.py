@@ -3,8 +3,6 @@
 import email.utils
 import json
 import logging
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from pipeline_lib.testing.judge_server import (
     say,
     too_many,
 )
+from tests.forked import Forked, ForkServer
 from tests.unit.methods.self_improve.conftest import KEY, Ask
 
 ASPECTS = ("consistency", "usefulness", "general")
@@ -205,16 +204,18 @@ print(json.dumps(verdicts.to_pylist()))
 """
 
 
-def start(server: JudgeServer, store: ArtifactStore, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, server.url, store.root, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_after_a_kill_only_what_is_missing_is_asked(ask: Ask, server: JudgeServer, store: ArtifactStore) -> None:
+@pytest.fixture
+def child(forks: ForkServer, server: JudgeServer, store: ArtifactStore, tmp_path: Path) -> Forked:
+    """Another process that asks about sixty texts and prints the verdicts to `answers`."""
     server.delay_s = 0.05
-    child = start(server, store, 60)
+    return forks.start("-c", CHILD, server.url, store.root, 60, log=tmp_path / "answers")
+
+
+def test_after_a_kill_only_what_is_missing_is_asked(
+    ask: Ask, server: JudgeServer, store: ArtifactStore, child: Forked
+) -> None:
     while server.paid < 20:
-        assert child.poll() is None
+        assert child.runs()
         time.sleep(0.01)
     child.kill()
     child.wait()
@@ -226,14 +227,14 @@ def test_after_a_kill_only_what_is_missing_is_asked(ask: Ask, server: JudgeServe
     assert [grades(row) for row in rows] == [expected(f"text {n}") for n in range(60)]
 
 
-def test_two_processes_share_their_verdicts(ask: Ask, server: JudgeServer, store: ArtifactStore) -> None:
-    server.delay_s = 0.05
-    child = start(server, store, 60)
+def test_two_processes_share_their_verdicts(
+    ask: Ask, server: JudgeServer, store: ArtifactStore, child: Forked, tmp_path: Path
+) -> None:
     while not server.requests:
-        assert child.poll() is None
+        assert child.runs()
         time.sleep(0.01)
     rows = ask([f"text {n}" for n in range(60)])
-    assert json.loads(child.communicate()[0]) == rows and child.returncode == 0
+    assert child.wait() == 0 and json.loads((tmp_path / "answers").read_text().splitlines()[-1]) == rows
     assert len(cache_files(store)) == 60
     assert 60 <= len(server.requests) < 90  # both at the same one now and then; 120 without sharing
 
