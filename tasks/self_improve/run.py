@@ -56,6 +56,7 @@ def evaluate_and_judge(
     kind: Kind,
     inputs: GenerationInputs,
     training: ArtifactRef | None = None,
+    pairs: ArtifactRef | None = None,
 ) -> EvaluatedModel:
     """Everything for one row of the paper's Table 1."""
     recipe, seed = run.recipe, run.recipe.seed
@@ -84,6 +85,7 @@ def evaluate_and_judge(
         openai_verdicts=openai_verdicts,
         faithfulness=faithfulness,
         training=training,
+        pairs=pairs,
     )
 
 
