@@ -76,11 +76,12 @@ def _read(store: ArtifactStore, source: ImageSource) -> dict[str, _Known]:
         table = pq.read_table(io.BytesIO(store.files.read(_path(store, source))), schema=_SCHEMA)
     except (FileNotFoundError, pa.ArrowException):  # none yet, or damaged: it only saves time
         return {}
-    return {row["image"]: _Known(row["version"], row["sha256"]) for row in table.to_pylist()}
+    columns = [table[name].to_pylist() for name in _SCHEMA.names]
+    return {name: _Known(version, sha256) for name, version, sha256 in zip(*columns, strict=True)}
 
 
 def _write(store: ArtifactStore, source: ImageSource, known: dict[str, _Known]) -> None:
-    rows = [{"image": name, **digest._asdict()} for name, digest in known.items()]
+    rows = [(name, *digest) for name, digest in known.items()]
     content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), content, compression="zstd")
+    pq.write_table(pa.table(list(zip(*rows, strict=True)), schema=_SCHEMA), content, compression="zstd")
     store.files.write(_path(store, source), content.getvalue())

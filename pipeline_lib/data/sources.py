@@ -64,7 +64,7 @@ class LocalFolder:
 
     def version(self, image: str) -> str | None:
         """Size and times of the file, from one `stat`."""
-        return file_version(self.root / image)
+        return file_version(os.path.join(self.root, image))
 
     def names(self) -> Iterable[str]:
         """The names directly in the folder."""
