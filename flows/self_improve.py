@@ -70,7 +70,7 @@ def improve(run: Run, iterations: int) -> Improved:
 
         score = train_score(at, dpo_job(recipe.training, inputs, seed, iteration), score_pairs, reference)
         keep(f"{folder}/score/adapter", score)
-        models.append(measure(iteration, "score", inputs.with_adapter(score), score))
+        models.append(measure(iteration, "score", inputs.with_adapter(score), score, score_pairs))
         if consistency_pairs is None:
             inputs = inputs.with_adapter(keep("model", score))
             continue
@@ -78,7 +78,8 @@ def improve(run: Run, iterations: int) -> Improved:
         job = dpo_job(recipe.training, inputs, seed, iteration, recipe.consistency.learning_rate_factor)
         consistency = train_consistency(at, job, consistency_pairs, reference)
         keep(f"{folder}/consistency/adapter", consistency)
-        models.append(measure(iteration, "consistency", inputs.with_adapter(consistency), consistency))
+        trained = inputs.with_adapter(consistency)
+        models.append(measure(iteration, "consistency", trained, consistency, consistency_pairs))
 
         merged = ties_merge(at, recipe.merge, run.base.model, score, consistency, seed)
         keep(f"{folder}/merged/adapter", merged)

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from pipeline_lib.data import files
-from pipeline_lib.data.sources import MissingImage, is_safe
+from pipeline_lib.data.sources import MissingImage, file_version, is_safe
 from pipeline_lib.errors import DataError
 
 
@@ -40,6 +41,12 @@ class EmbeddedImages(BaseModel):
 
     files: tuple[str, ...]
     column: str
+    state: str = ""  # of the files when a run found them: a process that lives long opens changed ones anew
+
+    @classmethod
+    def of(cls, paths: tuple[str, ...], column: str) -> "EmbeddedImages":
+        """The images in files as they are now."""
+        return cls(files=paths, column=column, state=_version(paths) or f"changing at {time.time_ns()}")
 
     def read(self, image: str) -> bytes:
         """The bytes in one row."""
@@ -50,18 +57,22 @@ class EmbeddedImages(BaseModel):
             raise MissingImage("its row holds no bytes" if row is not None else "no row has this name")
         return content
 
-    def size(self, image: str) -> int | None:
-        """From the column's offsets, without reading an image."""
+    @property
+    def place(self) -> str:
+        """The files and the column."""
+        return "\n".join([*map(_whole, self.files), self.column])
+
+    def version(self, image: str) -> str | None:
+        """That of all files together, because a row is not known by its file."""
         images = self._images()
-        row = images.rows.get(image)
-        return None if row is None else images.sizes[row]
+        return images.version if image in images.rows else None
 
     def names(self) -> Iterable[str]:
         """One name a row, in order: the paths beside the bytes if they are all different, else the row's number."""
         return self._images().rows.keys()
 
     def _images(self) -> "_Mapped":
-        return _mapped(self.files, self.column)
+        return _mapped(self.files, self.column, self.state)
 
 
 class _Mapped(NamedTuple):
@@ -70,7 +81,7 @@ class _Mapped(NamedTuple):
     table: Any  # datasets.Dataset
     column: str
     rows: dict[str, int]
-    sizes: list[int | None]
+    version: str | None
 
     def content(self, row: int) -> bytes | None:
         value: Any = self.table[row].column(self.column)[0].as_py()
@@ -79,11 +90,12 @@ class _Mapped(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _mapped(paths: tuple[str, ...], column: str) -> _Mapped:
+def _mapped(paths: tuple[str, ...], column: str, state: str) -> _Mapped:
     from datasets import Dataset, config
     from datasets.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    version = _version(paths)  # before the files are read, so that it is not that of a later content
     try:
         dataset = Dataset.from_parquet(
             [glob.escape(_local(path, Path(config.HF_DATASETS_CACHE))) for path in paths], columns=[column]
@@ -94,10 +106,27 @@ def _mapped(paths: tuple[str, ...], column: str) -> _Mapped:
         raise DataError(f"{paths[0]} ({len(paths)} file(s)) cannot be read: {error.__cause__ or error}") from error
     images = dataset.data.column(column)
     names = _names(images)
-    if pa.types.is_struct(images.type):
-        images = pc.struct_field(images, "bytes")
-    sizes = pc.binary_length(images).to_pylist()
-    return _Mapped(dataset.with_format("arrow"), column, {name: row for row, name in enumerate(names)}, sizes)
+    return _Mapped(dataset.with_format("arrow"), column, {name: row for row, name in enumerate(names)}, version)
+
+
+def _version(paths: tuple[str, ...]) -> str | None:
+    """The versions of all files; None when that of one is not known."""
+    found = [_entry(path) if files.is_remote(path) else file_version(path) for path in paths]
+    return None if None in found else ", ".join(map(str, found))
+
+
+def _entry(path: str) -> str:
+    from pipeline_lib.store.s3_files import reading
+
+    try:
+        facts = reading().entry(path)
+    except Exception as error:
+        raise files.unreachable(path, error) from error
+    return f"{facts.size} {facts.etag}"
+
+
+def _whole(path: str) -> str:
+    return path if files.is_remote(path) else os.path.abspath(path)
 
 
 def _local(path: str, cache: Path) -> str:

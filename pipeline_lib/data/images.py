@@ -100,8 +100,8 @@ def open_image(
         raise DataError(f"image {image} was found when the table was read, but now: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(
-            f"image {image} has changed since the table was read; put the old file back, or remove the artifact that"
-            " holds the table (discretize or list_images; its folder is in the log) to start again with the new one"
+            f"image {image} has changed since the table was read; run the recipe again to start with the new file, or"
+            " put the old file back"
         )
     opened = pixels.get(sha256, resize_px) if pixels else None
     if opened is None:

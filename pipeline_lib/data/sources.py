@@ -1,13 +1,18 @@
 """Sources of image files: a local folder, a bucket, or the rows of Parquet files."""
 
 import errno
+import os
 import posixpath
+import time
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from pipeline_lib.data import files
+
+SETTLED_S = 2.0
+"""A file that changed so recently may change again without another time: some file systems count in steps of 2 s."""
 
 
 class MissingImage(Exception):
@@ -20,8 +25,15 @@ class ImageSource(Protocol):
     def read(self, image: str) -> bytes:
         """The whole file. Raises `MissingImage` when it is not there, `DataError` when the storage fails."""
 
-    def size(self, image: str) -> int | None:
-        """Bytes of the file, None when it is not there; cheap enough for every image of a table."""
+    @property
+    def place(self) -> str:
+        """Where the images are; two places never have the same one."""
+
+    def version(self, image: str) -> str | None:
+        """A text that changes with the file, cheap enough for every image of a table.
+
+        None when it is not known: there is no such file, or it is being written.
+        """
 
     def names(self) -> Iterable[str]:
         """The names directly in the source, to find a file whose name in a table is written differently."""
@@ -45,12 +57,14 @@ class LocalFolder:
             # E.g. a network drive that does not answer, or too many open files: no fault of this image.
             raise files.unreachable(str(self.root / image), error) from error
 
-    def size(self, image: str) -> int | None:
-        """One `stat`."""
-        try:
-            return (self.root / image).stat().st_size
-        except OSError:
-            return None
+    @property
+    def place(self) -> str:
+        """The absolute path of the folder."""
+        return os.path.abspath(self.root)
+
+    def version(self, image: str) -> str | None:
+        """Size and times of the file, from one `stat`."""
+        return file_version(os.path.join(self.root, image))
 
     def names(self) -> Iterable[str]:
         """The names directly in the folder."""
@@ -74,25 +88,46 @@ class Bucket:
             raise files.unreachable(path, error) from error
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
-        # A listing gives a thousand sizes a request, a HEAD gives one.
+    def _versions(self) -> dict[str, str]:
+        from pipeline_lib.store.s3_files import reading
+
+        # A listing gives a thousand entries a request, a HEAD gives one.
         try:
-            return files.access(self.root).sizes(self.root)
+            return {name: f"{entry.size} {entry.etag}" for name, entry in reading().entries(self.root).items()}
         except Exception as error:
             raise files.unreachable(self.root, error) from error
 
-    def size(self, image: str) -> int | None:
-        """From one listing of the prefix, made at the first call."""
-        return self._sizes.get(posixpath.normpath(image))
+    @property
+    def place(self) -> str:
+        """The prefix."""
+        return self.root
+
+    def version(self, image: str) -> str | None:
+        """Size and ETag, from one listing of the prefix, made at the first call."""
+        return self._versions.get(posixpath.normpath(image))
 
     def names(self) -> Iterable[str]:
         """Everything below the prefix."""
-        return self._sizes.keys()
+        return self._versions.keys()
 
 
 def folder_source(root: str) -> ImageSource:
     """The source for a local folder or an s3:// prefix."""
     return Bucket(root) if files.is_remote(root) else LocalFolder(root)
+
+
+def file_version(path: str | Path) -> str | None:
+    """Size, time of the last writing and of the last change of a local file, which no program can set back.
+
+    None when there is no such file, or it changed less than `SETTLED_S` ago.
+    """
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    if time.time() - max(facts.st_mtime, facts.st_ctime) < SETTLED_S:
+        return None
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 
 
 def is_safe(image: str) -> bool:

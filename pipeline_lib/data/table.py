@@ -12,10 +12,12 @@ import pandas as pd
 
 from pipeline_lib.config.base import SPLITS, Data, ImageData, Split
 from pipeline_lib.data import files, user_table
+from pipeline_lib.data.digests import image_digests
 from pipeline_lib.data.known import KNOWN_DATASETS, as_on_disk
 from pipeline_lib.data.sources import ImageSource, folder_source, is_safe
 from pipeline_lib.data.splits import LEFT_OUT, draw_splits, split_by_lists, split_name
 from pipeline_lib.errors import DataError
+from pipeline_lib.store import ArtifactStore
 
 log = logging.getLogger("whyscore.data")
 
@@ -132,16 +134,15 @@ def too_few_images(splits: pd.Series, least: Mapping[Split, int]) -> list[str]:
     ]
 
 
-def fingerprint(images: ImageList) -> str:
-    """Sha256 over the rows and the size of every image file, for the key of the stage that reads the images.
+def fingerprint(images: ImageList, store: ArtifactStore | None = None, *, keep: bool = True) -> str:
+    """Sha256 over the rows and the content of every image file, for the key of the stage that reads the images.
 
-    The content of each image is digested when it is first read and checked at every later reading.
+    With a store only files that may have changed are read (`digests.image_digests`); without `keep` nothing is written
+    there. Raises `DataError` when the storage fails.
     """
-    digest = hashlib.sha256(images.rows.to_csv(index=False).encode())
-    for image in images.rows["image"]:
-        size = images.source.size(image)
-        digest.update(f"{-1 if size is None else size},".encode())
-    return digest.hexdigest()
+    digests = image_digests(images.rows["image"], images.source, store, keep=keep)
+    rows = images.rows.to_csv(index=False).encode()
+    return hashlib.sha256(rows + ",".join(digests).encode()).hexdigest()
 
 
 class _Table(NamedTuple):

@@ -64,7 +64,7 @@ def locate(data: ImageData) -> Place:
     else:
         return Place((path,), "table", folder, None)
     kind = image_column_type(shards[0], data.image_column)
-    embedded = EmbeddedImages(files=shards, column=data.image_column) if kind and holds_bytes(kind) else None
+    embedded = EmbeddedImages.of(shards, data.image_column) if kind and holds_bytes(kind) else None
     return Place(shards, "parquet", folder, embedded)
 
 

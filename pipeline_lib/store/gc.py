@@ -45,9 +45,9 @@ class Removal(NamedTuple):
 def garbage(store: ArtifactStore, older_than_days: float, forget: Iterable[str] = ()) -> list[Removal]:
     """Everything that can be removed: files older than so many days that no run needs, and the runs to forget.
 
-    Shards and checkpoints of a finished stage go after a day at most. Verdicts of judge models (`judge_cache/`) and
-    files outside the store's layout always stay. Raises `StoreError` when a run's pointer or a manifest cannot be read,
-    or a pointer names a missing artifact: its needs are then unknown.
+    Shards and checkpoints of a finished stage go after a day at most. Verdicts of judge models (`judge_cache/`),
+    digests of images (`image_digests/`) and files outside the store's layout always stay. Raises `StoreError` when a
+    run's pointer or a manifest cannot be read, or a pointer names a missing artifact: its needs are then unknown.
     """
     found = store.files.times(store.root)
     forgotten: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in forget}

@@ -25,9 +25,11 @@ class Anywhere:
         """The whole file; see `ImageSource`."""
         return folder_source(files.parent(image)).read(image.rsplit("/", 1)[-1])
 
-    def size(self, image: str) -> int | None:
-        """Bytes of the file, None when it is not there."""
-        return folder_source(files.parent(image)).size(image.rsplit("/", 1)[-1])
+    place = ""
+
+    def version(self, image: str) -> str | None:
+        """See `ImageSource`."""
+        return folder_source(files.parent(image)).version(image.rsplit("/", 1)[-1])
 
     def names(self) -> Iterable[str]:
         """None: the images are in any folder."""

@@ -65,13 +65,14 @@ def folder_fingerprint(folder: Path) -> str:
         )
     missing_weights(folder)
     paths = sorted({path for pattern in (*MODEL_FILES, TEMPLATES) for path in folder.glob(pattern)})
-    return _digest(folder, tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    facts = [(path, path.stat()) for path in paths]
+    return _digest(folder, tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in facts))
 
 
 @cache  # weights are read for it, which takes seconds a gigabyte
-def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+def _digest(folder: Path, files: tuple[tuple[Path, int, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path, _, _ in files:
+    for path, *_ in files:
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 

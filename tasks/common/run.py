@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pipeline_lib.config.base import BaseRecipe
+from pipeline_lib.data.table import ImageList, fingerprint
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
 from pipeline_lib.store import ArtifactRef, ArtifactStore
@@ -68,6 +69,11 @@ def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> N
     if not pool_deployment():  # else the worker checks its own memory
         check_memory(recipe.runtime)
     check_workers(recipe.runtime, model.location, image_folder(recipe.data))
+
+
+def image_fingerprint(images: ImageList, store: ArtifactStore) -> str:
+    """The digest of the rows and of the image files; the store keeps those of the files, except in a plan."""
+    return fingerprint(images, store, keep=not is_planning())
 
 
 def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:

@@ -7,14 +7,19 @@ from pipeline_lib.methods.self_improve.recipe import Generation
 from pipeline_lib.methods.self_improve.tables import SCORE_PAIRS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store.shards import InShards
+from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True, in_shards=True)
+# 2: with the shares of pairs that training leaves out
+@stage(version=2, gpu=True, in_shards=True)
 def generate(work: Work, config: Generation, inputs: GenerationInputs, seed: int, iteration: int) -> None:
     """Let the model explain the true score (chosen) and a wrong one (rejected) of training images (section 3.1)."""
+    from pipeline_lib.methods.self_improve.pairs import pair_metrics
+
     table = work.in_shards(score_pairs, config, inputs, seed, iteration)
     work.write(SCORE_PAIRS, table)
+    work.write(METRICS, pair_metrics(table))
 
 
 def score_pairs(work: Work, config: Generation, inputs: GenerationInputs, seed: int, iteration: int) -> InShards:

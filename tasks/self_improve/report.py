@@ -26,6 +26,7 @@ class EvaluatedModel(BaseModel):
     openai_verdicts: ArtifactRef | None = None
     faithfulness: ArtifactRef | None = None
     training: ArtifactRef | None = None
+    pairs: ArtifactRef | None = None  # that it was trained on
 
 
 class Settings(BaseModel):
@@ -42,7 +43,8 @@ class Settings(BaseModel):
         return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 
 
-@stage(version=2)
+# 3: names the pairs that training left out
+@stage(version=3)
 def report(
     work: Work,
     settings: Settings,
@@ -71,6 +73,7 @@ def report(
             judged=judged(model.openai_verdicts or model.verdicts),
             second=judged(model.verdicts) if model.openai_verdicts else None,
             training_log=work.read(model.training, "training_log") if model.training else None,
+            pair_metrics=work.read(model.pairs, "metrics") if model.pairs else None,
         )
 
     results = RunResults(

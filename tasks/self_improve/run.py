@@ -5,7 +5,7 @@ from typing import Literal
 
 from pipeline_lib.config.base import Split
 from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.data.table import fingerprint, read_image_list
+from pipeline_lib.data.table import read_image_list
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
@@ -40,7 +40,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     common.check_before(recipe, store, model)
     image_list = read_image_list(recipe.data, recipe.seed, LEAST_IMAGES)
     facts = check_model(At(runtime, "base"), model, prompt)
-    table = discretize(At(runtime), recipe.data, recipe.seed, fingerprint(image_list))
+    table = discretize(At(runtime), recipe.data, recipe.seed, common.image_fingerprint(image_list, store))
     images = ImageSet.of(recipe.data, table, runtime)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
     run = Run(recipe, common.run_folder(recipe, store, table), base)
@@ -56,6 +56,7 @@ def evaluate_and_judge(
     kind: Kind,
     inputs: GenerationInputs,
     training: ArtifactRef | None = None,
+    pairs: ArtifactRef | None = None,
 ) -> EvaluatedModel:
     """Everything for one row of the paper's Table 1."""
     recipe, seed = run.recipe, run.recipe.seed
@@ -84,6 +85,7 @@ def evaluate_and_judge(
         openai_verdicts=openai_verdicts,
         faithfulness=faithfulness,
         training=training,
+        pairs=pairs,
     )
 
 

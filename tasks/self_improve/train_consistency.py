@@ -8,11 +8,12 @@ from tasks.stage import Work, stage
 
 
 # 2: a pair shares its prefix, which changes the last bits; 3: a short micro-batch counts with its number of pairs
-@stage(version=3, gpu=True)
+# 4: without pairs of two equal answers
+@stage(version=4, gpu=True)
 def train_consistency(work: Work, job: TrainingJob, consistency_pairs: ArtifactRef, reference: ArtifactRef) -> None:
     """DPO on the consistency pairs: with the score fixed, prefer the explanation written for it (section 3.2)."""
-    from pipeline_lib.methods.self_improve.pairs import usable_pairs
+    from pipeline_lib.methods.self_improve.pairs import distinct_pairs, usable_pairs
 
     pairs = usable_pairs(work.read(consistency_pairs, "consistency_pairs"), job.lora.max_length)
-    tables = {"pairs": pairs, "reference": work.read(reference, "reference_logps")}
+    tables = {"pairs": distinct_pairs(pairs), "reference": work.read(reference, "reference_logps")}
     train(work, job, tables, TRAINING_LOG)

@@ -113,7 +113,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_plain_message(request, uninterrupted,
     shutil.rmtree(tmp_path / "store" / "steps" / "train_consistency")
     status, _, log = run(recipe, "terminate 2")  # comes after step 2, so the running step is the third
     assert status == 1
-    assert "asked to stop" in log and "run the recipe again" in log
+    assert "stopped at step 3" in log and "run the recipe again" in log
     status, _, log = run(recipe)
     assert status == 0, log[-3000:]
     assert "going on from step 3" in log  # not a multiple of checkpoint_every

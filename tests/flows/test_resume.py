@@ -69,6 +69,31 @@ def test_a_finished_run_computes_nothing(again, run_flow):
     assert watched.prefect_states == ["Cached(type=COMPLETED)"] * len(STAGES)
 
 
+def test_moved_and_touched_images_are_the_same_and_other_bytes_of_the_same_size_are_not(
+    again, finished, run_flow, tmp_path
+):
+    table = Path(again.data.table)
+    shutil.copytree(table.parent, tmp_path / "data")
+    moved = {"runtime.store": again.runtime.store, "data.table": str(tmp_path / "data" / table.name)}
+    recipe = load_recipe(finished[0] / "small.yaml", moved)
+    assert run_flow(recipe).computed == []
+    image = tmp_path / "data" / again_image(again)
+    image.touch()
+    assert run_flow(recipe).computed == []
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1
+    image.write_bytes(content)
+    missing = [stage.label for stage in plan(self_improve.fn, recipe) if stage.missing]
+    assert missing == STAGES[1:]
+
+
+def again_image(recipe):
+    """The name of the first image of a recipe's table."""
+    from pipeline_lib.data.table import read_image_list
+
+    return read_image_list(recipe.data, recipe.seed).rows["image"].iloc[0]
+
+
 @pytest.mark.parametrize(
     ("stage", "damage"), [("swap", "deleted"), ("ties_merge", "truncated"), ("ties_merge", "manifest gone")]
 )

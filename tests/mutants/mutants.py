@@ -367,6 +367,50 @@ ENGINE_PROOFS = (
     ),
 )
 
+TOKENS = "tests/parity/test_micro_batches.py"
+TRAINING_STEPS = (
+    Mutant(
+        "transformers-divides-by-the-micro-batches",
+        "pipeline_lib/train/micro_batches.py",
+        "loss_is_scaled_for_ga = True",
+        "loss_is_scaled_for_ga = None",
+        f"{TOKENS}::test_supervised_training_is_the_mean_over_tokens[qwen3-vl]",
+    ),
+    Mutant(
+        "a-short-micro-batch-counts-as-a-whole-one",
+        "pipeline_lib/train/micro_batches.py",
+        "shares = amounts.double() / of_step.clamp(min=1)",
+        "shares = (amounts > 0).double() / (amounts > 0).sum(0).clamp(min=1)",
+        f"{TOKENS}::test_dpo_is_the_mean_over_pairs_and_its_likelihood_term_over_tokens[qwen3-vl-True-0.0]",
+    ),
+    Mutant(
+        "equal-answers-are-trained-on",
+        "tasks/self_improve/train_consistency.py",
+        '"pairs": distinct_pairs(pairs)',
+        '"pairs": pairs',
+        "tests/unit/methods/self_improve/test_swap_scores.py"
+        "::test_equal_answers_are_counted_by_the_stage_and_not_trained_on",
+    ),
+)
+
+CACHES = (
+    Mutant(
+        "verdicts-of-another-temperature-count",
+        "pipeline_lib/methods/self_improve/verdict_cache.py",
+        "settings = key_fields(config)",
+        'settings = {"model": config.model}',
+        "tests/unit/methods/self_improve/test_verdict_cache.py"
+        "::test_a_setting_asks_the_judge_again_exactly_when_it_changes_the_key[temperature]",
+    ),
+    Mutant(
+        "a-file-of-the-same-size-is-the-same-image",
+        "pipeline_lib/data/sources.py",
+        'return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"',
+        'return f"{facts.st_size}"',
+        "tests/unit/data/test_digests.py::test_an_image_replaced_by_one_of_the_same_size_is_another_one",
+    ),
+)
+
 DRAWN_SPLITS = (
     Mutant(
         "drawn-splits-ignore-the-seed",
@@ -392,5 +436,7 @@ MUTANTS = (
     *SCORES_AND_PAIRS,
     *GARBAGE,
     *ENGINE_PROOFS,
+    *TRAINING_STEPS,
+    *CACHES,
     *DRAWN_SPLITS,
 )

@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,12 +15,9 @@ from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
 from pipeline_lib.methods.self_improve.tables import VERDICTS
 from pipeline_lib.methods.self_improve.verdict import ASPECTS, RESPONSE_FORMAT, Verdict, read_verdict
-from pipeline_lib.methods.self_improve.verdict_cache import ScoredText, VerdictCache
+from pipeline_lib.methods.self_improve.verdict_cache import ScoredText, cache_of
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("whyscore.judge")
 
@@ -37,11 +33,11 @@ def ask_judge(
 ) -> pa.Table:
     """A verdict for every prediction, in `VERDICTS`.
 
-    Only explanations that this judge has never graded for this score and rubric are sent; each verdict is in the store
-    before the next request. Answers that did not parse are `unparsed` and never sent; a refusal or an answer off the
-    scale is kept as `refused` or `malformed`, without grades. Raises `RecipeError` before the first request when
-    judging would be too expensive or is not possible, `JudgeError` when the server fails for good or the budget is
-    spent.
+    Only explanations that this judge has never graded for this score, with this rubric and these settings, are sent;
+    each verdict is in the store before the next request. Answers that did not parse are `unparsed` and never sent; a
+    refusal or an answer off the scale is kept as `refused` or `malformed`, without grades. Raises `RecipeError` before
+    the first request when judging would be too expensive or is not possible, `JudgeError` when the server fails for
+    good or the budget is spent.
     """
     if config.model is None:
         raise JudgeError("judge.openai.model is not set; name a judge model")
@@ -50,7 +46,7 @@ def ask_judge(
         text = row.pop("explanation")
         row["question"] = None if text is None else ScoredText(row["stated_score"], text)
     questions = list(dict.fromkeys(row["question"] for row in rows if row["question"]))
-    cache = VerdictCache(store, config.model, rubric.digest(criterion), config.max_tokens)
+    cache = cache_of(store, config, rubric, criterion)
     verdicts = cache.find(questions)
     messages = {asked: rubric.message(criterion, *asked) for asked in questions if asked not in verdicts}
     if messages:

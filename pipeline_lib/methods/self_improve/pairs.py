@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline_lib.errors import DataError
@@ -21,8 +22,7 @@ def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
     Raises `DataError` naming the rows that are longer than `max_length` tokens, and when no row is left.
     """
     check_lengths(pairs, max_length)
-    sides = (pairs["chosen"].to_pylist(), pairs["rejected"].to_pylist())
-    keep = [not (_is_empty(chosen) or _is_empty(rejected)) for chosen, rejected in zip(*sides, strict=True)]
+    keep = [flaw != "empty" for flaw in _flaws(pairs)]
     if not any(keep):
         raise DataError(
             "no pair has two explanations; the model that generated them has collapsed (see its parse rate)"
@@ -30,6 +30,46 @@ def usable_pairs(pairs: pa.Table, max_length: int) -> pa.Table:
     if not all(keep):
         log.warning("%d of %d pairs are left out of training: an explanation is empty", keep.count(False), len(keep))
     return pairs.filter(pa.array(keep))
+
+
+def distinct_pairs(pairs: pa.Table) -> pa.Table:
+    """Pairs for DPO: rows whose two answers have the same text are left out and counted in the log.
+
+    The preference term of such a pair has no gradient but rounding, and the pair would make the mean over a batch
+    smaller. Its likelihood term (`training.sft_weight`) is left out with it. A difference in `finished` alone is no
+    other text. Raises `DataError` when no row is left.
+    """
+    keep = [flaw != "equal" for flaw in _flaws(pairs)]
+    if not any(keep):
+        raise DataError(
+            f"the two answers of all {len(keep)} pairs are equal; the model that generated them writes one text for all"
+            " scores"
+        )
+    if not all(keep):
+        log.warning("%d of %d pairs are left out of training: both answers are equal", keep.count(False), len(keep))
+    return pairs.filter(pa.array(keep))
+
+
+def pair_metrics(pairs: pa.Table) -> pa.Table:
+    """The shares of pairs that DPO leaves out, in `METRICS` without intervals.
+
+    `empty_share` counts pairs with an empty explanation (`usable_pairs`), `equal_share` those of the others with two
+    equal answers (`distinct_pairs`).
+    """
+    flaws = _flaws(pairs)
+    return pa.Table.from_pylist(
+        [
+            {
+                "split": "train",
+                "metric": f"{flaw}_share",
+                "value": flaws.count(flaw) / max(len(flaws), 1),
+                "low": np.nan,
+                "high": np.nan,
+                "rows": len(flaws),
+            }
+            for flaw in ("empty", "equal")
+        ]
+    )
 
 
 def score_parts(pairs: pa.Table) -> pa.Table:
@@ -63,6 +103,15 @@ def answers_of_pairs(
     for side in ("width_px", "height_px"):
         pairs = pairs.append_column(side, pa.array([sizes[name][side] for name in names], pa.int32()))
     return pairs.append_column("swapped", pa.array([rejected.get(name) for name in names], pa.string()))
+
+
+def _flaws(pairs: pa.Table) -> list[str | None]:
+    """For each pair why DPO cannot learn from it, None when it can."""
+    answers = zip(pairs["chosen"].to_pylist(), pairs["rejected"].to_pylist(), strict=True)
+    return [
+        "empty" if _is_empty(chosen) or _is_empty(rejected) else "equal" if chosen == rejected else None
+        for chosen, rejected in answers
+    ]
 
 
 def _is_empty(answer: str) -> bool:

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from pipeline_lib.methods.self_improve.verdict import CUT, Verdict
+from pipeline_lib.methods.self_improve.prompt import Criterion
+from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
+from pipeline_lib.methods.self_improve.rubric import Rubric
+from pipeline_lib.methods.self_improve.verdict import RESPONSE_FORMAT, Verdict
 from pipeline_lib.store import ArtifactStore, canonical_json
+from pipeline_lib.store.key import key_fields
 
 READERS = 16
 """Files read at a time: a bucket answers in tens of milliseconds each."""
@@ -27,12 +31,10 @@ class ScoredText(NamedTuple):
 
 
 class VerdictCache(NamedTuple):
-    """The verdicts of one judge model by one rubric (criterion included: see `Rubric.digest`)."""
+    """The verdicts of one judge. Another judge is another cache, see `cache_of`."""
 
     store: ArtifactStore
-    judge: str
-    rubric_digest: str
-    max_tokens: int
+    judge: dict[str, Any]
 
     def find(self, questions: Iterable[ScoredText]) -> dict[ScoredText, Verdict]:
         """The questions that have verdicts in the cache, with these verdicts."""
@@ -46,7 +48,7 @@ class VerdictCache(NamedTuple):
         entry = self.store.read_pointer(self._path(question))
         if entry is None or entry != self._sealed(entry) or entry.get("score") != question.score:
             return None
-        if entry.get("text") != question.text or (entry.get("reason") == CUT and entry["max_tokens"] < self.max_tokens):
+        if entry.get("text") != question.text or entry.get("judge") != self.judge:
             return None
         try:
             return Verdict.model_validate({name: entry.get(name) for name in Verdict.model_fields})
@@ -58,8 +60,6 @@ class VerdictCache(NamedTuple):
         entry = self._sealed(
             {
                 "judge": self.judge,
-                "rubric_digest": self.rubric_digest,
-                "max_tokens": self.max_tokens,
                 **question._asdict(),
                 **verdict.model_dump(),
                 "answer": answer,
@@ -74,9 +74,22 @@ class VerdictCache(NamedTuple):
         return first or verdict
 
     def _path(self, question: ScoredText) -> str:
-        judge = sha256(canonical_json([self.judge, self.rubric_digest]).encode()).hexdigest()
-        return f"judge_cache/{judge}/{sha256(canonical_json(list(question)).encode()).hexdigest()}.json"
+        return f"judge_cache/{_digest(self.judge)}/{_digest(list(question))}.json"
 
     def _sealed(self, entry: dict[str, Any]) -> dict[str, Any]:
         content = {name: value for name, value in entry.items() if name != "sha256"}
-        return {**content, "sha256": sha256(canonical_json(content).encode()).hexdigest()}
+        return {**content, "sha256": _digest(content)}
+
+
+def cache_of(store: ArtifactStore, config: OpenAIJudge, rubric: Rubric, criterion: Criterion) -> VerdictCache:
+    """The verdicts of a judge: all settings that are in the keys of its stages, the rubric and the form of its answers.
+
+    The settings are taken as the keys take them, so a new setting is in both.
+    """
+    settings = key_fields(config)
+    rubric_digest, response_format = rubric.digest(criterion), _digest(RESPONSE_FORMAT)
+    return VerdictCache(store, {**settings, "rubric_digest": rubric_digest, "response_format": response_format})
+
+
+def _digest(value: Any) -> str:
+    return sha256(canonical_json(value).encode()).hexdigest()

@@ -17,7 +17,7 @@ from pipeline_lib.data.sources import Bucket, LocalFolder, MissingImage, folder_
 from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError, S3Error
 from pipeline_lib.methods.self_improve.discretize import discretize_scores
-from pipeline_lib.store import s3_errors, s3_files
+from pipeline_lib.store import ArtifactStore, s3_errors, s3_files
 from pipeline_lib.store.key import ArtifactRef
 from tests.unit.data.test_user_tables import png, shard
 
@@ -106,13 +106,39 @@ def test_a_bucket_can_be_read_in_threads_and_after_a_fork(bucket: str) -> None:
         assert processes.map_async(source.read, names).get(timeout=60) == [png(n) for n in range(25)]
 
 
-def test_sizes_cost_one_listing(bucket: str) -> None:
+def test_versions_cost_one_listing(bucket: str) -> None:
     source = Bucket(f"{bucket}/set/images")
-    assert source.size("./3 #ä.png") == len(png(3)) and source.size("none.png") is None
+    assert str(source.version("./3 #ä.png")).startswith(f"{len(png(3))} ") and source.version("none.png") is None
     fsspec.filesystem("s3").pipe_file("photographs/set/images/late.png", b"1")
-    assert source.size("late.png") is None  # the listing was made once
-    assert Bucket(f"{bucket}/set/images").size("late.png") == 1
-    assert Bucket(f"{bucket}/nothing/here").size("1.png") is None
+    assert source.version("late.png") is None  # the listing was made once
+    assert str(Bucket(f"{bucket}/set/images").version("late.png")).startswith("1 ")
+    assert Bucket(f"{bucket}/nothing/here").version("1.png") is None
+
+
+def test_an_object_is_read_for_its_digest_when_its_etag_changes(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = ArtifactStore(str(tmp_path)), Bucket.read
+    asked: list[str] = []
+
+    def noting(self: Bucket, image: str) -> bytes:
+        asked.append(image)
+        return read(self, image)
+
+    monkeypatch.setattr(Bucket, "read", noting)
+
+    def now() -> str:
+        asked.clear()
+        return fingerprint(read_image_list(s3(bucket), 0), store)
+
+    before = now()
+    assert len(asked) == 25 and now() == before and asked == []
+    changed = bytearray(png(3))
+    changed[-20] ^= 1
+    fsspec.filesystem("s3").pipe_file("photographs/set/images/3 #ä.png", bytes(changed))
+    assert now() != before and asked == ["3 #ä.png"]
+    fsspec.filesystem("s3").pipe_file("photographs/set/images/3 #ä.png", png(3))
+    assert now() == before
 
 
 def test_no_other_storage_is_taken_for_a_folder() -> None:
@@ -126,7 +152,7 @@ def test_local_trouble_that_is_not_the_images_is_an_error(tmp_path: Path) -> Non
     for name in ("none.png", "folder", "x" * 300, "folder/none/1.png"):
         with pytest.raises(MissingImage):
             source.read(name)
-        assert name == "folder" or source.size(name) is None
+        assert name == "folder" or source.version(name) is None
     (tmp_path / "loop").symlink_to("loop")  # stands for whatever a file system answers
     with pytest.raises(DataError, match=r"loop.*Too many levels"):
         source.read("loop")

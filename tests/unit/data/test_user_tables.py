@@ -4,11 +4,14 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,11 +19,12 @@ import pytest
 from PIL import Image
 
 from pipeline_lib.config.base import Data
+from pipeline_lib.data import sources
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import check_table, fingerprint, read_image_list
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.discretize import discretize_scores
-from pipeline_lib.store.key import ArtifactRef
+from pipeline_lib.store import ArtifactRef, ArtifactStore
 
 PARTS = {"train": range(12), "validation": range(12, 22), "test": range(22, 25)}
 REF = ArtifactRef(stage="discretize", key="0" * 64)
@@ -147,10 +151,7 @@ def test_changed_shards_are_noticed(tmp_path: Path) -> None:
     before, sha256 = fingerprint(images), hashlib.sha256(png(3)).hexdigest()
     assert ImageSet.of(Data(table=str(path)), REF).opener(99)("003.png", sha256).width == 13
     shard(path, range(1, 26), "struct", split=splits)
-    from pipeline_lib.data import embedded
-
-    embedded._mapped.cache_clear()  # as a new process
-    assert fingerprint(read_image_list(Data(table=str(path)), 0)) != before
+    assert fingerprint(read_image_list(Data(table=str(path)), 0)) != before  # also in this process
     with pytest.raises(DataError, match=r"000\.png.*no row"):
         ImageSet.of(Data(table=str(path)), REF).opener(99)("000.png", sha256)
 
@@ -187,3 +188,25 @@ def test_damaged_shards_and_other_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train-0.parquet").write_bytes(content[:200] + bytes(400) + content[600:])
     with pytest.raises(DataError, match=r"train-0\.parquet .*cannot be read"):
         read_image_list(Data(table=str(tmp_path)), 0)
+
+
+def test_another_content_of_the_same_size_in_a_shard_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SETTLED_S", -1.0)
+    store, path = ArtifactStore(str(tmp_path / "store")), tmp_path / "t.parquet"
+    splits = ["train"] * 12 + ["val"] * 10 + ["test"] * 3
+
+    def now(first: bytes) -> str:
+        rows = [{"bytes": first if n == 0 else png(n), "path": f"{n:03d}.png"} for n in range(25)]
+        images = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        scores = pa.array(np.arange(25.0))
+        pq.write_table(pa.table({"image": images, "score": scores, "split": splits}), path, compression="none")
+        os.utime(path, ns=(time.time_ns(), time.time_ns()))  # else two writings may share a tick of the clock
+        return fingerprint(read_image_list(Data(table=str(path)), 0), store)
+
+    other = bytearray(png(0))
+    other[-20] ^= 1
+    before = now(png(0))
+    assert now(bytes(other)) != before
+    assert now(png(0)) == before

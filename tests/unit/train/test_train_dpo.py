@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import TrainerCallback
 
 from pipeline_lib.errors import DataError, Interrupted, ModelError, StoreError
-from pipeline_lib.methods.self_improve.pairs import usable_pairs
+from pipeline_lib.methods.self_improve.pairs import distinct_pairs, pair_metrics, usable_pairs
 from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.tables.table import conform
@@ -61,7 +61,7 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[pa.Table, Pat
         vlm, chat = fresh(tiny_model)
         store = options.pop("store", None) or ArtifactStore(str(tmp_path / f"store-{name}"))
         config = options.pop("config", CONFIG)
-        pairs = preference_pairs(PAIRS, chat.prompt)
+        pairs = preference_pairs(PAIRS, chat.prompt, **options.pop("columns", {}))
         if start := options.pop("start", None):
             options["start"] = publish_folder(store, START, start)
         given = training(tiny_model, store, AT, tmp_path / name, config, **{"checkpoint_every": 2} | options)
@@ -342,3 +342,23 @@ def test_pairs_without_an_explanation_are_left_out() -> None:
     assert usable_pairs(pairs, 400)["image"].to_pylist() == ["train-0.png"]
     with pytest.raises(DataError, match="collapsed"):
         usable_pairs(pairs.slice(1), 400)
+
+
+def test_pairs_of_two_equal_answers_are_counted_and_left_out() -> None:
+    said = "#Score: 1\n\n#Explain: "
+    chosen = [f"{said}Good.", f"{said}Good.", f"{said}", f"{said}Good."]
+    rejected = [f"{said}Bad.", f"{said}Good.", f"{said}", f"{said}Good."]
+    finished = [True, True, True, False]
+    pairs = preference_pairs(4, "p", chosen=chosen, rejected=rejected, chosen_finished=finished)
+    shares = {row["metric"]: (row["value"], row["rows"]) for row in pair_metrics(pairs).to_pylist()}
+    assert shares == {"empty_share": (0.25, 4), "equal_share": (0.5, 4)}
+    assert distinct_pairs(usable_pairs(pairs, 400))["image"].to_pylist() == ["train-0.png"]
+    with pytest.raises(DataError, match="all 1 pairs are equal"):
+        distinct_pairs(pairs.slice(1, 1))
+
+
+def test_a_pair_of_two_equal_answers_moves_nothing(train: Callable[..., Any]) -> None:
+    """Why it is left out: its gradient is rounding alone, which Adam would scale to steps of the usual size."""
+    same = [f"#Score: {at}\n\n#Explain: The light is good." for at in range(PAIRS)]
+    log, _ = train("a", columns={"chosen": same, "rejected": same, "chosen_finished": [True] * PAIRS})
+    assert max(log["grad_norm"].to_pylist()) < 1e-5

@@ -1,8 +1,10 @@
 """Model directories: what is missing is said; a hub id needs its commit."""
 
 import json
+import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,17 @@ def test_the_fingerprint_of_a_directory_is_its_content(copy: Path, tiny_model: P
     assert resolve_model(Model(id=str(copy))).fingerprint == ref.fingerprint
     (copy / "chat_template.jinja").write_text("another")
     assert resolve_model(Model(id=str(copy))).fingerprint != ref.fingerprint
+
+
+def test_another_file_of_the_same_size_and_time_is_another_model(copy: Path) -> None:
+    template = copy / "chat_template.jinja"
+    before, facts = resolve_model(Model(id=str(copy))).fingerprint, template.stat()
+    content = template.read_text()
+    time.sleep(0.02)  # the clock of a file system may move in steps of some milliseconds
+    template.write_text("#" + content[1:])
+    os.utime(template, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert template.stat().st_size == facts.st_size
+    assert resolve_model(Model(id=str(copy))).fingerprint != before
 
 
 def test_devices_are_taken_at_their_word() -> None:

@@ -27,6 +27,7 @@ class ModelResults(NamedTuple):
     judged: Judged  # by the leading judge: the judge model if the recipe names one, else the round-trip judge
     second: Judged | None  # by the round-trip judge if a judge model leads
     training_log: pa.Table | None  # TRAINING_LOG; None for zero-shot and merged
+    pair_metrics: pa.Table | None = None  # METRICS of its pairs: empty_share, equal_share
 
     @property
     def name(self) -> str:

@@ -27,6 +27,7 @@ from pipeline_lib.methods.self_improve.report.judges import (
     unscored,
     who_judged,
 )
+from pipeline_lib.methods.self_improve.report.left_out import left_out
 from pipeline_lib.methods.self_improve.report.lineage import (
     compared,
     final,
@@ -114,6 +115,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "unplaceable": unplaceable(results),
         "path_figures": {"wide": path_figure(results, WIDE_PX), "narrow": path_figure(results, NARROW_PX)},
         "training_figures": training,
+        "left_out": left_out(results),
         "smoothed": longest_training_steps(results) >= SMOOTHED_FROM_STEPS,
         "branches": len({m.kind for m in results.all_models if m.training_log is not None}),
         "scatter_figures": scatter_figures(results),

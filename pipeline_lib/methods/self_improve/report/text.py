@@ -10,6 +10,7 @@ from pipeline_lib.methods.self_improve.report.judges import (
     unscored,
     who_judged,
 )
+from pipeline_lib.methods.self_improve.report.left_out import left_out
 from pipeline_lib.methods.self_improve.report.lineage import on_validation
 from pipeline_lib.methods.self_improve.report.verdict import collapses
 from pipeline_lib.report.formatting import (
@@ -93,6 +94,8 @@ def _notes(results: RunResults) -> list[str]:
         f"The round-trip judge’s own error on {error.explanations} held-out explanations: MAE {decimal(error.mae, 2)}"
         f" points of 0..9, correlation {decimal(error.correlation, 2)}."
     )
+    if sentences := left_out(results):
+        notes.append("Training pairs: " + " ".join(sentences))
     if probed(results):
         notes.append(
             "Score from text: rank correlation of the stated score with the score read from the explanation’s words."

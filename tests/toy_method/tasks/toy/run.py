@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline_lib.methods.toy.recipe import ToyRecipe
 
 from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.data.table import fingerprint, read_image_list
+from pipeline_lib.data.table import read_image_list
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.common import run as common
@@ -27,7 +27,8 @@ def prepare(recipe: ToyRecipe) -> Run:
     model = resolve_model(recipe.model, store)
     common.check_before(recipe, store, model)
     image_list = read_image_list(recipe.data, recipe.seed)
-    table = list_images(At(recipe.runtime), recipe.data, recipe.seed, fingerprint(image_list))
+    digest = common.image_fingerprint(image_list, store)
+    table = list_images(At(recipe.runtime), recipe.data, recipe.seed, digest)
     images = ImageSet.of(recipe.data, table, recipe.runtime)
     run = Run(recipe, common.run_folder(recipe, store, table), model, images)
     run.keep("images", table)

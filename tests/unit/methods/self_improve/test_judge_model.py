@@ -151,8 +151,6 @@ def test_answers_without_a_verdict_are_unscored_counted_and_not_paid_twice(
     assert all(row["consistency"] is None for row in rows[:-1])
     assert "6 of 7 explanations unscored: 2 a label that is not on the scale, 2 refused" in caplog.text
     assert ask(texts) == rows and len(server.requests) == 7
-    ask(texts, max_tokens=128)  # what was cut is worth another try with more room, the rest is not
-    assert len(server.requests) == 8
 
 
 def test_as_many_requests_as_allowed_run_at_a_time_and_no_more(ask: Ask, server: JudgeServer) -> None:

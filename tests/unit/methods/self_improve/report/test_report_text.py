@@ -1,3 +1,5 @@
+import pyarrow as pa
+
 from pipeline_lib.methods.self_improve.report.contents import RunResults
 from pipeline_lib.methods.self_improve.report.text import results_table
 
@@ -25,3 +27,20 @@ def test_columns_line_up_and_fit_a_terminal(run: RunResults) -> None:
     for heading in ("PLCC", "Cons", "Parse rate"):
         at = head.index(heading)
         assert all(row[at - 1] == " " and row[at] != " " for row in rows)
+
+
+def test_pairs_that_training_left_out_are_counted(run: RunResults) -> None:
+    assert "pairs were" not in results_table(run)  # of this run they are not known
+
+    def counted(empty: float, equal: float) -> pa.Table:
+        shares = {"empty_share": empty, "equal_share": equal}
+        return pa.Table.from_pylist(
+            [{"split": "train", "metric": name, "value": value, "low": 0.0, "high": 0.0, "rows": 600}
+             for name, value in shares.items()]
+        )  # fmt: skip
+
+    of_kind = {"score": counted(0.0, 0.0), "consistency": counted(3 / 600, 40 / 600)}
+    models = [model._replace(pair_metrics=of_kind.get(model.kind)) for model in run.models]
+    text = results_table(run._replace(models=models))
+    assert "ite-1 score: all 600 pairs were used." in text
+    assert "ite-2 consistency: 43 of 600 pairs were left out, 40 because both answers are equal, 3 because" in text
