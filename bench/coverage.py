@@ -1,0 +1,95 @@
+"""How often 95 % intervals contain the true figure, by the design of the test set: `python -m bench.coverage`.
+
+A design is a number of groups, images in each, and a group effect: the share of the variance of scores and of the
+errors of predictions that images of a group have in common. Scores have variance 1, predictions are scores plus
+errors of variance .56, so the true PLCC is .8. The table is in docs/experiments.md; the threshold in
+`pipeline_lib/metrics/intervals.py` comes from it.
+"""
+
+import argparse
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline_lib.metrics.intervals import expanded_percentiles
+
+Array = NDArray[np.float64]
+
+GROUPS = (5, 10, 16, 25, 40, 60, 100)
+IMAGES = (1, 5, 25, 125)
+EFFECTS = (0.0, 0.3)
+PLCC = 0.8
+KINDS = ("images", "groups", "groups, widened")
+OVER_IMAGES = ((16, 125), (40, 25))  # designs where images are resampled too, which takes long
+
+
+def coverage(groups: int, images: int, effect: float, *, repeats: int, samples: int, seed: int) -> Array:
+    """Shares of repeats whose interval contains the true PLCC, and the true mean error 0; shape (3 kinds, 2 figures).
+
+    Kinds: percentiles over resampled images, over resampled groups, and the latter widened (`grouped_estimate`).
+    """
+    hits = np.zeros((3, 2))
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, groups, images, int(100 * effect), repeat])
+        scale = np.sqrt([1, PLCC**-2 - 1])
+        common, own = rng.normal(size=(2, groups, 1)), rng.normal(size=(2, groups, images))
+        score, error = scale[:, None, None] * (np.sqrt(effect) * common + np.sqrt(1 - effect) * own)
+        for kind, ends in enumerate(_ends(score, error, rng, samples)):
+            for figure, true in enumerate((PLCC, 0.0)):
+                low, high = ends[figure]
+                hits[kind, figure] += low <= true <= high
+    return hits / repeats
+
+
+def _ends(score: Array, error: Array, rng: np.random.Generator, samples: int) -> list[list[tuple[float, float]]]:
+    of_groups = _figures(*_sums(score, error), rng, samples)
+    plain = [_percentiles(values) for values in of_groups]
+    widened = [expanded_percentiles(values, len(score), 0.95) for values in of_groups]
+    if score.shape not in OVER_IMAGES:
+        return [[(np.nan, np.nan)] * 2, plain, widened]
+    of_images = _figures(*_sums(score.reshape(-1, 1), error.reshape(-1, 1)), rng, samples)
+    return [[_percentiles(values) for values in of_images], plain, widened]
+
+
+def _percentiles(values: Array) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _sums(score: Array, error: Array) -> tuple[Array, int]:
+    """What PLCC and the mean error follow from, summed in each group, shape (groups, 5)."""
+    x, y = score, score + error
+    return np.stack([part.sum(axis=1) for part in (x, y, x * x, y * y, x * y)], axis=1), score.shape[1]
+
+
+def _figures(sums: Array, images: int, rng: np.random.Generator, samples: int) -> tuple[Array, Array]:
+    """PLCC and mean error of bootstrap samples of the rows of `sums`, shape (samples,) each."""
+    n = len(sums)
+    times = rng.multinomial(n, np.full(n, 1 / n), size=samples)
+    x, y, xx, yy, xy = (times @ sums).T / (n * images)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y)), y - x
+
+
+def main() -> None:
+    """Print the table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=800)
+    parser.add_argument("--samples", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=17)
+    options = parser.parse_args()
+    print("| groups | images a group | group effect | " + " | ".join(f"PLCC, {kind}" for kind in KINDS), end=" | ")
+    print(" | ".join(f"mean error, {kind}" for kind in KINDS) + " |\n" + "| --- " * 9 + "|")
+    for groups, images, effect in itertools.product(GROUPS, IMAGES, EFFECTS):
+        if images == 1 and effect > 0:
+            continue
+        found = coverage(groups, images, effect, repeats=options.repeats, samples=options.samples, seed=options.seed)
+        cells = [f"{groups}", f"{images}", f"{effect:g}", *(f"{share:.3f}".removeprefix("0") for share in found.T.flat)]
+        if (groups, images) not in OVER_IMAGES:
+            cells[3] = cells[6] = "-"
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""KRCC, MAE, bins, ties, the logistic and the earth mover's distance, against scipy and by counting."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from pipeline_lib.errors import DataError
+from pipeline_lib.metrics.score_agreement import (
+    apply_logistic,
+    bin_rates,
+    earth_movers_distance,
+    fit_logistic,
+    krcc,
+    mae,
+    plcc,
+    tie_share,
+)
+
+DIGITS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=20)
+
+
+@given(DIGITS)
+@settings(deadline=None)
+def test_krcc_is_tau_b_by_counting_pairs(rows: list[tuple[int, int]]) -> None:
+    pairs = list(itertools.combinations(rows, 2))
+    concordant = sum(np.sign(a - c) * np.sign(b - d) for (a, b), (c, d) in pairs)
+    untied = [sum(a[side] != b[side] for a, b in pairs) for side in (0, 1)]
+    expected = concordant / np.sqrt(untied[0] * untied[1]) if all(untied) else np.nan
+    x, y = np.array(rows, dtype=float).T
+    np.testing.assert_allclose(krcc(x, y), expected, atol=1e-12)
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=30))
+@settings(deadline=None)
+def test_the_share_of_ties_is_that_of_equal_pairs(values: list[int]) -> None:
+    pairs = list(itertools.combinations(values, 2))
+    assert tie_share(np.array(values)) == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+
+
+def test_plcc_and_mae() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 30))
+    assert plcc(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert mae(x, y) == pytest.approx(sum(abs(a - b) for a, b in zip(x, y, strict=True)) / 30)
+
+
+def test_constants_and_nothing_give_nan_and_no_warning() -> None:
+    one, none = np.full(5, 0.1), np.array([])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in (krcc, plcc):
+            assert np.isnan([figure(one, np.arange(5.0)), figure(np.arange(5.0), one), figure(none, none)]).all()
+            assert np.isnan(figure(one[:1], one[:1]))
+        assert np.isnan([mae(none, none), tie_share(none), tie_share(one[:1])]).all()
+        assert np.isnan(bin_rates(np.array([], dtype=int), np.array([], dtype=int))).all()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int8])
+def test_rates_of_bins(kind: type) -> None:
+    true, stated = np.array([0, 3, 9, 5, 5], dtype=kind), np.array([1, 3, 7, 4, 9], dtype=kind)
+    assert bin_rates(true, stated) == (0.2, 0.6)
+
+
+@pytest.mark.parametrize("ends", [(2.0, 8.0), (8.0, 2.0)])
+@pytest.mark.parametrize("unit", [1.0, 1e-4, 1e4])
+def test_a_logistic_is_recovered_in_any_unit_rising_or_falling(ends: tuple[float, float], unit: float) -> None:
+    x = np.random.default_rng(0).normal(3, 2, 200)
+    true = ends[0] + (ends[1] - ends[0]) * special.expit((x - 2.5) / 0.7)
+    fit = fit_logistic(true, x * unit)
+    assert fit.failure is None and fit.scale > 0
+    np.testing.assert_allclose(fit[:4], [*ends, 2.5 * unit, 0.7 * unit], rtol=1e-4)
+    np.testing.assert_allclose(apply_logistic(fit, x * unit), true, atol=1e-4)
+
+
+def test_a_logistic_of_one_set_straightens_another() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 3, 600)
+    true = 5 + 4 * special.expit(2 * x) + rng.normal(0, 0.1, 600)
+    fit = fit_logistic(true[:300], x[:300])
+    raw, mapped = plcc(true[300:], x[300:]), plcc(true[300:], apply_logistic(fit, x[300:]))
+    assert raw < 0.9 and mapped > 0.99
+
+
+def test_a_fit_that_fails_says_so_and_its_figures_are_nan() -> None:
+    x = np.linspace(0, 1, 50)
+    nan = np.where(x == 0, np.nan, x)
+    runs_away = np.exp(5 * x), x  # convex all over: the upper end goes to infinity
+    for true, predicted in (runs_away, (x[:4], x[:4]), (x * 0, x), (x, x * 0), (nan, x), (x, nan)):
+        fit = fit_logistic(true, predicted)
+        assert fit.failure and np.isnan(fit[:4]).all()
+        assert np.isnan(plcc(x, apply_logistic(fit, x)))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_the_earth_movers_distance_is_that_of_scipy(seed: int) -> None:
+    p, q = np.random.default_rng(seed).dirichlet(np.full(10, 0.3), (2, 3))
+    bins = np.arange(10)
+    first = [stats.wasserstein_distance(bins, bins, a, b) / 10 for a, b in zip(p, q, strict=True)]
+    second = [stats.energy_distance(bins, bins, a, b) / np.sqrt(2 * 10) for a, b in zip(p, q, strict=True)]
+    np.testing.assert_allclose(earth_movers_distance(p, q, r=1), first, atol=1e-9)
+    np.testing.assert_allclose(earth_movers_distance(p, q, r=2), second, atol=1e-7)
+    np.testing.assert_allclose(earth_movers_distance(p, 210 * q, r=2), second, atol=1e-7)
+
+
+def test_the_earth_movers_distance_of_ends_and_wrong_values() -> None:
+    ends = np.eye(10)[[0]], np.eye(10)[[9]]
+    assert earth_movers_distance(*ends, r=1)[0] == pytest.approx(0.9)
+    assert earth_movers_distance(ends[0], ends[0], r=2)[0] == 0
+    for wrong in (np.zeros((1, 10)), -ends[0], np.ones((1, 9)), np.ones(10)):
+        for both in ((wrong, ends[0]), (ends[0], wrong)):
+            with pytest.raises(DataError):
+                earth_movers_distance(*both, r=1)
