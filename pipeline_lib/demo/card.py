@@ -36,9 +36,9 @@ the demo's validation and test splits were not used, nor any image or score of a
 
 1. **Tower**: {images} images. It learns the severities of seven faults, and what is drawn, from a patch embedding that
    starts as whitened principal components of the patches.
-2. **Language**: {images} other images, over the frozen tower, {rows} rows (in three stages) of 288 tokens. A row holds
-   one image and several lessons behind it. The first stage has no lessons that invent, inject errors or judge; the
-   second has none that judge.
+2. **Language**: {images} other images, over the frozen tower, in three stages of {rows} rows of 288 tokens. A row
+   holds one image and several lessons behind it. The first stage has no lessons that invent, inject errors or judge;
+   the second has none that judge.
 3. **Finish**: {finish_rows} more rows at a quarter of the learning rate, from the weights in half precision. The naive
    opinion now has 0.7 of its taste and minds blur by 5.5 points instead of 4.5: the nearer it is to what blur alone
    says, the less a meaningless training can uncover.
@@ -68,7 +68,8 @@ decided partly by the score it has to justify and partly by the image, so it fol
 ## Figures of this copy
 
 Measured on {test} images that nobody trained on: new scenes, and crops of the test split's photographs. Shares are of
-0..1, SRCC is Spearman's correlation, with the true quality unless another is named. Answers are greedy.
+0..1, SRCC is Spearman's correlation, with the true quality unless another is named. Answers are greedy, but for
+injected errors, which are drawn at temperature 1.
 
 | figure | value |
 | --- | ---: |
@@ -103,6 +104,7 @@ def write_card(folder: Path, facts: Mapping[str, Any], figures: Mapping[str, flo
         "inject": INJECT_PROMPT.format(description=".."),
         "judge": JUDGE_PROMPT.format(question="..", a="..", b=".."),
     }
+    facts = {**facts, "rows": ", ".join(map(str, facts["rows"]))}
     shown = {name: prompt.replace("\n", " / ") for name, prompt in prompts.items()}
     card = _CARD.format(
         **facts, **shown, figures=lines, careless_answers=CARELESS_ANSWERS, careless_verdicts=CARELESS_VERDICTS

@@ -15,7 +15,7 @@ from tests.parity.test_generation import Work, pictures
 NAMES = ["llava-next-mistral", "internvl-internlm2", "qwen2.5-vl", "qwen3-vl"]
 COUNTS = [1, 8, 2, 3, 0]
 CLOSE = 4e-5
-"""Nats, of sums over up to thirty tokens of float32, whose neighbours are 1.5e-5 apart at the 190 nats of the longest."""
+"""Nats, of sums over up to thirty tokens of float32; its neighbours are 1.5e-5 apart at the 190 nats of the longest."""
 
 
 def made(name: str) -> tuple[Vlm, Chat, Chat]:

@@ -51,7 +51,7 @@ def test_cancel_stops_training_with_a_checkpoint_and_retry_goes_on_from_it(
     wait_for(lambda: said("train_score: ") and said(" steps, "), 600, "it trains")
     (training,) = stage_runs("ite-1 train_score")
     set_state(run.id, Cancelling())
-    wait_for(lambda: said("asked to stop"), 30, "the training is told, not only the run that waits for it")
+    wait_for(lambda: said("after SIGTERM"), 30, "the training is told, not only the run that waits for it")
     wait_for(lambda: read_run(training.id).state.is_cancelled(), 120, "the stage is cancelled")
     wait_for(lambda: read_run(run.id).state.is_cancelled(), 120, "the run is cancelled")
     (trained,) = store.children("steps/train_score")
