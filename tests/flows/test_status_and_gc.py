@@ -74,7 +74,8 @@ def test_gc_leaves_a_run_under_way_alone_and_forgets_one_when_told_to(again, run
     assert run_flow(again).computed == ["ite-2 ties_merge", "report"]
 
     whyscore("gc", "--store", store.root, "--days", 0, "--forget", "small", "--apply")
-    assert files(store.root) == set()
+    # Digests of images stay: without them the next run reads every image again.
+    assert {path.relative_to(store.root).parts[0] for path in files(store.root)} <= {"image_digests"}
     assert "holds no run" in refused("gc", "--store", store.root)
 
 

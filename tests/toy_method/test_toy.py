@@ -175,7 +175,8 @@ def test_status_tells_of_it_and_gc_removes_it_when_forgotten(copy: Copy, tmp_pat
     gc()
     assert parts() == [] and sorted(store.children("steps")) == sorted(STAGES)
     gc("--forget", "toy-demo")
-    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+    left = [path.relative_to(tmp_path / "store") for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert {path.parts[0] for path in left} <= {"image_digests"}  # they spare the next run the reading of every image
 
 
 def _computed(log: str, stage: str) -> bool:
