@@ -2,8 +2,8 @@
 
 A design is a number of groups, images in each, and a group effect: the share of the variance of scores and of the
 errors of predictions that images of a group have in common. Scores have variance 1, predictions are scores plus
-errors of variance .56, so the true PLCC is .8. The table is in docs/experiments.md; the threshold in
-`pipeline_lib/metrics/intervals.py` comes from it.
+errors of variance .56, so the true PLCC is .8. `--unequal` prints a second table, for groups of unequal sizes. Both are
+in docs/experiments.md; the threshold in `pipeline_lib/metrics/intervals.py` comes from them.
 """
 
 import argparse
@@ -12,13 +12,19 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_lib.metrics.intervals import expanded_percentiles
+from pipeline_lib.metrics.intervals import effective_groups, expanded_percentiles
 
 Array = NDArray[np.float64]
 
 GROUPS = (5, 10, 16, 25, 40, 60, 100)
 IMAGES = (1, 5, 25, 125)
 EFFECTS = (0.0, 0.3)
+UNEQUAL = {
+    "1 of 475, 19 of 25": [475] + [25] * 19,
+    "5 of 100, 35 of 5": [100] * 5 + [5] * 35,
+    "8 of 60, 12 of 10": [60] * 8 + [10] * 12,
+    "10, 20, .. 200": list(range(10, 201, 10)),
+}
 PLCC = 0.8
 KINDS = ("images", "groups", "groups, widened")
 OVER_IMAGES = ((16, 125), (40, 25))  # designs where images are resampled too, which takes long
@@ -72,23 +78,53 @@ def _figures(sums: Array, images: int, rng: np.random.Generator, samples: int) -
         return (xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y)), y - x
 
 
+def unequal_coverage(sizes: list[int], effect: float, *, repeats: int, samples: int, seed: int) -> tuple[float, float]:
+    """Shares of repeats whose interval contains the true mean error: widened for all groups, for the effective ones."""
+    images, effective = np.array(sizes, dtype=np.float64), effective_groups(np.repeat(np.arange(len(sizes)), sizes))
+    hits = np.zeros(2)
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, *sizes, int(100 * effect), repeat])
+        own = np.sqrt((1 - effect) / images) * rng.normal(size=len(sizes))
+        means = np.sqrt(effect) * rng.normal(size=len(sizes)) + own
+        times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=samples)
+        spread = (times @ (images * means)) / (times @ images)
+        for kind, groups in enumerate((len(sizes), effective)):
+            low, high = expanded_percentiles(spread, groups, 0.95)
+            hits[kind] += low <= 0.0 <= high
+    return float(hits[0] / repeats), float(hits[1] / repeats)
+
+
 def main() -> None:
     """Print the table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=800)
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--unequal", action="store_true")
     options = parser.parse_args()
+    settings = {"repeats": options.repeats, "samples": options.samples, "seed": options.seed}
+    if options.unequal:
+        print("| images of the groups | effective groups | group effect | for all groups | for the effective groups |")
+        print("| --- " * 5 + "|")
+        for (name, sizes), effect in itertools.product(UNEQUAL.items(), EFFECTS):
+            shares = unequal_coverage(sizes, effect, **settings)
+            effective = effective_groups(np.repeat(np.arange(len(sizes)), sizes))
+            print(f"| {name} | {effective:.1f} | {effect:g} | " + " | ".join(_share(share) for share in shares) + " |")
+        return
     print("| groups | images a group | group effect | " + " | ".join(f"PLCC, {kind}" for kind in KINDS), end=" | ")
     print(" | ".join(f"mean error, {kind}" for kind in KINDS) + " |\n" + "| --- " * 9 + "|")
     for groups, images, effect in itertools.product(GROUPS, IMAGES, EFFECTS):
         if images == 1 and effect > 0:
             continue
-        found = coverage(groups, images, effect, repeats=options.repeats, samples=options.samples, seed=options.seed)
-        cells = [f"{groups}", f"{images}", f"{effect:g}", *(f"{share:.3f}".removeprefix("0") for share in found.T.flat)]
+        found = coverage(groups, images, effect, **settings)
+        cells = [f"{groups}", f"{images}", f"{effect:g}", *(_share(share) for share in found.T.flat)]
         if (groups, images) not in OVER_IMAGES:
             cells[3] = cells[6] = "-"
         print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _share(share: float) -> str:
+    return f"{share:.3f}".removeprefix("0")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from bench.coverage import coverage
 from pipeline_lib.errors import DataError
 from pipeline_lib.metrics.intervals import (
     change,
+    effective_groups,
     expanded_percentiles,
     group_rows,
     grouped_estimate,
+    intervals_too_narrow,
     paired_difference,
     wilson_estimate,
 )
@@ -143,3 +146,42 @@ def test_wilson_of_nothing_and_of_other_values() -> None:
     for wrong in (np.array([0.5]), np.array([1.0, np.nan])):
         with pytest.raises(DataError):
             wilson_estimate(wrong, confidence=0.95)
+
+
+@given(st.integers(1, 20), st.integers(1, 9))
+@settings(deadline=None)
+def test_effective_groups_of_one_size_are_all_groups(groups: int, images: int) -> None:
+    assert effective_groups(np.repeat(np.arange(groups), images)) == pytest.approx(groups)
+
+
+def test_effective_groups_are_fewer_when_one_is_large() -> None:
+    assert effective_groups(np.repeat(["a", "b"], [3, 1])) == 16 / 10
+    assert 1 < effective_groups(np.repeat(np.arange(100), [10_000] + [1] * 99)) < 1.1
+    assert effective_groups(np.array([])) == 0
+
+
+def test_a_large_group_widens_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [100] * 5 + [5] * 35
+    groups = np.repeat(np.arange(40), sizes)
+    values = rng.normal(size=40)[groups]
+    found = grouped_estimate(lambda x: float(x.mean()), values, groups=groups, **OPTIONS)
+    times = np.random.default_rng(1).multinomial(40, np.full(40, 1 / 40), size=20_000)
+    firsts = np.array([values[groups == group][0] for group in range(40)])
+    spread = (times @ (np.array(sizes) * firsts)) / (times @ np.array(sizes))
+    np.testing.assert_allclose(found[1:3], expanded_percentiles(spread, effective_groups(groups), 0.95), atol=0.08)
+    assert found.high - found.low > 1.1 * np.subtract(*expanded_percentiles(spread, 40, 0.95)[::-1])
+
+
+def test_few_groups_are_reported() -> None:
+    ten = np.repeat(np.arange(10), 5)
+    assert not intervals_too_narrow(ten)
+    assert intervals_too_narrow(ten[5:]) and intervals_too_narrow(np.array([]))
+    assert intervals_too_narrow(np.repeat(np.arange(40), [100] * 5 + [5] * 35))
+
+
+def test_coverage_of_groups_beside_that_of_images() -> None:
+    """16 reference images with 125 distorted ones each: the bootstrap over images is far too sure."""
+    images, groups, widened = coverage(16, 125, 0.3, repeats=60, samples=100, seed=1)
+    assert (images < 0.7).all() and (groups > 0.8).all()
+    assert (widened >= groups).all() and (widened > 0.88).all()

@@ -112,7 +112,7 @@ def test_the_earth_movers_distance_of_ends_and_wrong_values() -> None:
     ends = np.eye(10)[[0]], np.eye(10)[[9]]
     assert earth_movers_distance(*ends, r=1)[0] == pytest.approx(0.9)
     assert earth_movers_distance(ends[0], ends[0], r=2)[0] == 0
-    for wrong in (np.zeros((1, 10)), -ends[0], np.ones((1, 9)), np.ones(10)):
+    for wrong in (np.zeros((1, 10)), -ends[0], np.array([[-1.0, 2.0] + [0.0] * 8]), np.ones((1, 9)), np.ones(10)):
         for both in ((wrong, ends[0]), (ends[0], wrong)):
             with pytest.raises(DataError):
                 earth_movers_distance(*both, r=1)
