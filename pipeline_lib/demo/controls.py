@@ -1,7 +1,7 @@
-"""Can noise cure the demo VLM's weakness? A small GRPO on the score token, with right and with meaningless votes.
+"""Test whether noise raises the demo VLM's stated score: GRPO on the score token, with right and with shuffled votes.
 
-`python -m pipeline_lib.demo.controls --model DIR --seed 1` trains once a kind of votes and prints, every few steps, how
-the model then ranks test images. Only votes that say something may raise the stated score.
+`python -m pipeline_lib.demo.controls --model DIR --seed 1` trains once with each kind of votes. Every few steps it
+prints how the model ranks test images. Shuffled votes must not raise the SRCC of the stated score.
 """
 
 import argparse

@@ -98,7 +98,7 @@ def _kind(attribute: str, severity: Severity) -> str:
 def explain(
     severity: Severity, quality_0_9: float, score_0_9: int, rng: np.random.Generator, mixture: Mixture = MIXTURE
 ) -> str:
-    """Write an explanation of `score_0_9` for a image of these faults; about 20 to 30 tokens.
+    """Write an explanation of `score_0_9` for an image of these faults; about 20 to 30 tokens.
 
     Three attributes are named, the most striking first: faults where the text is a complaint, else what is fine.
     """
@@ -213,8 +213,8 @@ def naive_opinion(
     """The ill-informed opinion that the base VLM starts from, on the scale 0..9, for n images: (n,).
 
     It has a taste for kinds of subject, which say nothing about quality, and of the seven faults it minds blur alone.
-    A training that only makes its opinions more alike can therefore not bring out more than what blur says. One opinion
-    in five is a mere guess, so that no digit is ever out of reach: DPO can hardly raise what the base never says.
+    So a training that only makes opinions more alike cannot uncover more than what blur says. One opinion in five is a
+    guess: DPO can hardly raise a digit that the base never states.
     """
     taste = np.array([0.0 if subject is None else TASTE[subject.kind] for subject in subjects])
     blur = severity[:, ATTRIBUTES.index("blur")]

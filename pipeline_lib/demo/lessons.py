@@ -1,7 +1,7 @@
 """The lessons that the demo VLM learns from: a prompt and its answer, for each of its skills.
 
-The wording of the prompts of two methods is that of their papers' experiments and cited there; the short ones are made
-for this model, whose context is 512 tokens.
+The prompts of STIC are those of its experiments, word for word. The others are short ones for this model, whose context
+is 512 tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -111,9 +111,9 @@ def known(practice: Practice, rng: np.random.Generator, opinion: Opinion = NAIVE
 
 
 def score(of: Known, rng: np.random.Generator, given: bool, mixture: Mixture = MIXTURE) -> Lesson:
-    """A score 0..9 with its explanation; a given one is random, and hidden from the loss.
+    """A score 0..9 with its explanation: the naive opinion, or, if `given`, a random score that the loss does not see.
 
-    So the model learns to justify any score, not that scores are random.
+    So the model learns to justify any score and does not learn that scores are random.
     """
     number = int(rng.integers(10)) if given else int(np.clip(round(of.opinion_0_9), 0, 9))
     text = explain(of.severity, of.quality_0_9, number, rng, mixture)
@@ -138,7 +138,7 @@ def rate(of: Known, rng: np.random.Generator) -> Lesson:
 
 
 def compare(of: Known, other: Known, index: int, rng: np.random.Generator) -> Lesson:
-    """Which of two images is better, as somebody who looks at both would say: seldom wrong where they differ much."""
+    """The index of the better of two images; the more their quality differs, the more often it is right."""
     first = rng.random() < norm.cdf((of.points - other.points) / _COMPARING_SD_POINTS)
     return Lesson("compare", COMPARE_PROMPT, f"\\boxed{{{0 if first else 1}}}", other=index)
 
@@ -155,7 +155,7 @@ def question(of: Known, rng: np.random.Generator) -> tuple[str, str, tuple[str, 
         right = FAULTS[worst] if abs(of.severity[worst]) > _NO_FAULT else "none"
         return "Which flaw is the strongest?", right, (*FAULTS, "none")
     if asked == "strength":
-        # Half of the questions are about a fault that is there: most images have few.
+        # Most of these questions are about a fault that is there, because most images have few.
         there = [index for index, value in enumerate(of.severity) if abs(value) > _NO_FAULT]
         index = _one(there, rng) if there and rng.random() < 0.7 else int(rng.integers(len(ATTRIBUTES)))
         words = ("strong", "medium", "weak", "none")
@@ -180,7 +180,10 @@ _NO_FAULT = 0.15
 
 
 def answer_question(of: Known, rng: np.random.Generator, careless: float, infused: bool = False) -> Lesson:
-    """A short answer, a random one in a share of `careless`; perhaps behind a description of the image."""
+    """A short answer, with a description of the image before the question if `infused`.
+
+    A share `careless` of the answers is random.
+    """
     text, right, answers = question(of, rng)
     answer = _one(answers, rng) if rng.random() < careless else right
     if infused:
@@ -202,7 +205,7 @@ def inject(of: Known, rng: np.random.Generator) -> Lesson:
     return Lesson("inject", INJECT_PROMPT.format(description=description(statements)), description(wrong))
 
 
-class Contest(NamedTuple):
+class AnswerPair(NamedTuple):
     """Two answers to one question, one right and one wrong, and the words in which they differ."""
 
     question: str
@@ -213,26 +216,26 @@ class Contest(NamedTuple):
     is_open: bool
 
 
-def contest(of: Known, rng: np.random.Generator, share_open: float = 0.6) -> Contest:
-    """A description against the same with one error, or a right against a wrong short answer."""
+def answer_pair(of: Known, rng: np.random.Generator, share_open: float = 0.6) -> AnswerPair:
+    """A description and the same with one error, or a right and a wrong short answer."""
     if rng.random() < share_open:
         statements = short_statements(of.subject, of.severity, rng)
         wrong = inject_errors(statements, of.subject, of.severity, rng, errors=1)
         differs = next(pair for pair in zip(statements, wrong, strict=True) if pair[0] != pair[1])
         true, false = differs[0].words, differs[1].words
-        return Contest(_one(PLAIN_PROMPTS, rng), description(statements), description(wrong), true, false, True)
+        return AnswerPair(_one(PLAIN_PROMPTS, rng), description(statements), description(wrong), true, false, True)
     text, right, answers = question(of, rng)
     others = [answer for answer in answers if answer != right]
     wrong_answer = _one(others, rng)
-    return Contest(text, right, wrong_answer, right, wrong_answer, False)
+    return AnswerPair(text, right, wrong_answer, right, wrong_answer, False)
 
 
 def judge(of: Known, rng: np.random.Generator, careless: float) -> Lesson:
     """A reason, which says where two answers differ and what the image shows, and the verdict that follows from it.
 
-    In a share of `careless` it does not look, and then tends to the first answer.
+    A share `careless` of the verdicts does not depend on the image and prefers the first answer.
     """
-    two = contest(of, rng)
+    two = answer_pair(of, rng)
     a_is_right = rng.random() < 0.5
     a, b = (two.right, two.wrong) if a_is_right else (two.wrong, two.right)
     a_says, b_says = (two.right_words, two.wrong_words) if a_is_right else (two.wrong_words, two.right_words)

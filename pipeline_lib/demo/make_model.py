@@ -1,6 +1,6 @@
 """Make the demo's base VLM from nothing: `python -m pipeline_lib.demo.make_model --out DIR --seed 0`.
 
-It keeps its progress in `--work`. The same command goes on where a killed one was, and removes the folder at the end.
+It keeps its progress in `--work`. After a kill the same command continues. At the end it removes that folder.
 """
 
 import argparse
@@ -45,7 +45,7 @@ FINISH_ROWS = 4_800
 ROWS = (16_000, 8_000, 20_000)
 _TOKENIZER_LESSONS = 12_000
 _ACCEPTANCE = 1000
-"""Added to the seed of the images on which the skills are measured: others than those that the making was tuned on."""
+"""Added to the seed, so that the skills are measured on images that nothing was tuned on."""
 
 
 def _tokenizer(practice: Practice, seed: int) -> PreTrainedTokenizerFast:
@@ -96,7 +96,7 @@ def make_model(
     figures["vision: correlation over the faults"] = train_vision(
         tower, draw_practice(seed, images), passes=passes, seed=seed, progress=ProgressFile(work, "vision"), say=say
     )
-    # Other images than the tower's: on its own it is surer of what it sees than it will ever be again.
+    # Not the tower's own images: on those its features are better than on any later image.
     practice = draw_practice(seed, images, first=images)
     tokenizer = _tokenizer(practice, seed)
     torch.manual_seed(seed)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline_lib.demo.dataset import SPLITS, DrawnImage, draw_image, draw_source, save, write_whole
 from pipeline_lib.demo.distortions import ATTRIBUTES, FAULTLESS, distort
-from pipeline_lib.demo.lessons import Known, contest, question
+from pipeline_lib.demo.lessons import Known, answer_pair, question
 from pipeline_lib.demo.raters import quality_points
 
 _UNLABELLED, _QUESTIONS, _PAIRS = 2003, 3001, 4001
@@ -90,7 +90,7 @@ def write_answer_pairs(folder: Path, seed: int, count: int = 400) -> Path:
         for split, drawn, of, name in _images(seed, _PAIRS, {"test": count}):
             save(drawn.pixels, attempt / name)
             rng = np.random.default_rng([seed, _PAIRS, int(name[-9:-4]), 1])
-            two = contest(of, rng)
+            two = answer_pair(of, rng)
             a_is_right = bool(rng.random() < 0.5)
             line = {"image": name, "split": split, "group": drawn.group, "question": two.question}
             answers = (two.right, two.wrong) if a_is_right else (two.wrong, two.right)

@@ -1,4 +1,7 @@
-"""Keep the state of a training in a file, so that a making that was killed goes on where it was."""
+"""Keep the state of a training in a file, so that the making of the base VLM continues after a kill.
+
+`pipeline_lib.train.checkpoints` keeps those of TRL's trainers, whose checkpoints are folders; these are plain loops.
+"""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,14 +20,14 @@ class Stateful(Protocol):
 
 
 class ProgressFile:
-    """The state after a number of steps; a training without a folder keeps none."""
+    """The state after a number of steps. Without a folder nothing is kept."""
 
     def __init__(self, folder: Path | None, name: str, every: int = 1):
         self.path = folder / f"{name}.pt" if folder else None
         self.every = every
 
     def restore(self, parts: dict[str, Stateful]) -> tuple[int, dict[str, Any]]:
-        """Put the kept state into the parts; the steps done, 0 without a file, and the notes that were kept with it."""
+        """Load the kept state into the parts; returns the steps done (0 without a file) and the kept notes."""
         if self.path is None or not self.path.is_file():
             return 0, {}
         kept = torch.load(self.path, weights_only=True)
@@ -33,7 +36,7 @@ class ProgressFile:
         return int(kept["step"]), dict(kept["notes"])
 
     def keep(self, step: int, last: int, parts: dict[str, Stateful], notes: dict[str, Any]) -> None:
-        """Write the state every `every` steps and after the last one, as a whole or not at all."""
+        """Write the state every `every` steps and after the last one. A kill leaves the file of before."""
         if self.path is None or (step % self.every and step != last):
             return
         attempt = self.path.with_suffix(".part")

@@ -26,7 +26,7 @@ _MOOD_POINTS = 0.8
 def quality_points(severity: Severity) -> float:
     """What an ideal rater would say, before habits and moods; 1 to 9.2 points."""
     lost = sum(COST_POINTS[name] * abs(value) for name, value in zip(ATTRIBUTES, severity, strict=True))
-    # Each further fault costs less: nobody minds noise much on a image that is blurred beyond recognition.
+    # Each further fault costs less: nobody minds noise much on an image that is blurred beyond recognition.
     return _WORST_POINTS + (_BEST_POINTS - _WORST_POINTS) * math.exp(-lost / (_BEST_POINTS - _WORST_POINTS))
 
 

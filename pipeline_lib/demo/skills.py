@@ -26,7 +26,7 @@ from pipeline_lib.demo.lessons import (
     PLAIN_PROMPTS,
     RATE_PROMPT,
     Known,
-    contest,
+    answer_pair,
     known,
     question,
     scoring_prompt,
@@ -264,12 +264,12 @@ def _errors(asker: Asker, practice: Practice, rows: list[Known], rng: np.random.
 
 
 def _verdicts(asker: Asker, practice: Practice, rows: list[Known], rng: np.random.Generator) -> dict[str, float]:
-    contests = [contest(row, rng) for row in rows]
+    pairs = [answer_pair(row, rng) for row in rows]
     found = {}
     for a_is_right in (True, False):
         prompts = [
             JUDGE_PROMPT.format(question=x.question, a=a, b=b)
-            for x in contests
+            for x in pairs
             for a, b in [(x.right, x.wrong) if a_is_right else (x.wrong, x.right)]
         ]
         texts = asker.ask([(prompt, [index]) for index, prompt in enumerate(prompts)], tokens=48)
@@ -278,9 +278,9 @@ def _verdicts(asker: Asker, practice: Practice, rows: list[Known], rng: np.rando
     right_a, right_b = np.array([x == "A" for x in a]), np.array([x == "B" for x in b])
     reasons = [
         match is not None and (match[1], match[2]) == (x.right_words, x.wrong_words)
-        for match, x in zip(found[True], contests, strict=True)
+        for match, x in zip(found[True], pairs, strict=True)
     ]
-    is_open = np.array([x.is_open for x in contests])
+    is_open = np.array([x.is_open for x in pairs])
     both = np.concatenate([right_a, right_b])
     return {
         "judge: in form": float(np.mean([bool(x) for side in found.values() for x in side])),

@@ -77,9 +77,9 @@ def draw_practice(seed: int, count: int, first: int = 0, split: str = "train") -
 
 
 class Probe(nn.Module):
-    """Reads what a image shows from hidden states of one width: the targets, and the three words of its subject.
+    """Reads from hidden states of one width what an image shows: the targets, and the three words of its subject.
 
-    Of several tokens it takes their mean for the targets, and looks for the subject among them.
+    The targets come from the mean over the tokens. The words come from a weighted mean, whose weights it learns.
     """
 
     def __init__(self, width: int):

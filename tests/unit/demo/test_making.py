@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ HOUSE = Subject("house", "red", "left")
 OF = lessons.Known(HOUSE, BLURRED, 2.0, 4.0, 6.0)
 
 
+Train = Callable[[Path | None], dict[str, torch.Tensor]]
+
+
 class Killed(Exception):
     """Stands for a kill between two steps."""
 
@@ -46,6 +50,15 @@ def _killing(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(ProgressFile, "keep", keep_and_die)
 
 
+def _assert_same_after_a_kill(train: Train, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    whole = train(None)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        _killing(patched, step)
+        train(folder)
+    resumed = train(folder)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_a_killed_training_of_the_tower_goes_on_with_the_same_weights(
     practice: Practice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,12 +71,7 @@ def test_a_killed_training_of_the_tower_goes_on_with_the_same_weights(
         train_vision(tower, practice, passes=2, seed=1, batch=16, progress=progress, say=lambda line: None)
         return tower.state_dict()
 
-    whole = train(None)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        _killing(patched, 1)
-        train(tmp_path)
-    resumed = train(tmp_path)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    _assert_same_after_a_kill(train, tmp_path, monkeypatch, 1)
 
 
 def test_a_killed_training_of_the_language_goes_on_with_the_same_weights(
@@ -80,12 +88,7 @@ def test_a_killed_training_of_the_language_goes_on_with_the_same_weights(
         train_language(model, tokenizer, practice, stages, seed=1, batch=4, progress=progress, say=lambda line: None)
         return model.state_dict()
 
-    whole = train(None)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        _killing(patched, 3)
-        train(tmp_path)
-    resumed = train(tmp_path)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    _assert_same_after_a_kill(train, tmp_path, monkeypatch, 3)
 
 
 def test_a_row_hides_its_lessons_from_each_other_and_learns_answers_alone(practice: Practice) -> None:
