@@ -16,7 +16,9 @@ def _sentence(model: ModelResults) -> str:
     without_text, same = round(empty.value * empty.rows), round(equal.value * equal.rows)
     if not without_text + same:
         return f"{model.name}: all {equal.rows:,} pairs were used."
-    return (
-        f"{model.name}: {without_text + same:,} of {equal.rows:,} pairs were left out, {same:,} because both answers"
-        f" are equal, {without_text:,} because an explanation is empty."
-    )
+    reasons = [(same, "both answers are equal"), (without_text, "an explanation is empty")]
+    why = [(count, reason) for count, reason in reasons if count]
+    total = f"{model.name}: {without_text + same:,} of {equal.rows:,} pairs were left out"
+    if len(why) == 1:
+        return f"{total} because {why[0][1]}."
+    return f"{total}, {' and '.join(f'{count:,} because {reason}' for count, reason in why)}."

@@ -60,7 +60,7 @@ def _conclusion(results: RunResults) -> str:
     lost = [column.heading for column in (SRCC_UNFITTED, CONS) if _fell(first, last, column)]
     if lost:
         return f"{by} self-training improved scoring, but the final model did not keep ite-1’s {' and '.join(lost)}."
-    return f"{by} self-training improved scoring, and the final model kept ite-1’s SRCC and Cons."
+    return f"{by} self-training improved scoring, and the final model lost neither ite-1’s SRCC nor its Cons."
 
 
 def _fell(first: ModelResults, last: ModelResults, column: Column) -> bool:

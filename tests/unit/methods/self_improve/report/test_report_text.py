@@ -43,4 +43,10 @@ def test_pairs_that_training_left_out_are_counted(run: RunResults) -> None:
     models = [model._replace(pair_metrics=of_kind.get(model.kind)) for model in run.models]
     text = results_table(run._replace(models=models))
     assert "ite-1 score: all 600 pairs were used." in text
-    assert "ite-2 consistency: 43 of 600 pairs were left out, 40 because both answers are equal, 3 because" in text
+    both = "40 because both answers are equal and 3 because an explanation is empty."
+    assert f"ite-2 consistency: 43 of 600 pairs were left out, {both}" in text
+    of_kind = {"consistency": counted(0.0, 9 / 600)}
+    text = results_table(
+        run._replace(models=[model._replace(pair_metrics=of_kind.get(model.kind)) for model in run.models])
+    )
+    assert "ite-2 consistency: 9 of 600 pairs were left out because both answers are equal." in text
