@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from prefect import flow
 
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.training import dpo_job
 from pipeline_lib.store import ArtifactRef
@@ -13,7 +14,7 @@ from tasks.self_improve.fit_judge import fit_judge
 from tasks.self_improve.generate import generate
 from tasks.self_improve.keep_anchors import keep_anchors
 from tasks.self_improve.report import EvaluatedModel, Settings, report
-from tasks.self_improve.run import Run, evaluate_and_judge, prepare
+from tasks.self_improve.run import Run, evaluate_and_judge, evaluate_other_data, prepare
 from tasks.self_improve.swap import swap
 from tasks.self_improve.ties_merge import ties_merge
 from tasks.self_improve.train_consistency import train_consistency
@@ -21,10 +22,11 @@ from tasks.self_improve.train_score import train_score
 
 
 class Improved(NamedTuple):
-    """The results of the loop: its models in the order of the paper's Table 1, and the judge that rated them."""
+    """The results of the loop: its models in the order of the paper's Table 1, the judge that rated them, the last."""
 
     models: list[EvaluatedModel]
     fitted_judge: ArtifactRef
+    last: GenerationInputs  # the final model
 
 
 @flow(name="self_improve", flow_run_name="{recipe.name}")
@@ -36,12 +38,17 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
     """
     run = prepare(recipe)
     run.begin()
-    models, fitted_judge = improve(run, recipe.iterations)
+    models, fitted_judge, last = improve(run, recipe.iterations)
     if recipe.judge.anchors:
         answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
         run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
+    others = [
+        evaluate_other_data(run, data, inputs, evaluated)
+        for data in recipe.evaluation.also
+        for inputs, evaluated in ((run.base, models[0]), (last, models[-1]))
+    ]
     settings = Settings(recipe=recipe, prompt=run.base.prompt)
-    finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models)
+    finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models, others)
     run.show("report", finished, "report")
     run.end()
     return finished
@@ -85,4 +92,4 @@ def improve(run: Run, iterations: int) -> Improved:
         keep(f"{folder}/merged/adapter", merged)
         inputs = inputs.with_adapter(keep("model", merged))
         models.append(measure(iteration, "merged", inputs))
-    return Improved(models, fitted_judge)
+    return Improved(models, fitted_judge, inputs)
