@@ -1,9 +1,10 @@
 """The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool.
 
-Each method has a flow, made at first use: `deployments/deployed.py:<method>`.
+Each method has a flow, made at first use: `deployments/deployed.py:<method>`, and `<method>_control` for its control.
 """
 
 import logging
+from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline_lib.config.load import Recipe, load_recipe_of, method_names, of_ki
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
+from pipeline_lib.store.runs import control_name
 from tasks.stage.gpu_pool import compute_here
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -60,7 +62,11 @@ def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any],
     return of_kind(kind, parse_recipe(fields, changes, source="recipe of this run"))
 
 
-def deployed_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
+def _control_run_name() -> str:
+    return control_name(_run_name())
+
+
+def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] = _run_name) -> Flow[..., Any]:
     """A flow that takes a recipe of the method, with a form for it: a shipped one or one's own, and what to change."""
     kind = recipe_class(method)
     choice = shipped_recipes(method) | kind
@@ -78,14 +84,17 @@ def deployed_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
         overrides: Fields to change, e.g. {{"data.table": "s3://photos/table.csv", "name": "mine"}}.
         store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
-    return flow(name=run.name, flow_run_name=_run_name)(deployed)
+    return flow(name=run.name, flow_run_name=run_name)(deployed)
 
 
 def __getattr__(name: str) -> Flow[..., Any]:
-    """The flow of a method, for Prefect, which asks this module for it by its name."""
-    if name not in method_names():
+    """The flow of a method or of its control, for Prefect, which asks this module for it by its name."""
+    if name in method_names():
+        return deployed_flow(name, getattr(import_module(f"flows.{name}"), name))
+    method = name.removesuffix("_control")
+    if name == method or method not in method_names() or not recipe_class(method).control:
         raise AttributeError(name)
-    return deployed_flow(name, getattr(import_module(f"flows.{name}"), name))
+    return deployed_flow(method, getattr(import_module(f"flows.controls.{method}"), name), _control_run_name)
 
 
 ablation = deployed_flow("self_improve", run_ablation)

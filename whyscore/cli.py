@@ -36,6 +36,7 @@ for command in (
     checks.doctor,
     runs.plan,
     runs.run,
+    runs.control,
     stores.status,
     stores.report,
     models.predict,

@@ -233,6 +233,9 @@ class BaseRecipe(Section):
     experiments: ClassVar[tuple[str, ...]] = ()
     """Sections that only experiments beside the run read."""
 
+    control: ClassVar[str] = ""
+    """How the training data of the method's negative control differ, as the end of a sentence; empty: it has none."""
+
     def run_fields(self) -> dict[str, Any]:
         """All fields that can change the run's results, as JSON, without `runtime` and the experiments' sections."""
         return self.model_dump(mode="json", exclude={"runtime", *self.experiments})

@@ -209,6 +209,27 @@ def read_pointers(store: ArtifactStore, paths: Iterable[str]) -> Iterator[tuple[
         yield from zip(pointers, pool.map(store.read_pointer, pointers), strict=True)
 
 
+def control_name(name: str) -> str:
+    """The name of the negative control of a run."""
+    return f"{name}-control"
+
+
+def seed_name(name: str, seed: int) -> str:
+    """The name of a recipe's run with one of several seeds."""
+    return f"{name}-seed-{seed}"
+
+
+def seeds_name(name: str) -> str:
+    """The name of the comparison of a recipe's runs with several seeds."""
+    return f"{name}-seeds"
+
+
+def belonging_to(name: str, known: Iterable[str]) -> list[str]:
+    """Those of some runs that belong to a recipe: its run, its seeds, their comparison and all controls, sorted."""
+    pattern = re.compile(re.escape(name) + r"(-seed-\d+)?(-control)?|" + re.escape(seeds_name(name)))
+    return sorted(other for other in known if pattern.fullmatch(other))
+
+
 def models_of(roles: Iterable[str]) -> list[RunModel]:
     """The models that were evaluated according to some roles of a run, by iteration and then by kind."""
     matches = map(_EVALUATED.fullmatch, roles)

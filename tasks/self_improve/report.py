@@ -52,6 +52,7 @@ def report(
     images: ImageSet,
     fitted_judge: ArtifactRef,
     models: list[EvaluatedModel],
+    control: ArtifactRef | None = None,
 ) -> None:
     """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
     from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
@@ -86,6 +87,7 @@ def report(
         judge_holdout=work.read(fitted_judge, "judge_holdout"),
         models=[results_of(model) for model in models if model.tested],
         branches=[results_of(model) for model in models if not model.tested],
+        control=work.read(control, "control_figures") if control else None,
     )
     folder = work.attempt.folder
     page = render_report(results, images.opener(base.resize_px))

@@ -19,6 +19,7 @@ from tasks.self_improve.discretize import discretize
 from tasks.self_improve.evaluate import evaluate
 from tasks.self_improve.judge import judge
 from tasks.self_improve.judge_openai import judge_openai
+from tasks.self_improve.permute_scores import permute_scores
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel
 from tasks.stage import At
@@ -28,9 +29,20 @@ Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
 @dataclass(frozen=True)
 class Run(common.Run[SelfImproveRecipe]):
-    """A run; `base` is the base model with the prompt and the images."""
+    """A run; `base` is the base model with the prompt and the images that it trains on.
+
+    Models are evaluated on the images in `evaluated_on`. They differ from the others in a control alone, which trains
+    on permuted scores and is measured on the true ones. `label` begins the labels of all stages.
+    """
 
     base: GenerationInputs
+    evaluated_on: ImageSet
+    label: str = ""
+
+    @property
+    def at(self) -> At:
+        """How and where stages are computed."""
+        return At.beginning(self.recipe.runtime, self.label)
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
@@ -43,7 +55,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     table = discretize(At(runtime), recipe.data, recipe.seed, common.image_fingerprint(image_list, store))
     images = ImageSet.of(recipe.data, table, runtime)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    run = Run(recipe, common.run_folder(recipe, store, table), base)
+    run = Run(recipe, common.run_folder(recipe, store, table), base, images)
     run.keep("images", table)
     run.keep("model_facts", facts)
     return run
@@ -63,6 +75,7 @@ def evaluate_and_judge(
     is_branch = iteration > 1 and kind != "merged"
     splits: tuple[Split, ...] = ("val",) if is_branch and recipe.evaluation.branches == "val" else ("val", "test")
     at, folder = run.at.labelled(f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
+    inputs = inputs.model_copy(update={"images": run.evaluated_on})
     predictions = evaluate(at, recipe.evaluation, inputs, splits, seed)
     verdicts = judge(at, recipe.judge.rows, recipe.evaluation.bootstrap, fitted_judge, predictions, seed)
     run.keep(f"{folder}/predictions", predictions)
@@ -87,6 +100,16 @@ def evaluate_and_judge(
         training=training,
         pairs=pairs,
     )
+
+
+def control_of(run: Run) -> Run:
+    """The control of a run: the same recipe, base and evaluation, with permuted training scores."""
+    at = At.beginning(run.recipe.runtime, "control")
+    permuted = permute_scores(at, run.base.images.table, run.recipe.seed)
+    base = run.base.model_copy(update={"images": run.base.images.model_copy(update={"table": permuted})})
+    control = Run(run.recipe, common.control_folder(run.folder, permuted), base, run.evaluated_on, at.label)
+    control.keep("images", permuted)
+    return control
 
 
 def ask_judge_model(run: Run, at: At, predictions: ArtifactRef) -> ArtifactRef:

@@ -84,6 +84,27 @@ def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
         typer.echo("\n" + rejudge_flow(parsed))
 
 
+def control(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Run the recipe and its negative control, which trains on permuted data: a gain counts only beyond its control."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe
+        from pipeline_lib.errors import RecipeError
+
+        parsed = load_recipe(recipe, parse_overrides(overrides))
+        if not parsed.control:
+            raise RecipeError(
+                f"method {parsed.method} has no control; CONTRIBUTING.md says how a method gives it one (a class"
+                f" variable `control` of its recipe, and a flow in flows/controls/{parsed.method}.py)"
+            )
+        _run_flow(f"flows.controls.{parsed.method}", f"{parsed.method}_control", parsed)
+        from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.runs import control_name, copied
+
+        store = ArtifactStore(parsed.runtime.store)
+        print_results(store, control_name(parsed.name))
+        typer.echo(f"Report of the run, with its control: {copied(store, parsed.name, 'report', 'report.html')}")
+
+
 def ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Compare self-training with supervised and with non-iterative training: the paper's Table 3 for this recipe."""
     _compare("ablation", recipe, overrides)
@@ -124,15 +145,20 @@ def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
 
 def _run(recipe: Any) -> None:
     """Run the flow that is named like the recipe's method."""
+    _run_flow(f"flows.{recipe.method}", recipe.method, recipe)
+    from pipeline_lib.store import ArtifactStore
+
+    print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+
+
+def _run_flow(module: str, name: str, *arguments: Any) -> None:
     prepare_prefect()
     from importlib import import_module
 
-    from pipeline_lib.store import ArtifactStore
     from whyscore.ephemeral_server import tie_server_to_this_process
 
     tie_server_to_this_process()
-    getattr(import_module(f"flows.{recipe.method}"), recipe.method)(recipe)
-    print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+    getattr(import_module(module), name)(*arguments)
 
 
 def _demo_recipe() -> Path:

@@ -70,6 +70,7 @@ class RunResults(NamedTuple):
     judge_holdout: pa.Table  # JUDGE_HOLDOUT
     models: list[ModelResults]
     branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
+    control: pa.Table | None = None  # CONTROL_FIGURES, when the run has a control
 
     @property
     def all_models(self) -> list[ModelResults]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from PIL.Image import Image
 
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.control import control_section
 from pipeline_lib.methods.self_improve.report.faithfulness_figures import (
     FAITHFULNESS_COLUMNS,
     faithfulness_figures,
@@ -99,8 +100,13 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "validated_headings": [column.heading for column in formatting.VALIDATION_COLUMNS],
         "judged_headings": [column.heading for column in judged_columns(results)],
         "numbers": _numbers(
-            branches=bool(results.branches), agree=bool(pairs), probes=probed(results), trained=bool(training)
+            branches=bool(results.branches),
+            control=results.control is not None,
+            agree=bool(pairs),
+            probes=probed(results),
+            trained=bool(training),
         ),
+        "control": control_section(results.recipe, results.control),
         "judge": judge_error(results.judge_holdout),
         "lead_judge": lead_judge(results),
         "round_trip_leads": lead_judge(results) == ROUND_TRIP,
@@ -143,9 +149,9 @@ def _collapsed(results: RunResults) -> list[str]:
     return [model.name for model in results.models if model.is_collapsed(limit)]
 
 
-def _numbers(*, branches: bool, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
+def _numbers(*, branches: bool, control: bool, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
     """The numbers of the tables and figures on the page, in order; a run without a second judge has fewer of them."""
-    optional = {"branches": branches, "agreement": agree, "faithfulness": probes}
+    optional = {"branches": branches, "control": control, "agreement": agree, "faithfulness": probes}
     tables = ["results", *(name for name, there in optional.items() if there), "bins", "settings"]
     figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else []), "scatter", "digits"]
     return {name: at for names in (tables, figures) for at, name in enumerate(names, 1)}
