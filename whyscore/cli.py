@@ -37,6 +37,7 @@ for command in (
     runs.plan,
     runs.run,
     runs.control,
+    runs.seeds,
     stores.status,
     stores.report,
     models.predict,

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline_lib.data.near_duplicates import perceptual_hashes
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import ImageSource, MissingImage
 from pipeline_lib.data.table import ImageList
@@ -33,6 +35,7 @@ class ImageFacts(NamedTuple):
     height_px: int
     format: str
     problem: str
+    hashes: NDArray[np.uint64] | None = None  # see `data.near_duplicates`; None: not asked for, or unreadable
 
 
 def decode(content: bytes, max_megapixels: float) -> Image.Image:
@@ -115,7 +118,7 @@ def open_image(
     return opened
 
 
-def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
+def scan_images(images: ImageList, max_megapixels: float, *, with_hashes: bool = False) -> list[ImageFacts]:
     """Decode every image once; the result is in the order of the table, problems included.
 
     Raises `DataError` when the storage fails.
@@ -128,7 +131,9 @@ def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
             decoded = decode(content, max_megapixels)
         except (MissingImage, ValueError) as error:
             return ImageFacts("", 0, 0, "", str(error))
-        return ImageFacts(hashlib.sha256(content).hexdigest(), decoded.width, decoded.height, decoded.format or "", "")
+        hashes = perceptual_hashes(decoded) if with_hashes else None
+        digest = hashlib.sha256(content).hexdigest()
+        return ImageFacts(digest, decoded.width, decoded.height, decoded.format or "", "", hashes)
 
     names = list(images.rows["image"])
     facts = []

@@ -96,6 +96,13 @@ class RunFolder:
         """The models that were evaluated, by iteration and then by kind."""
         return models_of(self.pointers())
 
+    def ends(self) -> tuple[RunModel, RunModel] | None:
+        """The base and the model that the run ended with (role `model`); None unless both were evaluated."""
+        models, last = self.models(), self.find("model")
+        base = [model for model in models if model.iteration == 0]
+        final = [model for model in models if last is not None and self.find(model.role("adapter")) == last]
+        return (base[0], final[0]) if base and final else None
+
     def copy_out(self, ref: ArtifactRef, folder: str) -> None:
         """Copy the files of an artifact into a folder of the run, for people."""
         self.store.copy_out(ref.address, f"{folder_of(self.name)}/{folder}")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pipeline_lib.config.base import BaseRecipe
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.data.near_duplicates import NearDuplicate, refuse_near_duplicates
 from pipeline_lib.data.table import ImageList, fingerprint
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
@@ -11,6 +13,7 @@ from pipeline_lib.errors import RecipeError
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import RunFolder, control_name, folder_of, read_run
 from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.common.find_near_duplicates import find_near_duplicates
 from tasks.stage import At
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
@@ -78,6 +81,25 @@ def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> N
 def image_fingerprint(images: ImageList, store: ArtifactStore) -> str:
     """The digest of the rows and of the image files; the store keeps those of the files, except in a plan."""
     return fingerprint(images, store, keep=not is_planning())
+
+
+def check_near_duplicates(recipe: BaseRecipe, at: At, images: ImageSet) -> None:
+    """Keep the recipe's limit of near-duplicates between splits, if it has one; raises `DataError` above it."""
+    data = recipe.data
+    if data.max_near_duplicate_fraction is None:
+        return
+    found = find_near_duplicates(at, images, data.near_duplicate_bits)
+    if is_planning():
+        return
+    store = ArtifactStore(recipe.runtime.store)
+    table = store.read_table(images.table.address, "images").select(["image", "split"])
+    names, splits = table["image"].to_pylist(), table["split"].to_pylist()
+    place = {name: at for at, name in enumerate(names)}
+    pairs = [
+        NearDuplicate(place[row["image"]], place[row["other_image"]], row["bits"])
+        for row in store.read_table(found.address, "near_duplicates").to_pylist()
+    ]
+    refuse_near_duplicates(pairs, names, splits, data.max_near_duplicate_fraction, data.near_duplicate_bits)
 
 
 def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:

@@ -54,6 +54,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, common.image_fingerprint(image_list, store))
     images = ImageSet.of(recipe.data, table, runtime)
+    common.check_near_duplicates(recipe, At(runtime), images)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
     run = Run(recipe, common.run_folder(recipe, store, table), base, images)
     run.keep("images", table)

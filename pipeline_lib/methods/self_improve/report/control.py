@@ -1,5 +1,6 @@
 """A run beside its negative control, for the control's own page and for the run's report."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from pipeline_lib.report.page import Drawing, Grid, Page, Paragraph, Section
 from pipeline_lib.report.style import BASE, CONSISTENCY, SCORE, draw_svg, shade
 from pipeline_lib.report.text_table import text_table
 
-HEADINGS = ("Test", "Zero-shot", "Final", "Control", "Final less zero-shot", "Final less control", "Gain")
+HEADINGS = ("On test", "Zero-shot", "Final", "Control", "Final less zero-shot", "Final less control", "Gain")
 
 RULE = (
     "A gain counts only beyond its control: both paired intervals, final less zero-shot and final less control, must be"
@@ -88,7 +89,7 @@ def control_page(recipe: SelfImproveRecipe, figures: pa.Table) -> Page:
             [
                 Paragraph(_conclusion(figures)),
                 Paragraph(RULE),
-                Grid("Figures on test, with intervals in brackets.", HEADINGS, _rows(figures)),
+                Grid("Figures with their intervals in brackets.", HEADINGS, _with_minus_signs(_rows(figures))),
                 Paragraph(_intervals(recipe)),
             ],
         ),
@@ -127,6 +128,10 @@ def _rows(figures: pa.Table) -> list[list[str]]:
         cells = [estimate_text(column, estimates[quantity]) for quantity in _COLUMNS]
         rows.append([column.heading, *cells, outcome(estimates)])
     return rows
+
+
+def _with_minus_signs(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[re.sub(r"(?<![\w.])-(?=[.\d])", "−", cell) for cell in row] for row in rows]
 
 
 def _conclusion(figures: pa.Table) -> str:
