@@ -8,7 +8,7 @@ from prefect import flow
 from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.config.seeds import check_seeds
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from tasks.common.compare_seeds import compare_seeds
+from tasks.common.compare_seeds import SeedModel, compare_seeds
 from tasks.common.seeds import comparison_folder, models_to_compare
 from tasks.stage import At
 
@@ -27,15 +27,15 @@ def seeds(name: str, recipes: dict[int, BaseRecipe], controls: bool = False) -> 
         controls: Make the negative control of each run too.
     """
     check_seeds(list(recipes))
+    runtime = next(iter(recipes.values())).runtime
+    store, models = ArtifactStore(runtime.store), list[SeedModel]()
     for at, (seed, recipe) in enumerate(recipes.items(), 1):
         log.info("seed %d (%d of %d): run %s", seed, at, len(recipes), recipe.name)
         if controls:
             getattr(import_module(f"flows.controls.{recipe.method}"), f"{recipe.method}_control")(recipe)
         else:
             getattr(import_module(f"flows.{recipe.method}"), recipe.method)(recipe)
-    runtime = next(iter(recipes.values())).runtime
-    store = ArtifactStore(runtime.store)
-    models = models_to_compare(store, recipes, controls=controls)
+        models += models_to_compare(store, seed, recipe, controls=controls)
     folder = comparison_folder(store, name, recipes, controls=controls)
     compared = compare_seeds(At(runtime), name, models)
     folder.copy_out(compared, "report")

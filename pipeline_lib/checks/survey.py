@@ -9,12 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.config.base import Data
 from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, scan_images, unreadable
-from pipeline_lib.data.near_duplicates import (
-    ORIENTATIONS,
-    NearDuplicate,
-    near_duplicates,
-    too_many_near_duplicates,
-)
+from pipeline_lib.data.near_duplicates import NearDuplicate, joined, near_duplicates, no_look, too_many_near_duplicates
 from pipeline_lib.data.sources import is_safe
 from pipeline_lib.data.table import ImageList, check_table, too_few_images
 from pipeline_lib.errors import DataError
@@ -62,7 +57,7 @@ def survey_data(data: Data, seed: int) -> Survey:
     """
     (rows, source), problems, notes = check_table(data, seed, LEAST_IMAGES)
     safe = rows["image"].map(lambda image: bool(image.strip()) and is_safe(image))
-    scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels, with_hashes=True)
+    scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels, with_looks=True)
     facts = [ImageFacts("", 0, 0, "", "its name is not a path in the image folder")] * len(rows)
     for place, fact in zip(np.flatnonzero(safe), scanned, strict=True):
         facts[place] = fact
@@ -83,18 +78,14 @@ def survey_data(data: Data, seed: int) -> Survey:
         problems.append(trouble)
     near = _near_duplicates(rows, facts, data.near_duplicate_bits)
     images, splits = list(rows["image"]), list(rows["split"])
-    limits = data.max_near_duplicate_fraction, data.near_duplicate_bits
-    if problem := too_many_near_duplicates(near, images, splits, *limits):
+    if problem := too_many_near_duplicates(near, images, splits, data.max_near_duplicate_fraction):
         problems.append(problem)
     return Survey(rows, facts, bins, missing, problems, notes, near, data.near_duplicate_bits)
 
 
 def _near_duplicates(rows: pd.DataFrame, facts: list[ImageFacts], near_bits: int) -> list[NearDuplicate]:
-    nothing = np.zeros(ORIENTATIONS, dtype=np.uint64)
-    hashes = [nothing if fact.hashes is None else fact.hashes for fact in facts]
-    if not hashes:
-        return []
-    return near_duplicates(np.stack(hashes), list(rows["split"]), near_bits=near_bits)
+    looks = joined([fact.look or no_look(1) for fact in facts])
+    return near_duplicates(looks, list(rows["split"]), near_bits=near_bits)
 
 
 def _bins(rows: pd.DataFrame) -> tuple[pa.Table | None, str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline_lib.checks.survey import Survey, crosses_splits, duplicates, histogram
 from pipeline_lib.config.base import SPLITS
-from pipeline_lib.data.near_duplicates import BITS, share_of_evaluated
+from pipeline_lib.data.near_duplicates import BITS, pair_text, share_of_evaluated
 
 _SHOWN = 20
 _BAR = 48
@@ -110,16 +110,16 @@ def _duplicates(survey: Survey) -> Iterator[str]:
 
 
 def _near_duplicates(survey: Survey) -> Iterator[str]:
-    rule = f"perceptual hashes that differ in at most {survey.near_bits} of {BITS} bits, in any orientation"
+    rule = f"hashes that differ in at most {survey.near_bits} of {BITS} bits, and equal brightness, in any orientation"
     if not survey.near:
         yield f"near-duplicates  none between splits ({rule})"
         return
     images, splits = list(survey.rows["image"]), list(survey.rows["split"])
     share = share_of_evaluated(survey.near, splits)
     yield f"near-duplicates  {len(survey.near)} pair(s) between splits ({rule})"
-    yield f"  {share:.2%} of the validation and test images are in a pair; look at them, and group or remove them"
-    for first, second, bits in sorted(survey.near, key=lambda pair: pair.bits)[:_SHOWN]:
-        yield f"  {images[first]} ({splits[first]}) ~ {images[second]} ({splits[second]}), {bits} bits"
+    yield f"  {100 * share:.3g} % of the validation and test images are in a pair; group or remove them"
+    for pair in sorted(survey.near, key=lambda pair: -pair.correlation)[:_SHOWN]:
+        yield "  " + pair_text(pair, images, splits)
     if len(survey.near) > _SHOWN:
         yield f"  .. and {len(survey.near) - _SHOWN} more"
 

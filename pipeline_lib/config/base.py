@@ -71,10 +71,10 @@ class ImageData(Section):
         " of another split; null: a run does not look (`whyscore check-data` always does)",
     )
     near_duplicate_bits: int = Field(
-        4,
+        8,
         ge=0,
         le=16,
-        description="Images look alike if their perceptual hashes differ in at most so many of 64 bits",
+        description="Perceptual hashes of images that look alike differ in at most so many of 64 bits",
     )
     max_megapixels: float = Field(100.0, gt=0, description="Refuse images with more pixels (decompression bombs)")
 

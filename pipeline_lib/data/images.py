@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline_lib.data.near_duplicates import perceptual_hashes
+from pipeline_lib.data.near_duplicates import Looks, look_at
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import ImageSource, MissingImage
 from pipeline_lib.data.table import ImageList
@@ -35,7 +34,7 @@ class ImageFacts(NamedTuple):
     height_px: int
     format: str
     problem: str
-    hashes: NDArray[np.uint64] | None = None  # see `data.near_duplicates`; None: not asked for, or unreadable
+    look: Looks | None = None  # for `near_duplicates`; None: not asked for, or unreadable
 
 
 def decode(content: bytes, max_megapixels: float) -> Image.Image:
@@ -118,7 +117,7 @@ def open_image(
     return opened
 
 
-def scan_images(images: ImageList, max_megapixels: float, *, with_hashes: bool = False) -> list[ImageFacts]:
+def scan_images(images: ImageList, max_megapixels: float, *, with_looks: bool = False) -> list[ImageFacts]:
     """Decode every image once; the result is in the order of the table, problems included.
 
     Raises `DataError` when the storage fails.
@@ -131,9 +130,9 @@ def scan_images(images: ImageList, max_megapixels: float, *, with_hashes: bool =
             decoded = decode(content, max_megapixels)
         except (MissingImage, ValueError) as error:
             return ImageFacts("", 0, 0, "", str(error))
-        hashes = perceptual_hashes(decoded) if with_hashes else None
+        look = look_at(decoded) if with_looks else None
         digest = hashlib.sha256(content).hexdigest()
-        return ImageFacts(digest, decoded.width, decoded.height, decoded.format or "", "", hashes)
+        return ImageFacts(digest, decoded.width, decoded.height, decoded.format or "", "", look)
 
     names = list(images.rows["image"])
     facts = []

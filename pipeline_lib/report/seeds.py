@@ -180,9 +180,10 @@ def _models(figures: pa.Table) -> list[str]:
 def _main_and_every(figures: pa.Table) -> tuple[list[Figure], list[Figure]]:
     found = list(dict.fromkeys(map(Figure, figures["source"].to_pylist(), figures["metric"].to_pylist())))
 
-    def place(figure: Figure) -> tuple[int, int]:
-        reading = figure.metric.removeprefix("srcc_")
-        return (not figure.is_main, _READINGS.index(reading) if reading in _READINGS else len(_READINGS))
+    def place(figure: Figure) -> tuple[bool, bool, int]:
+        reading = figure.metric.partition("_")[2]
+        known = _READINGS.index(reading) if figure.is_main and reading in _READINGS else len(_READINGS)
+        return not figure.is_main, figure.source != "predictions", known
 
     every = sorted(found, key=place)
     return [figure for figure in every if figure.is_main], every
@@ -221,7 +222,7 @@ def _over_seeds(summary: pa.Table, every: Sequence[Figure]) -> tuple[list[str], 
             before = [figure.heading, *means] if difference == differences[0] else [""] * (1 + len(means))
             rows.append([*before, difference, *_tested(row)])
     means = [f"{model}, mean (sd)" for model in shown]
-    return ["", *means, "difference", "mean", "interval", "p", "", "seeds"], rows
+    return ["", *means, "difference", "mean", "interval", "p", "change", "seeds"], rows
 
 
 def _mean_sd(row: dict[str, float]) -> str:

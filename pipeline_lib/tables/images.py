@@ -49,6 +49,7 @@ NEAR_DUPLICATES = Table(
             required("other_image", pa.string()),
             required("other_split", pa.string()),
             required("bits", pa.int8()),  # in which their perceptual hashes differ
+            required("correlation", pa.float64()),  # of their brightness
         ]
     ),
 )

@@ -7,15 +7,15 @@ from tasks.stage import Work, stage
 
 @stage(version=1)
 def find_near_duplicates(work: Work, images: ImageSet, near_bits: int) -> None:
-    """Compare the perceptual hashes of all images between splits."""
+    """Compare what images look like between splits, by perceptual hashes and brightness."""
     import pyarrow as pa
 
-    from pipeline_lib.data.near_duplicates import hash_images, near_duplicates
+    from pipeline_lib.data.near_duplicates import look_at_images, near_duplicates
 
     table = work.read(images.table, "images").select(["image", "image_sha256", "split"])
     names, splits = table["image"].to_pylist(), table["split"].to_pylist()
-    hashes = hash_images(names, table["image_sha256"].to_pylist(), images.full_size_opener())
-    pairs = near_duplicates(hashes, splits, near_bits=near_bits)
+    looks = look_at_images(names, table["image_sha256"].to_pylist(), images.full_size_opener())
+    pairs = near_duplicates(looks, splits, near_bits=near_bits)
     rows = [
         {
             "image": names[first],
@@ -23,7 +23,8 @@ def find_near_duplicates(work: Work, images: ImageSet, near_bits: int) -> None:
             "other_image": names[second],
             "other_split": splits[second],
             "bits": bits,
+            "correlation": correlation,
         }
-        for first, second, bits in pairs
+        for first, second, bits, correlation in pairs
     ]
     work.write(NEAR_DUPLICATES, pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES.schema))

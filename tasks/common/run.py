@@ -96,10 +96,10 @@ def check_near_duplicates(recipe: BaseRecipe, at: At, images: ImageSet) -> None:
     names, splits = table["image"].to_pylist(), table["split"].to_pylist()
     place = {name: at for at, name in enumerate(names)}
     pairs = [
-        NearDuplicate(place[row["image"]], place[row["other_image"]], row["bits"])
+        NearDuplicate(place[row["image"]], place[row["other_image"]], row["bits"], row["correlation"])
         for row in store.read_table(found.address, "near_duplicates").to_pylist()
     ]
-    refuse_near_duplicates(pairs, names, splits, data.max_near_duplicate_fraction, data.near_duplicate_bits)
+    refuse_near_duplicates(pairs, names, splits, data.max_near_duplicate_fraction)
 
 
 def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:

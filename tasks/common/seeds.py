@@ -13,24 +13,19 @@ SEEDS = "seeds"
 """The field of a comparison's `run.json` that holds its seeds."""
 
 
-def models_to_compare(store: ArtifactStore, recipes: Mapping[int, BaseRecipe], *, controls: bool) -> list[SeedModel]:
-    """Zero-shot and final model of the run of each seed, and the final model of its control.
+def models_to_compare(store: ArtifactStore, seed: int, recipe: BaseRecipe, *, controls: bool) -> list[SeedModel]:
+    """Zero-shot and final model of the finished run of a seed, and the final model of its control.
 
-    Raises `RecipeError` when the method evaluates no model.
+    Raises `RecipeError` when the run or its control evaluates no model before and after training.
     """
-    found = []
-    for seed, recipe in recipes.items():
-        run = _read(store, recipe.name)
-        ends = run.ends()
-        if ends is None:
-            raise RecipeError(f"run {run.name} of method {recipe.method} evaluated no model before and after training")
-        for name, model in zip(("zero-shot", "final"), ends, strict=True):
-            found.append(SeedModel(seed=seed, model=name, measured=_measured(run, model)))
-        if controls:
-            control = _read(store, control_name(recipe.name))
-            ends = control.ends()
-            if ends is not None:
-                found.append(SeedModel(seed=seed, model="control", measured=_measured(control, ends[1])))
+    zero_shot, final = _ends(run := _read(store, recipe.name), recipe.method)
+    found = [
+        SeedModel(seed=seed, model="zero-shot", measured=_measured(run, zero_shot)),
+        SeedModel(seed=seed, model="final", measured=_measured(run, final)),
+    ]
+    if controls:
+        _, final = _ends(control := _read(store, control_name(recipe.name)), recipe.method)
+        found.append(SeedModel(seed=seed, model="control", measured=_measured(control, final)))
     return found
 
 
@@ -60,6 +55,16 @@ def _read(store: ArtifactStore, name: str) -> RunFolder:
     if run is None:
         raise StoreError(f"{store.root} has nothing of run {name}, which has just been made; was it removed?")
     return run
+
+
+def _ends(run: RunFolder, method: str) -> tuple[RunModel, RunModel]:
+    ends = run.ends()
+    if ends is None:
+        raise RecipeError(
+            f"run {run.name}: method {method} keeps no model that was evaluated before and after training, so there is"
+            " nothing to compare over seeds"
+        )
+    return ends
 
 
 def _measured(run: RunFolder, model: RunModel) -> dict[str, ArtifactRef]:
