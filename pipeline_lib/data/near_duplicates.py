@@ -119,8 +119,8 @@ def near_duplicates(looks: Looks, splits: Sequence[str], *, near_bits: int) -> l
     pairs = pairs[np.unique(pairs[:, :2], axis=0, return_index=True)[1]]
     correlations = _correlations(looks.brightness, pairs[:, 0], pairs[:, 1])
     return [
-        NearDuplicate(*pair, correlation)
-        for pair, correlation in zip(pairs.tolist(), correlations.tolist(), strict=True)
+        NearDuplicate(first, second, bits, correlation)
+        for (first, second, bits), correlation in zip(pairs.tolist(), correlations.tolist(), strict=True)
         if correlation >= LEAST_CORRELATION
     ]
 
