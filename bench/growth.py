@@ -101,13 +101,18 @@ def swap(folder: Path) -> Callable[[], object]:
     return lambda: make_consistency_pairs(pairs, 0.3, 0, 1)
 
 
+def answers_images(answers: pa.Table) -> pa.Table:
+    """The images of some answers, each a group of its own."""
+    return pa.table({"image": answers["image"], "group": answers["image"]})
+
+
 def evaluate(folder: Path) -> Callable[[], object]:
     """Reference values, metrics and 1,000 bootstrap resamples of half the rows on validation and half on test."""
     from pipeline_lib.methods.self_improve.evaluation import evaluate_answers
     from pipeline_lib.methods.self_improve.recipe import Evaluation
 
     answers, bins = pq.read_table(folder / "answers.parquet"), pq.read_table(folder / "bins.parquet")
-    return lambda: evaluate_answers(answers, ("val", "test"), bins, Evaluation(), 0)
+    return lambda: evaluate_answers(answers, answers_images(answers), ("val", "test"), bins, Evaluation(), 0)
 
 
 def report(folder: Path) -> Callable[[], object]:
@@ -117,6 +122,7 @@ def report(folder: Path) -> Callable[[], object]:
     from pipeline_lib.methods.self_improve.prompt import load_prompt
     from pipeline_lib.methods.self_improve.recipe import Evaluation, SelfImproveRecipe
     from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
+    from pipeline_lib.methods.self_improve.report.differences import differences
     from pipeline_lib.methods.self_improve.report.page import render_report
     from pipeline_lib.methods.self_improve.round_trip import fit_judge, judge_predictions, load_judge
 
@@ -125,7 +131,8 @@ def report(folder: Path) -> Callable[[], object]:
     recipe = SelfImproveRecipe.model_validate(fields)
     if not (folder / "verdicts.parquet").exists():  # by a process before, whose memory is not counted
         few = Evaluation(bootstrap_samples=100)
-        found = evaluate_answers(pq.read_table(folder / "answers.parquet"), ("val", "test"), bins, few, 0)
+        answers = pq.read_table(folder / "answers.parquet")
+        found = evaluate_answers(answers, answers_images(answers), ("val", "test"), bins, few, 0)
         judge = fit_judge(pq.read_table(folder / "score_pairs.parquet").slice(0, 1000), 0.2, 0)
         verdicts = judge_predictions(load_judge(judge.terms), found.predictions)
         tables = {"predictions": found.predictions, "metrics": found.metrics, "values": found.reference_values}
@@ -151,8 +158,9 @@ def report(folder: Path) -> Callable[[], object]:
             for iteration, kind in kinds
         ]  # fmt: skip
         unreadable = pa.table({"image": pa.array([], pa.string()), "reason": pa.array([], pa.string())})
+        changes = differences(models, recipe.evaluation, 0)
         results = RunResults(
-            recipe, load_prompt(recipe.prompt), "growth", images, bins, unreadable, load("holdout"), models
+            recipe, load_prompt(recipe.prompt), "growth", images, bins, unreadable, load("holdout"), models, changes
         )
         return render_report(results, lambda image, digest: Image.new("RGB", (16, 16)))
 

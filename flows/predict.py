@@ -48,7 +48,13 @@ def predict(
     log.info("predicting with %s of run %s", found.name, recipe.name)
     kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)
     finished = predict_stage(
-        At(recipe.runtime, found.name), prompt, found.model, recipe.model.max_new_tokens, kept, found.evaluated
+        At(recipe.runtime, found.name),
+        prompt,
+        found.model,
+        recipe.model.max_new_tokens,
+        new_images=kept,
+        evaluated=found.evaluated,
+        seed=recipe.seed,
     )
     table = store.read_table(finished.address, "new_predictions")
     without = table["problem"].drop_null()

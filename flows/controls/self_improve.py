@@ -26,9 +26,7 @@ def self_improve_control(recipe: SelfImproveRecipe) -> ArtifactRef:
     control = control_of(run)
     models = improve(control, recipe.iterations, improved.fitted_judge).models
     settings = Settings(recipe=recipe, prompt=run.base.prompt)
-    compared = compare_control(
-        control.at, settings, run.evaluated_on.table, improved.models[0], improved.models[-1], models[-1]
-    )
+    compared = compare_control(control.at, settings, improved.models[0], improved.models[-1], models[-1])
     control.show("report", compared, "report")
     control.end()
     conclude(run, improved)

@@ -145,7 +145,7 @@ def _newest_model(store: ArtifactStore, pointers: dict[str, Any]) -> Evaluated |
         return None
     model = max(models, key=lambda model: (model.iteration, KINDS.index(model.kind)))
     judged = next((name for name in ("openai_verdicts", "verdicts") if model.role(name) in pointers), None)
-    figures = [_figure(store, pointers[model.role("predictions")], "srcc_fitted", "SRCC")]
+    figures = [_figure(store, pointers[model.role("predictions")], "srcc_stated", "SRCC stated")]
     if judged:
         who = "judge model" if judged == "openai_verdicts" else "round-trip judge"
         figures.append(_figure(store, pointers[model.role(judged)], "cons", "Cons") + f" ({who})")

@@ -1,6 +1,6 @@
 """Cons against chance: what a judge that recovers the score from a text would give to texts of other images."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,38 +22,32 @@ class TextVariety(NamedTuple):
 
 
 def chance_level(
-    grade: Callable[[Array, Array], NDArray[np.number]],
-    stated: Array,
-    recovered: Array,
-    *,
-    within: Sequence[Hashable] | NDArray[np.generic] | None = None,
-) -> float:
-    """The expected mean grade when the texts are shuffled over the images. NaN for no texts.
+    grade: Callable[[Array, Array], NDArray[np.number]], stated: Array, recovered: Array, weights: Array
+) -> Array:
+    """The expected mean grade when the texts are shuffled over the images, shape (s,). NaN for no texts.
 
     `stated` and `recovered` have shape (n,): the score that an answer states, and the one that the judge recovers from
-    its text. `grade` compares them element by element. Every image gets every text with the same probability, so the
-    expectation is the mean grade of all pairs and needs no seeds. `within`, shape (n,), shuffles only among images
-    with the same value there. Within the stated digit nothing can change: a judge that sees the text alone does not
-    notice texts of other images. Within the true bin, the difference from the plain figure says what the stated digit
-    adds. Raises `DataError` for unequal lengths.
+    its text. `grade` compares them element by element. `weights` of shape (s, n) say how often each image is in each of
+    s resamples (`pipeline_lib.metrics.figures`). Every image gets every text with the same probability, so the
+    expectation is the mean grade of all pairs and needs no seeds. Raises `DataError` for unequal lengths.
     """
-    if stated.shape != recovered.shape or (within is not None and len(within) != len(stated)):
-        raise DataError(f"expected a recovered score for each stated one, found {stated.shape} and {recovered.shape}")
-    if not len(stated):
-        return float("nan")
-    labels = np.zeros(len(stated), dtype=np.int64) if within is None else _numbered(within)
-    total = 0.0
-    for label in range(labels.max() + 1):
-        digits, counts = np.unique(stated[labels == label], return_counts=True)
-        texts, times = np.unique(recovered[labels == label], return_counts=True)
-        for digit, count in zip(digits, counts, strict=True):
-            total += count * float((grade(np.full(len(texts), digit), texts) * times).sum()) / counts.sum()
-    return total / len(stated)
+    if stated.shape != recovered.shape or weights.shape[1:] != stated.shape:
+        raise DataError(
+            f"expected a recovered score and a weight for each stated score, found {stated.shape}, {recovered.shape}"
+            f" and {weights.shape}"
+        )
+    digits, at = np.unique(stated, return_inverse=True)
+    grades = np.array([grade(np.full(len(recovered), digit), recovered) for digit in digits], dtype=np.float64)
+    of_digits = weights @ (at[:, None] == np.arange(len(digits)))  # (s, digits): how often each digit is stated
+    with np.errstate(invalid="ignore"):
+        total = (of_digits * (weights @ grades.reshape(len(digits), len(recovered)).T)).sum(axis=1)
+        return np.asarray(total / weights.sum(axis=1) ** 2)
 
 
-def chance_corrected(plain: float, chance: float) -> float:
+def chance_corrected(plain: Array, chance: Array) -> Array:
     """(plain - chance) / (4 - chance): 0 is chance, 1 the best grade everywhere. NaN when chance is the best grade."""
-    return (plain - chance) / (BEST_GRADE - chance) if chance < BEST_GRADE else float("nan")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(chance < BEST_GRADE, (plain - chance) / (BEST_GRADE - chance), np.nan)
 
 
 def text_variety(texts: Sequence[str]) -> TextVariety:
@@ -61,8 +55,3 @@ def text_variety(texts: Sequence[str]) -> TextVariety:
     words = [len(text.split()) for text in texts]
     mean = float(np.mean(words)) if words else float("nan")
     return TextVariety(len(texts), len({" ".join(text.split()) for text in texts}), mean)
-
-
-def _numbered(values: Sequence[Hashable] | NDArray[np.generic]) -> NDArray[np.int64]:
-    at: dict[Hashable, int] = {}
-    return np.array([at.setdefault(value, len(at)) for value in values], dtype=np.int64)

@@ -1,6 +1,6 @@
 """Intervals of any figure: bootstrap over groups, paired differences of two models, Wilson intervals of rates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -8,16 +8,53 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline_lib.errors import DataError
+from pipeline_lib.metrics.figures import mean
 from pipeline_lib.metrics.scores import Estimate
 
 Array = NDArray[np.float64]
-Figure = Callable[..., float]
-"""A figure of columns of shape (n,), such as `krcc(true, predicted)`. NaN where it is not defined."""
+Figure = Callable[..., Array]
+"""A figure of columns and weights, such as `srcc(true, predicted, weights)` in `pipeline_lib.metrics.figures`."""
+
+_BLOCK_WEIGHTS = 2_000_000  # weights at a time: memory stays bounded for any number of images
 
 FEWEST_GROUPS = 10
 """Groups from which on 95 % intervals were seen to hold the true figure often enough (`python -m bench.coverage`)."""
 
 Change = Literal["raised", "lowered", "no difference shown"]
+
+
+def grouped_estimates(
+    figures: Mapping[str, Callable[[Array], Array]],
+    *,
+    groups: NDArray[np.generic],
+    samples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Figures of images with bootstrap intervals that resample whole groups of images; `groups` has shape (n,).
+
+    Each figure takes weights of shape (s, n) and gives s values (`pipeline_lib.metrics.figures`). All figures see the
+    same resamples, so a difference of two models is a figure too.
+
+    Images of a group (a scene, a reference image) are alike, so they count as one draw. With few groups percentiles
+    alone give narrow intervals, so they are widened for the t distribution of the number of groups (Hesterberg, What
+    Teachers Should Know About the Bootstrap, 2015), which is `effective_groups` if groups differ in size.
+    `intervals_too_narrow` says where this is not enough. NaN without an interval for fewer than two groups. Resamples
+    where a figure is not defined are left out.
+    """
+    n, count = len(groups), len(group_rows(groups))
+    once = np.ones((1, n))
+    values = {name: float(figure(once)[0]) if n else float("nan") for name, figure in figures.items()}
+    spreads: dict[str, list[Array]] = {name: [] for name in figures}
+    for weights in _resamples(groups, samples, seed) if count > 1 else ():
+        for name, figure in figures.items():
+            spreads[name].append(figure(weights))
+    effective = effective_groups(groups)
+    found = {}
+    for name, spread in spreads.items():
+        low, high = expanded_percentiles(np.concatenate(spread) if spread else np.empty(0), effective, confidence)
+        found[name] = Estimate(values[name], low, high, n)
+    return found
 
 
 def grouped_estimate(
@@ -28,29 +65,15 @@ def grouped_estimate(
     confidence: float,
     seed: int,
 ) -> Estimate:
-    """A figure of `columns` with a bootstrap interval that resamples whole groups of images; all have shape (n,).
+    """One figure of columns of shape (n,), such as `srcc` of true and predicted scores; see `grouped_estimates`.
 
-    Images of a group (a scene, a reference image) are alike, so they count as one draw. With few groups percentiles
-    alone give narrow intervals, so they are widened for the t distribution of the number of groups (Hesterberg, What
-    Teachers Should Know About the Bootstrap, 2015), which is `effective_groups` if groups differ in size.
-    `intervals_too_narrow` says where this is not enough.
-    NaN without an interval for fewer than two groups. Resamples where the figure is not defined are left out. Raises
-    `DataError` for unequal lengths.
+    Raises `DataError` for unequal lengths.
     """
     lengths = {len(column) for column in (*columns, groups)}
     if len(lengths) != 1:
         raise DataError(f"columns and groups must have one length, found {sorted(lengths)}")
-    value = figure(*columns) if len(groups) else float("nan")
-    members = group_rows(groups)
-    if len(members) < 2:
-        return Estimate(value, float("nan"), float("nan"), len(groups))
-    rng = np.random.default_rng(seed)
-    spread = np.empty(samples)
-    for at in range(samples):
-        rows = np.concatenate([members[group] for group in rng.integers(len(members), size=len(members))])
-        spread[at] = figure(*(column[rows] for column in columns))
-    low, high = expanded_percentiles(spread, effective_groups(groups), confidence)
-    return Estimate(value, low, high, len(groups))
+    figures = {"": lambda weights: figure(*columns, weights)}
+    return grouped_estimates(figures, groups=groups, samples=samples, confidence=confidence, seed=seed)[""]
 
 
 def paired_difference(
@@ -70,9 +93,28 @@ def paired_difference(
     Arguments and errors are those of `grouped_estimate`.
     """
     return grouped_estimate(
-        lambda a, b, c: figure(a, c) - figure(a, b),
+        lambda a, b, c, weights: figure(a, c, weights) - figure(a, b, weights),
         true, before, after, groups=groups, samples=samples, confidence=confidence, seed=seed,
     )  # fmt: skip
+
+
+def rate_estimate(
+    values: NDArray[np.generic], *, groups: NDArray[np.generic], samples: int, confidence: float, seed: int
+) -> Estimate:
+    """The rate of `values`, shape (n,), true or 1 against false or 0, with an interval that has a width at 0 and 1 too.
+
+    Wilson's interval if each image is a group of its own; else the bootstrap over groups. If all values of several
+    images of a group are equal, a bootstrap has no width: Wilson's interval then counts the groups instead of the
+    images.
+    """
+    if len(group_rows(groups)) == len(values):
+        return wilson_estimate(values, confidence=confidence)
+    if len(np.unique(values)) > 1:
+        return grouped_estimate(
+            mean, values.astype(np.float64), groups=groups, samples=samples, confidence=confidence, seed=seed
+        )
+    of_groups = wilson_estimate(values[: round(effective_groups(groups))], confidence=confidence)
+    return of_groups._replace(rows=len(values))
 
 
 def change(difference: Estimate) -> Change:
@@ -139,3 +181,14 @@ def intervals_too_narrow(groups: NDArray[np.generic]) -> bool:
     of groups, and little on the images of a group or on how alike they are. `groups` has shape (n,).
     """
     return effective_groups(groups) < FEWEST_GROUPS
+
+
+def _resamples(groups: NDArray[np.generic], samples: int, seed: int) -> Iterator[Array]:
+    """Blocks of weights of shape (s, n): how often each image is in each bootstrap sample of the groups."""
+    names, at = np.unique(groups, return_inverse=True)
+    count = len(names)
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK_WEIGHTS // len(groups))
+    for start in range(0, samples, block):
+        times = rng.multinomial(count, np.full(count, 1 / count), size=min(block, samples - start))
+        yield times[:, at].astype(np.float64)

@@ -1,10 +1,10 @@
-"""Agreement of predicted and true scores beside PLCC, SRCC and RMSE: KRCC, MAE, bins, ties, and distance of votes."""
+"""Agreement of predicted and true scores beside correlations and errors: bins, ties, logistic, distance of votes."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from pipeline_lib.errors import DataError
 
@@ -29,23 +29,6 @@ class Logistic(NamedTuple):
     middle: float  # middle, scale: in the unit of the predicted scores
     scale: float
     failure: str | None  # why there is no fit; all four values are NaN then
-
-
-def krcc(true: Array, predicted: Array) -> float:
-    """Kendall's rank correlation tau-b of two arrays of shape (n,); NaN when either is constant."""
-    return float(stats.kendalltau(true, predicted, variant="b").statistic) if len(true) > 1 else float("nan")
-
-
-def plcc(true: Array, predicted: Array) -> float:
-    """Pearson's linear correlation of two arrays of shape (n,), unchanged; NaN when either is constant."""
-    if len(true) < 2 or np.ptp(true) == 0 or np.ptp(predicted) == 0:
-        return float("nan")
-    return float(stats.pearsonr(true, predicted).statistic)
-
-
-def mae(true: Array, predicted: Array) -> float:
-    """Mean absolute error in the unit of the scores; NaN for no images."""
-    return float(np.abs(true - predicted).mean()) if len(true) else float("nan")
 
 
 def bin_rates(true_bins: NDArray[np.integer], stated_bins: NDArray[np.integer]) -> BinRates:

@@ -17,16 +17,25 @@ class Column(NamedTuple):
     bound_decimals: int
 
 
-PLCC, SRCC, RMSE = (Column(f"{name.lower()}_fitted", name, 3, 2) for name in ("PLCC", "SRCC", "RMSE"))
-PLCC_UNFITTED, SRCC_UNFITTED, RMSE_UNFITTED = (
-    Column(f"{name.lower()}_unfitted", name, 3, 2) for name in ("PLCC", "SRCC", "RMSE")
+def score_column(figure: str, reading: str, decimals: int = 3) -> Column:
+    """A figure of one reading of the scores, such as `SRCC monotone`."""
+    return Column(f"{figure}_{reading}", f"{figure.upper()} {reading}", decimals, 2)
+
+
+SRCC_STATED, SRCC_UNFITTED, SRCC_FITTED, SRCC_MONOTONE = (
+    score_column("srcc", reading) for reading in ("stated", "unfitted", "fitted", "monotone")
 )
+PLCC_UNFITTED, PLCC_FITTED = score_column("plcc", "unfitted"), score_column("plcc", "fitted")
+MAE_STATED = Column("mae_stated", "MAE stated", 2, 2)
+WITHIN_ONE = Column("within_one_stated", "Within one", 3, 2)
+SPREAD = Column("spread_bins", "Spread", 2, 2)
 CONS, USE, GEN = (Column(name.lower(), name, 2, 2) for name in ("Cons", "Use", "Gen"))
+CONS_CORRECTED = Column("cons_corrected", "Cons corrected", 3, 2)
+CONS_CHANCE = Column("cons_chance", "Chance", 2, 2)
+TEN_TEXTS, ONE_WORD = Column("cons_ten_texts", "Ten texts", 2, 2), Column("cons_one_word", "One word", 2, 2)
+DISTINCT_TEXTS, MEAN_WORDS = Column("distinct_texts", "Distinct texts", 0, 0), Column("mean_words", "Words", 1, 1)
 PARSE_RATE = Column("parse_rate", "Parse rate", 3, 2)
-VALIDATION_COLUMNS = (
-    *(column._replace(heading=f"{column.heading} unfitted") for column in (PLCC_UNFITTED, SRCC_UNFITTED)),
-    *(CONS, PARSE_RATE),
-)
+VALIDATION_COLUMNS = (SRCC_STATED, SRCC_UNFITTED, CONS, PARSE_RATE)
 RECOVERED_SPEARMAN = Column("recovered_spearman", "Spearman", 2, 2)
 RECOVERED_MAE = Column("recovered_mae", "MAE", 2, 2)
 TEXT_CHANGE = Column("text_change", "Text change", 2, 2)

@@ -75,18 +75,18 @@ class Figure(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """`SRCC, unfitted`, `Cons (verdicts)`."""
+        """`SRCC unfitted`, `Cons (verdicts)`."""
         name, _, reading = self.metric.partition("_")
         words = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE", "mae": "MAE"}
         if name in words:
-            return f"{words[name]}, {reading.replace('_', ' ')}" if reading else words[name]
+            return f"{words[name]} {reading.replace('_', ' ')}" if reading else words[name]
         text = self.metric.replace("_", " ").capitalize()
         return text if self.source == "predictions" else f"{text} ({self.source.replace('_', ' ')})"
 
     @property
     def is_main(self) -> bool:
         """Whether each seed's figure is shown: SRCC by each reading, and Cons."""
-        return self.metric == "cons" or self.metric.startswith("srcc_")
+        return self.metric in ("cons", "cons_corrected") or self.metric.startswith("srcc_")
 
 
 def summarize(figures: pa.Table) -> pa.Table:

@@ -84,11 +84,11 @@ def _scatter_plot(predictions: pa.Table) -> str:
     shown = table.take(list(range(0, table.num_rows, -(-table.num_rows // MAX_POINTS))))
 
     def draw(axes: Any) -> None:
-        true, predicted = shown["score"].to_numpy(), shown["predicted_fitted"].to_numpy()
+        true, predicted = shown["score"].to_numpy(), shown["predicted_unfitted"].to_numpy()
         axes.plot([true.min(), true.max()], [true.min(), true.max()], color="#bbbbbb", linewidth=0.8)
         axes.scatter(true, predicted, s=14, color=SCORE, alpha=0.6, linewidths=0)
         axes.set_xlabel(f"score ({shown.num_rows} of {table.num_rows} {split} images)")
-        axes.set_ylabel("predicted, fitted")
+        axes.set_ylabel("predicted, unfitted")
 
     return _image(draw_svg(draw, WIDTH_PX, HEIGHT_PX, name="scatter", description="Predicted over true"), "predicted")
 

@@ -10,9 +10,9 @@ METRICS = Table(
     pa.schema(
         [
             required("split", pa.string()),
-            required("metric", pa.string()),  # plcc, srcc, rmse (x _fitted, _unfitted), parse_rate, cons, use, gen, ..
+            required("metric", pa.string()),  # srcc_stated, srcc_monotone, .., parse_rate, cons, use, gen, ..
             required("value", pa.float64()),
-            required("low", pa.float64()),  # bootstrap interval
+            required("low", pa.float64()),  # its interval; NaN where there is none
             required("high", pa.float64()),
             required("rows", pa.int64()),
         ]

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import GenerationConfig
 
 from pipeline_lib.errors import ModelError
+from pipeline_lib.methods.self_improve.predictions import used_values
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.use.trained import Trained
@@ -85,7 +86,7 @@ def _fold(store: ArtifactStore, trained: Trained, max_new_tokens: int, folder: P
 
 
 def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_values: pa.Table) -> dict[str, Any]:
-    model = trained.model
+    model, used = trained.model, used_values(reference_values)
     return {
         "model": trained.name,
         "base": model.name,
@@ -98,7 +99,8 @@ def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_valu
         "resize_px": model.resize_px,
         "max_tiles": model.max_tiles,
         "max_new_tokens": max_new_tokens,
-        "reference_values": reference_values["fitted"].to_pylist(),
+        "reading": used.reading,
+        "reference_values": used.values.tolist(),
     }
 
 
@@ -132,7 +134,7 @@ Scores an image 0..9 ({facts["score_is_of"]}) and says why. {
         facts["max_new_tokens"]
     } tokens: `#Score: 7`, an empty line, `#Explain: ..`.
 - **Score on the data set's own scale**: the probabilities of the ten digits, where the answer states its score
-  (after `#Score: `), normalised over the ten, times the reference values 0..9: {values}.
+  (after `#Score: `), normalised over the ten, times the {facts["reading"]} reference values 0..9: {values}.
 
 ```python
 {"from peft import PeftModel" + chr(10) if adapter_only else ""}from PIL import Image

@@ -15,34 +15,32 @@ from tasks.stage import Work, stage
 def compare_control(
     work: Work,
     settings: Settings,
-    images: ArtifactRef,
     zero_shot: EvaluatedModel,
     final: EvaluatedModel,
     control: EvaluatedModel,
 ) -> None:
     """Compare what a run and its control gained over the same zero-shot model, on test, by every reading and Cons."""
-    from pipeline_lib.methods.self_improve.control import CONTROL_FIGURES, Measured, control_figures
+    from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults
     from pipeline_lib.methods.self_improve.report.control import control_page, control_text
+    from pipeline_lib.methods.self_improve.report.control_figures import CONTROL_FIGURES, control_figures
     from pipeline_lib.report.page import render_page
 
-    def measured(model: EvaluatedModel) -> Measured:
+    def results_of(model: EvaluatedModel) -> ModelResults:
         judged = model.openai_verdicts or model.verdicts
-        return Measured(
-            work.read(model.predictions, "predictions"),
-            work.read(model.predictions, "metrics"),
-            work.read(judged, "verdicts"),
-            work.read(judged, "metrics"),
+        return ModelResults(
+            iteration=model.iteration,
+            kind=model.kind,
+            predictions=work.read(model.predictions, "predictions"),
+            reference_values=work.read(model.predictions, "reference_values"),
+            metrics=work.read(model.predictions, "metrics"),
+            judged=Judged(work.read(judged, "verdicts"), work.read(judged, "metrics")),
+            second=None,
+            training_log=None,
         )
 
     recipe = settings.recipe
-    table = control_figures(
-        measured(zero_shot),
-        measured(final),
-        measured(control),
-        images=work.read(images, "images"),
-        bootstrap=recipe.evaluation.bootstrap,
-        seed=recipe.seed,
-    )
+    models = results_of(zero_shot), results_of(final), results_of(control)
+    table = control_figures(*models, recipe.evaluation.bootstrap, recipe.seed)
     work.write(CONTROL_FIGURES, table)
     folder = work.attempt.folder
     (folder / "report.html").write_text(render_page(control_page(recipe, table)), encoding="utf-8")

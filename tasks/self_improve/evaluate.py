@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("whyscore.stage")
 
 
-@stage(version=2, gpu=True, in_shards=True)
+# 3: four readings, prediction intervals, intervals over groups
+@stage(version=3, gpu=True, in_shards=True)
 def evaluate(work: Work, config: Evaluation, inputs: GenerationInputs, splits: tuple[Split, ...], seed: int) -> None:
     """Predict scores and explanations for the images of some splits, and measure the scores (section 4.3)."""
     from pipeline_lib.methods.self_improve.evaluation import evaluate_answers, is_collapsed
 
     table = work.in_shards(answers, inputs, splits)
-    tables = evaluate_answers(table, splits, work.read(inputs.images.table, "bins"), config, seed)
+    images, bins = (work.read(inputs.images.table, name) for name in ("images", "bins"))
+    tables = evaluate_answers(table, images, splits, bins, config, seed)
     if is_collapsed(tables.metrics, config.min_parse_rate):
         log.warning("%s: COLLAPSED, fewer than %.0f %% of its answers parse", work.label, 100 * config.min_parse_rate)
     work.write(PREDICTIONS, tables.predictions)

@@ -14,7 +14,8 @@ TEXTS_AN_IMAGE = 16
 """A shard has so many times the rows of a shard of images, because thousands of rows a second are judged."""
 
 
-@stage(version=2, in_shards=True)
+# 3: chance of Cons; intervals over groups
+@stage(version=3, in_shards=True)
 def judge(
     work: Work,
     rows: int | None,
@@ -24,11 +25,15 @@ def judge(
     seed: int,
 ) -> None:
     """Rate how well each explanation fits its score, 0 bad to 4 excellent, with the local round-trip judge (4.3)."""
-    from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
+    from pipeline_lib.methods.self_improve.judge_metrics import gaming_metrics, judge_metrics
+    from pipeline_lib.methods.self_improve.round_trip import load_judge
 
     table = work.in_shards(verdicts, rows, fitted_judge, predictions, seed)
     work.write(VERDICTS, table)
-    work.write(METRICS, judge_metrics(table, bootstrap, seed))
+    gamed = gaming_metrics(
+        load_judge(work.read(fitted_judge, "judge_terms")), table, work.read(predictions, "predictions")
+    )
+    work.write(METRICS, pa.concat_tables([judge_metrics(table, bootstrap, seed), gamed]))
 
 
 def verdicts(work: Work, rows: int | None, fitted_judge: ArtifactRef, predictions: ArtifactRef, seed: int) -> InShards:

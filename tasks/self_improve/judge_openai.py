@@ -10,7 +10,8 @@ from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 
-@stage(version=1)
+# 2: verdicts name the group of the image
+@stage(version=2)
 def judge_openai(
     work: Work,
     config: OpenAIJudge,

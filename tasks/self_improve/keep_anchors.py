@@ -7,7 +7,8 @@ from pipeline_lib.store import ArtifactRef
 from tasks.stage import Work, stage
 
 
-@stage(version=1)
+# 2: verdicts name the group of the image
+@stage(version=2)
 def keep_anchors(work: Work, rows: int, answered: Sequence[tuple[int, str, ArtifactRef]], seed: int) -> None:
     """Keep the explanations of the same test images by every model, so that a later judge can re-score them all."""
     from pipeline_lib.methods.self_improve.anchors import draw_anchors

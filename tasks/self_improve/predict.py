@@ -9,7 +9,8 @@ from tasks.self_improve.evaluate import ask_about
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True, in_shards=True)
+# 2: the monotone reading, and intervals
+@stage(version=2, gpu=True, in_shards=True)
 def predict(
     work: Work,
     prompt: Prompt,
@@ -17,13 +18,14 @@ def predict(
     max_new_tokens: int,
     new_images: ArtifactRef,
     evaluated: ArtifactRef,
+    seed: int,
 ) -> None:
     """Score images that have no score and say why, on the scale of the data that the model was evaluated on (4.3)."""
-    from pipeline_lib.methods.self_improve.predictions import new_predictions
+    from pipeline_lib.methods.self_improve.predictions import Scale, new_predictions
 
     given = work.in_shards(answers, prompt, model, max_new_tokens, new_images)
-    images, scale = work.read(new_images, "new_images"), work.read(evaluated, "reference_values")
-    work.write(NEW_PREDICTIONS, new_predictions(images, given, scale))
+    scale = Scale(work.read(evaluated, "reference_values"), work.read(evaluated, "predictions"), seed)
+    work.write(NEW_PREDICTIONS, new_predictions(work.read(new_images, "new_images"), given, scale))
 
 
 def answers(work: Work, prompt: Prompt, model: ModelRef, max_new_tokens: int, new_images: ArtifactRef) -> InShards:

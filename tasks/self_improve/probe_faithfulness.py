@@ -13,7 +13,8 @@ from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True, in_shards=True)
+# 2: intervals over groups
+@stage(version=2, gpu=True, in_shards=True)
 def probe_faithfulness(
     work: Work,
     config: Faithfulness,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.tables import DIFFERENCES
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.stage import Work, stage
@@ -43,8 +44,8 @@ class Settings(BaseModel):
         return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 
 
-# 3: names the pairs that training left out
-@stage(version=3)
+# 4: four readings, paired differences
+@stage(version=4)
 def report(
     work: Work,
     settings: Settings,
@@ -56,6 +57,7 @@ def report(
 ) -> None:
     """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
     from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
+    from pipeline_lib.methods.self_improve.report.differences import differences
     from pipeline_lib.methods.self_improve.report.model_card import model_card
     from pipeline_lib.methods.self_improve.report.page import render_report
     from pipeline_lib.methods.self_improve.report.text import results_table
@@ -77,6 +79,9 @@ def report(
             pair_metrics=work.read(model.pairs, "metrics") if model.pairs else None,
         )
 
+    tested = [results_of(model) for model in models if model.tested]
+    changes = differences(tested, settings.recipe.evaluation.bootstrap, settings.recipe.seed)
+    work.write(DIFFERENCES, changes)
     results = RunResults(
         recipe=settings.recipe.model_copy(update={"runtime": type(settings.recipe.runtime)()}),
         prompt=settings.prompt,
@@ -85,7 +90,8 @@ def report(
         bins=work.read(images.table, "bins"),
         unreadable_images=work.read(images.table, "unreadable_images"),
         judge_holdout=work.read(fitted_judge, "judge_holdout"),
-        models=[results_of(model) for model in models if model.tested],
+        models=tested,
+        differences=changes,
         branches=[results_of(model) for model in models if not model.tested],
         control=work.read(control, "control_figures") if control else None,
     )

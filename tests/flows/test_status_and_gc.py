@@ -88,7 +88,7 @@ def test_status_tells_where_a_run_stands(again, finished):
     assert "small: finished, iteration 2" in said
     results = (Path(again.runtime.store) / "runs/small/report/results.txt").read_text()
     merged = next(line for line in results.splitlines() if line.startswith("ite-2 merged"))
-    srcc = float(said.split("SRCC ")[1].split()[0])
+    srcc = float(said.split("SRCC stated ")[1].split()[0])
     assert f"{srcc:.3f}".lstrip("0") in merged
     assert "round-trip judge" in said and "Under way" not in said
 
@@ -101,7 +101,7 @@ def test_status_tells_what_is_under_way(again):
     store.files.remove(store.path(f"steps/train_consistency/{key}/manifest.json"))
     merged = max(Path(store.path("steps/evaluate")).iterdir(), key=lambda path: path.stat().st_mtime)
     said = whyscore("status", "--store", store.root)
-    assert "small: not finished, iteration 2" in said and "ite-2 score: SRCC" in said
+    assert "small: not finished, iteration 2" in said and "ite-2 score: SRCC stated" in said
     assert f"train_consistency {key[:8]}: a checkpoint of step 5, written" in said
     assert "evaluate" not in said
     (merged / "manifest.json").unlink()

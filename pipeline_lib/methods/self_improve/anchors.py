@@ -37,7 +37,7 @@ def draw_anchors(predictions: Sequence[tuple[int, str, pa.Table]], rows: int, se
         chosen = test.filter(pc.is_in(test["image"], pa.array(images, pa.string())))
         if sorted(chosen["image"].to_pylist()) != sorted(images):
             raise DataError(f"anchors: iteration {iteration} {kind} was not evaluated on the same test images")
-        chosen = chosen.sort_by("image").select(["image", "image_sha256", "stated_score", "explanation"])
+        chosen = chosen.sort_by("image").select(["image", "image_sha256", "group", "stated_score", "explanation"])
         for column, value, type_ in (("iteration", iteration, pa.int32()), ("kind", kind, pa.string())):
             chosen = chosen.append_column(column, pa.array([value] * chosen.num_rows, type_))
         parts.append(conform(chosen, ANCHORS.schema))
@@ -63,7 +63,11 @@ def anchor_figures(judges: list[AnchorVerdicts], config: Bootstrap, seed: int) -
         )  # fmt: skip
         lines += ["", f"{first.judge} and {other.judge} on consistency: {_agreement(agreement)}"]
     return "\n".join(
-        [*lines, "", f"Intervals: {config.confidence:.0%} bootstrap over images; grades 0 bad .. 4 excellent."]
+        [
+            *lines,
+            "",
+            f"Intervals: {config.confidence:.0%} bootstrap over groups of images; grades 0 bad .. 4 excellent.",
+        ]
     )
 
 

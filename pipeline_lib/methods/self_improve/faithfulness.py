@@ -8,12 +8,14 @@ the text come from the image; the rest comes from the score or from habit.
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL.Image import Image
 
 from pipeline_lib.config.base import Bootstrap
@@ -22,7 +24,8 @@ from pipeline_lib.methods.self_improve.evaluation import metric_row
 from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge
 from pipeline_lib.methods.self_improve.score_mentions import mentioned_scores
 from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS
-from pipeline_lib.metrics.scores import Estimate, mean_estimate, score_metrics
+from pipeline_lib.metrics.figures import mae, mean, srcc
+from pipeline_lib.metrics.intervals import grouped_estimate, grouped_estimates, rate_estimate
 from pipeline_lib.progress import Progress
 from pipeline_lib.sampling import draw, draw_rows
 from pipeline_lib.tables.table import conform
@@ -100,7 +103,7 @@ def explain_other_images(
 def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table) -> pa.Table:
     """The results of the probe for each explanation, in `FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
     other = {row["image"]: row["other_explanation"] for row in others.to_pylist()}
-    rows = probes.select(["image", "image_sha256", "stated_score", "explanation", "other_image"]).to_pylist()
+    rows = probes.select(["image", "image_sha256", "group", "stated_score", "explanation", "other_image"]).to_pylist()
     recovered = judge.recover([row["explanation"] for row in rows]).tolist() if rows else []
     for row, score in zip(rows, recovered, strict=True):
         mentioned = mentioned_scores(row["explanation"])
@@ -131,31 +134,36 @@ def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: 
     how different its texts are anyway, to compare with `text_change`.
     `mentions_own_score`, `mentions_other_score`: share of explanations that name the stated, or another, score.
     """
-    settings: dict[str, Any] = {"samples": config.bootstrap_samples, "confidence": config.confidence, "seed": seed}
     explained = {
         row["image"]: row["explanation"]
         for row in predictions.filter(pc.equal(predictions["split"], "test")).to_pylist()
         if row["parsed"]
     }
     rows = faithfulness.to_pylist()
+    own = [row for row in rows if row["other_image"] in explained]
+    baseline = [text_change(row["explanation"], explained[row["other_image"]]) for row in own]
     stated, recovered = (
         np.array([row[column] for row in rows], dtype=np.float64) for column in ("stated_score", "recovered_score")
     )
-    values = {
-        "recovered_mae": np.abs(stated - recovered),
-        "text_change": [row["text_change"] for row in rows],
-        "text_change_baseline": [
-            text_change(row["explanation"], explained[row["other_image"]])
-            for row in rows
-            if row["other_image"] in explained
-        ],
+    settings: dict[str, Any] = {"samples": config.bootstrap_samples, "confidence": config.confidence, "seed": seed}
+    figures = {
+        "recovered_spearman": partial(srcc, stated, recovered),
+        "recovered_mae": partial(mae, stated, recovered),
+        "text_change": partial(mean, np.array([row["text_change"] for row in rows], dtype=np.float64)),
+    }
+    found = grouped_estimates(figures, groups=_groups(rows), **settings)
+    found["text_change_baseline"] = grouped_estimate(
+        mean, np.array(baseline, dtype=np.float64), groups=_groups(own), **settings
+    )
+    shares = {
         "same_text_rate": [row["explanation"] == row["other_explanation"] for row in rows],
         "mentions_own_score": [row["mentions_own_score"] for row in rows],
         "mentions_other_score": [row["mentions_other_score"] for row in rows],
     }
-    nan = float("nan")
-    spearman = score_metrics(stated, recovered, **settings)["srcc"] if rows else Estimate(nan, nan, nan, 0)
-    found = {"recovered_spearman": spearman} | {
-        name: mean_estimate(np.asarray(value, dtype=np.float64), **settings) for name, value in values.items()
-    }
+    for name, hits in shares.items():
+        found[name] = rate_estimate(np.array(hits, dtype=bool), groups=_groups(rows), **settings)
     return pa.Table.from_pylist([metric_row("test", name, estimate) for name, estimate in found.items()])
+
+
+def _groups(rows: list[dict[str, Any]]) -> NDArray[np.str_]:
+    return np.array([row["group"] for row in rows], dtype=np.str_)

@@ -41,7 +41,7 @@ def ask_judge(
     """
     if config.model is None:
         raise JudgeError("judge.openai.model is not set; name a judge model")
-    rows = predictions.select(["image", "image_sha256", "split", "stated_score", "explanation"]).to_pylist()
+    rows = predictions.select(["image", "image_sha256", "split", "group", "stated_score", "explanation"]).to_pylist()
     for row in rows:
         text = row.pop("explanation")
         row["question"] = None if text is None else ScoredText(row["stated_score"], text)

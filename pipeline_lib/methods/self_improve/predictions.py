@@ -1,9 +1,14 @@
 """Predictions for images without scores, on the data set's own scale."""
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 import pyarrow as pa
 
+from pipeline_lib.methods.self_improve.recipe import SCORES
 from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, NEW_PREDICTIONS
+from pipeline_lib.methods.self_improve.uncertainty import calibration_of, prediction_intervals, used_interval
+from pipeline_lib.metrics.readings import ReferenceValues
 
 
 def to_ask(images: pa.Table) -> pa.Table:
@@ -21,17 +26,36 @@ def to_ask(images: pa.Table) -> pa.Table:
     return table
 
 
-def new_predictions(images: pa.Table, answers: pa.Table, reference_values: pa.Table) -> pa.Table:
+class Scale(NamedTuple):
+    """What turns a model's answers into scores: the tables of its evaluation, and the seed of that run."""
+
+    reference_values: pa.Table  # REFERENCE_VALUES
+    predictions: pa.Table  # PREDICTIONS, whose validation images calibrate the intervals
+    seed: int
+
+
+def used_values(reference_values: pa.Table) -> ReferenceValues:
+    """The reference values that predictions use: the monotone ones, or the unfitted ones where there are none."""
+    reading: Literal["unfitted", "monotone"] = "unfitted" if reference_values["monotone"].null_count else "monotone"
+    return ReferenceValues(reference_values[reading].to_numpy(), reading)
+
+
+def new_predictions(images: pa.Table, answers: pa.Table, scale: Scale) -> pa.Table:
     """A row of `NEW_PREDICTIONS` for every image, in their order, those with a problem too."""
-    values = reference_values["fitted"].to_numpy()
-    of = {row["image_sha256"]: row for row in answers.to_pylist()}
+    used = used_values(scale.reference_values)
+    found = answers.to_pylist()
+    p = np.array([row["score_distribution"] for row in found], dtype=np.float64).reshape(-1, len(SCORES))
+    calibration = calibration_of(scale.predictions, scale.reference_values["unfitted"].to_numpy())
+    lows, highs = used_interval(prediction_intervals(calibration, p, scale.seed))
+    for row, predicted, low, high in zip(found, p @ used.values, lows, highs, strict=True):
+        row |= {"predicted": float(predicted), "reading": used.reading}
+        if np.isfinite(low) and np.isfinite(high):
+            row |= {"interval_low": float(low), "interval_high": float(high)}
+    of = {row["image_sha256"]: row for row in found}
     rows = []
     for image in images.to_pylist():
         row = {name: image[name] for name in ("image", "image_sha256", "problem")}
         if image["problem"] is None:
-            answer = of[image["image_sha256"]]
-            row["predicted"] = float(np.dot(answer["score_distribution"], values))
-            names = ("score_distribution", "digit_mass", "parsed", "stated_score", "explanation", "text")
-            row |= {name: answer[name] for name in names}
-        rows.append(row)
+            row = of[image["image_sha256"]] | row
+        rows.append({name: row.get(name) for name in NEW_PREDICTIONS.schema.names})
     return pa.Table.from_pylist(rows, schema=NEW_PREDICTIONS.schema)

@@ -83,7 +83,7 @@ def judge_predictions(judge: RoundTripJudge, predictions: pa.Table) -> pa.Table:
 
     An answer that did not parse has no explanation: its status is `unparsed`, and it gets no grade.
     """
-    rows = predictions.select(["image", "image_sha256", "split", "stated_score", "explanation"]).to_pylist()
+    rows = predictions.select(["image", "image_sha256", "split", "group", "stated_score", "explanation"]).to_pylist()
     given = [row for row in rows if row["explanation"] is not None]
     recovered = judge.recover([row["explanation"] for row in given]) if given else np.empty(0)
     grades = grade(np.array([row["stated_score"] for row in given], dtype=np.float64), recovered)

@@ -78,17 +78,23 @@ MODEL_ANSWERS = Table(
 
 PREDICTIONS = Table(
     "predictions",
-    1,
+    2,  # 2: group, monotone reading and intervals
     pa.schema(
         [
             *IMAGE,
             required("split", pa.string()),
             required("score", pa.float64()),
             required("bin", pa.int8()),
+            required("group", pa.string()),  # images that are alike; intervals of figures resample groups
             required("score_distribution", pa.list_(pa.float64(), 10)),  # softmax over the ten digit logits
             required("digit_mass", pa.float64()),  # probability of the ten digits among all tokens
             required("predicted_unfitted", pa.float64()),  # reference values: mean training score of each bin
             required("predicted_fitted", pa.float64()),  # reference values: least squares on validation
+            # Reference values: fitted on validation, in order and in range; null: too few validation images
+            pa.field("predicted_monotone", pa.float64()),
+            # Of the true score at 90 %, around the monotone (or unfitted) prediction; null on val, which calibrates it
+            pa.field("interval_low", pa.float64()),
+            pa.field("interval_high", pa.float64()),
             required("text", pa.string()),  # the greedy answer, unchanged
             required("text_tokens", pa.int32()),
             required("parsed", pa.bool_()),
@@ -100,11 +106,15 @@ PREDICTIONS = Table(
 
 NEW_PREDICTIONS = Table(
     "new_predictions",
-    1,
+    2,  # 2: monotone reading and intervals
     pa.schema(
         [
             *IMAGE,
-            pa.field("predicted", pa.float64()),  # on the data set's own scale: fitted reference values of the run
+            # On the data set's own scale: monotone reference values of the run, or unfitted ones (`reading`)
+            pa.field("predicted", pa.float64()),
+            pa.field("reading", pa.string()),  # monotone or unfitted
+            pa.field("interval_low", pa.float64()),  # of the true score, at 90 %; null: too few validation images
+            pa.field("interval_high", pa.float64()),
             pa.field("score_distribution", pa.list_(pa.float64(), 10)),
             pa.field("digit_mass", pa.float64()),
             pa.field("parsed", pa.bool_()),
@@ -119,17 +129,25 @@ NEW_PREDICTIONS = Table(
 
 REFERENCE_VALUES = Table(
     "reference_values",
-    1,
-    pa.schema([required("bin", pa.int8()), required("unfitted", pa.float64()), required("fitted", pa.float64())]),
+    2,  # 2: monotone
+    pa.schema(
+        [
+            required("bin", pa.int8()),
+            required("unfitted", pa.float64()),
+            required("fitted", pa.float64()),
+            pa.field("monotone", pa.float64()),  # null with too few validation images; then unfitted ones are used
+        ]
+    ),
 )
 
 VERDICTS = Table(
     "verdicts",
-    1,
+    2,  # 2: group
     pa.schema(
         [
             *IMAGE,
             required("split", pa.string()),
+            required("group", pa.string()),
             required("judge", pa.string()),  # round_trip, or the name of the judge model
             # scored; unparsed: no explanation reached the judge; refused, malformed: the judge gave no usable verdict
             required("status", pa.string()),
@@ -144,17 +162,18 @@ VERDICTS = Table(
 
 ANCHOR_VERDICTS = Table(
     "verdicts",
-    1,
+    2,  # 2: group
     pa.schema([*VERDICTS.schema, required("iteration", pa.int32()), required("kind", pa.string())]),
 )
 """The verdicts of one judge on the explanations in `ANCHORS`, in the same order."""
 
 ANCHORS = Table(
     "anchors",
-    1,
+    2,  # 2: group
     pa.schema(
         [
             *IMAGE,
+            required("group", pa.string()),
             required("iteration", pa.int32()),
             required("kind", pa.string()),  # zero-shot, score, consistency or merged
             pa.field("stated_score", pa.int8()),  # null when not parsed
@@ -171,10 +190,11 @@ OTHER_EXPLANATIONS = Table(
 
 FAITHFULNESS = Table(
     "faithfulness",
-    1,
+    2,  # 2: group
     pa.schema(
         [
             *IMAGE,
+            required("group", pa.string()),
             required("stated_score", pa.int8()),
             required("recovered_score", pa.float64()),  # read from the explanation alone, without image or numbers
             required("explanation", pa.string()),  # the model's own, for this image and its stated score
@@ -186,6 +206,24 @@ FAITHFULNESS = Table(
         ]
     ),
 )
+
+DIFFERENCES = Table(
+    "differences",
+    1,
+    pa.schema(
+        [
+            required("earlier", pa.string()),  # names of two models, as in the report
+            required("later", pa.string()),
+            required("metric", pa.string()),
+            required("value", pa.float64()),  # of the later model less of the earlier one, on the same test images
+            required("low", pa.float64()),
+            required("high", pa.float64()),
+            required("rows", pa.int64()),
+            required("change", pa.string()),  # raised, lowered: the interval is above, below 0; or no difference shown
+        ]
+    ),
+)
+"""Paired differences of a run's models (part of `report`)."""
 
 JUDGE_TERMS = Table(
     "judge_terms",

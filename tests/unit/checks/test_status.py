@@ -56,19 +56,19 @@ def part(store: ArtifactStore, address: str, *, writer: Writer | None = None) ->
 
 
 def test_the_newest_model_of_each_run_and_what_is_under_way(store: ArtifactStore) -> None:
-    measured(store, "one", "iteration-01/score/predictions", "evaluate", "srcc_fitted", 0.5)
-    measured(store, "one", "iteration-02/merged/predictions", "evaluate", "srcc_fitted", 0.7)
-    measured(store, "one", "iteration-02/consistency/predictions", "evaluate", "srcc_fitted", 0.6)
+    measured(store, "one", "iteration-01/score/predictions", "evaluate", "srcc_stated", 0.5)
+    measured(store, "one", "iteration-02/merged/predictions", "evaluate", "srcc_stated", 0.7)
+    measured(store, "one", "iteration-02/consistency/predictions", "evaluate", "srcc_stated", 0.6)
     measured(store, "one", "iteration-02/merged/verdicts", "judge", "cons", 2.5)
-    measured(store, "two", "iteration-00/zero-shot/predictions", "evaluate", "srcc_fitted", 0.1)
+    measured(store, "two", "iteration-00/zero-shot/predictions", "evaluate", "srcc_stated", 0.1)
     part(store, "steps/generate/0123456789/shards/00000000-00000016")
     part(store, "steps/generate/0123456789/shards/00000016-00000020")
     part(store, "steps/train_score/abcdef0123/checkpoints/step-00000040")
     writer = Writer("steps/evaluate/fedcba9876", "ite-3 score evaluate")
     part(store, "scratch/answers/0a1b2c/val-test/shards/00000000-00000016", writer=writer)
     said = store_status(store)
-    assert "one: not finished, iteration 2\n  ite-2 merged: SRCC 0.700 [0.60 0.80], Cons 2.500" in said
-    assert "two: not finished, iteration 0\n  zero-shot: SRCC 0.100" in said
+    assert "one: not finished, iteration 2\n  ite-2 merged: SRCC stated 0.700 [0.60 0.80], Cons 2.500" in said
+    assert "two: not finished, iteration 0\n  zero-shot: SRCC stated 0.100" in said
     assert "generate 01234567: 20 images in 2 shard(s), written" in said
     assert "train_score abcdef01: a checkpoint of step 40, written" in said
     assert "ite-3 score evaluate fedcba98: 16 images in 1 shard(s)" in said
@@ -77,10 +77,10 @@ def test_the_newest_model_of_each_run_and_what_is_under_way(store: ArtifactStore
 
 def test_a_report_that_is_older_than_what_followed_does_not_make_a_run_finished(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
-    measured(store, "one", "iteration-01/score/predictions", "evaluate", "srcc_fitted", 0.5)
+    measured(store, "one", "iteration-01/score/predictions", "evaluate", "srcc_stated", 0.5)
     begun(store, "one").keep("report", ArtifactRef(stage="report", key="r"))
     assert "one: finished, iteration 1" in store_status(store)
-    measured(store, "one", "iteration-02/score/predictions", "evaluate", "srcc_fitted", 0.6)
+    measured(store, "one", "iteration-02/score/predictions", "evaluate", "srcc_stated", 0.6)
     assert "one: not finished, iteration 2" in store_status(store)
 
 
@@ -90,22 +90,22 @@ def test_a_run_that_is_not_there(store: ArtifactStore) -> None:
 
 
 def test_pointers_of_another_recipe_are_not_believed(store: ArtifactStore) -> None:
-    measured(store, "one", "iteration-01/score/predictions", "evaluate", "srcc_fitted", 0.5)
-    measured(store, "one", "iteration-04/merged/predictions", "evaluate", "srcc_fitted", 0.9)
+    measured(store, "one", "iteration-01/score/predictions", "evaluate", "srcc_stated", 0.5)
+    measured(store, "one", "iteration-04/merged/predictions", "evaluate", "srcc_stated", 0.9)
     begun(store, "one").keep("report", ArtifactRef(stage="report", key="r"))
     other = RunFolder(store, "one", {"seed": 2}, IMAGES)
     other.begin()
     said = store_status(store)
     assert "one: not finished, nothing evaluated yet" in said and "ite-4" not in said and "in 0 artifacts" in said
-    key = "one-iteration-01-score-predictions-srcc_fitted"
+    key = "one-iteration-01-score-predictions-srcc_stated"
     other.keep("iteration-01/score/predictions", ArtifactRef(stage="evaluate", key=key))
     said = store_status(store)
-    assert "ite-1 score: SRCC 0.500" in said and "ite-4" not in said
+    assert "ite-1 score: SRCC stated 0.500" in said and "ite-4" not in said
 
 
 def test_a_run_of_an_earlier_version_says_so_in_its_line(store: ArtifactStore) -> None:
-    measured(store, "new", "iteration-01/score/predictions", "evaluate", "srcc_fitted", 0.5)
-    ref = {"stage": "evaluate", "key": "new-iteration-01-score-predictions-srcc_fitted"}
+    measured(store, "new", "iteration-01/score/predictions", "evaluate", "srcc_stated", 0.5)
+    ref = {"stage": "evaluate", "key": "new-iteration-01-score-predictions-srcc_stated"}
     store.write_pointer("runs/old/iteration-01/score/predictions.json", ref)
     lines = {line.partition(":")[0]: line for line in store_status(store).splitlines()}
     new, old = lines["new"], lines["old"]
@@ -117,7 +117,7 @@ def test_shards_that_a_finished_stage_used_are_not_under_way(store: ArtifactStor
     """Whoever wrote them may be gone: another stage, with other figures of the same answers, has used them since."""
     folder, shard = "scratch/answers/asked/test/shards", "00000000-00000016"
     part(store, f"{folder}/{shard}", writer=Writer("steps/evaluate/first", "zero-shot evaluate"))
-    measured(store, "one", "iteration-00/zero-shot/predictions", "evaluate", "srcc_fitted", 0.5)
+    measured(store, "one", "iteration-00/zero-shot/predictions", "evaluate", "srcc_stated", 0.5)
     assert "zero-shot evaluate first: 16 images" in store_status(store)
     with store.attempt() as attempt:
         attempt.scratch.add(folder)

@@ -8,6 +8,7 @@ import pytest
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.round_trip import grade
 from pipeline_lib.metrics.chance import chance_corrected, chance_level, text_variety
+from pipeline_lib.metrics.figures import once
 
 
 def answers(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,47 +20,32 @@ def answers(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_chance_is_the_mean_over_all_shuffles() -> None:
     stated, recovered = answers(6)
     every = [grade(stated, recovered[list(order)]).mean() for order in itertools.permutations(range(6))]
-    assert chance_level(grade, stated, recovered) == pytest.approx(np.mean(every))
+    assert chance_level(grade, stated, recovered, once(6)) == pytest.approx(np.mean(every))
 
 
-def test_chance_within_a_label_is_the_mean_over_shuffles_within_it() -> None:
-    stated, recovered = answers(300)
-    within = [f"bin {min(int(s) // 3, 2)}" for s in stated]
-    rng = np.random.default_rng(1)
-    means = []
-    for _ in range(400):
-        order = np.arange(300)
-        for label in set(within):
-            at = np.flatnonzero(np.array(within) == label)
-            order[at] = rng.permutation(at)
-        means.append(grade(stated, recovered[order]).mean())
-    found = chance_level(grade, stated, recovered, within=within)
-    assert found == pytest.approx(np.mean(means), abs=5 * np.std(means) / 20)
-    assert chance_level(grade, stated, recovered) + 0.2 < found < grade(stated, recovered).mean()
-
-
-def test_shuffling_within_the_stated_digit_changes_nothing() -> None:
-    stated, recovered = answers(200)
-    assert chance_level(grade, stated, recovered, within=stated) == pytest.approx(grade(stated, recovered).mean())
+def test_weights_are_repetitions() -> None:
+    stated, recovered = answers(30)
+    weights = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30), size=5).astype(float)
+    rows = [np.repeat(np.arange(30), row.astype(int)) for row in weights]
+    expected = [chance_level(grade, stated[at], recovered[at], once(30))[0] for at in rows]
+    np.testing.assert_allclose(chance_level(grade, stated, recovered, weights), expected)
 
 
 def test_equal_texts_count_as_often_as_they_occur() -> None:
     stated, recovered = np.array([0.0, 0.0, 9.0]), np.array([0.0, 0.0, 9.0])
-    assert chance_level(grade, stated, recovered) == pytest.approx(4 * (2 / 3 * 2 / 3 + 1 / 3 * 1 / 3))
+    assert chance_level(grade, stated, recovered, once(3)) == pytest.approx(4 * (2 / 3 * 2 / 3 + 1 / 3 * 1 / 3))
 
 
 def test_the_corrected_figure() -> None:
-    assert chance_corrected(3.0, 2.0) == 0.5
-    assert chance_corrected(2.0, 2.0) == 0 and chance_corrected(4.0, 1.0) == 1 and chance_corrected(1.0, 2.0) == -0.5
-    assert np.isnan(chance_corrected(4.0, 4.0))
+    plain, chance = np.array([3.0, 2.0, 4.0, 1.0, 4.0]), np.array([2.0, 2.0, 1.0, 2.0, 4.0])
+    np.testing.assert_allclose(chance_corrected(plain, chance), [0.5, 0, 1, -0.5, np.nan])
 
 
 def test_no_texts_and_unequal_lengths() -> None:
-    assert np.isnan(chance_level(grade, np.array([]), np.array([])))
-    with pytest.raises(DataError):
-        chance_level(grade, np.zeros(3), np.zeros(2))
-    with pytest.raises(DataError):
-        chance_level(grade, np.zeros(3), np.zeros(3), within=[1, 2])
+    assert np.isnan(chance_level(grade, np.array([]), np.array([]), once(0))).all()
+    for wrong in ((np.zeros(3), np.zeros(2), once(3)), (np.zeros(3), np.zeros(3), once(2))):
+        with pytest.raises(DataError):
+            chance_level(grade, *wrong)
 
 
 def test_distinct_texts_and_their_words() -> None:

@@ -76,12 +76,12 @@ def test_page_and_text_show_every_seed_the_readings_first_and_the_outcome() -> N
     found = summarize(table)
     text = seeds_text("r", table, found)
     headings = text.splitlines()[2]
-    assert headings.split("  ")[0] == "" and headings.index("SRCC, stated") < headings.index("SRCC, fitted")
+    assert headings.split("  ")[0] == "" and headings.index("SRCC stated") < headings.index("SRCC fitted")
     assert "Cons (verdicts)" in headings and "RMSE" not in headings
     assert [line.split("  ")[0] for line in text.splitlines() if line.startswith("seed ")] == [
         f"seed {seed}, {model}" for seed in (1, 2, 3, 4) for model in ("zero-shot", "final", "control")
     ]
-    outcome = "over 4 seeds: SRCC, stated: no difference shown; SRCC, fitted: raised; Cons (verdicts): raised."
+    outcome = "over 4 seeds: SRCC stated: no difference shown; SRCC fitted: raised; Cons (verdicts): raised."
     assert outcome in " ".join(text.split()) and "fewer than five seeds" in " ".join(text.split())
     page = render_page(seeds_page("r", table, found))
-    assert outcome in page and "<svg" in page and "RMSE, fitted" in page and "diamonds" in page
+    assert outcome in page and "<svg" in page and "RMSE fitted" in page and "diamonds" in page

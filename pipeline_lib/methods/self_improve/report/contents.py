@@ -4,16 +4,33 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
+from pipeline_lib.methods.self_improve.predictions import used_values
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.metrics.intervals import Change
 from pipeline_lib.metrics.scores import Estimate
+
+Reading = Literal["unfitted", "monotone"]
+
+
+class Difference(NamedTuple):
+    """One row of `DIFFERENCES`."""
+
+    earlier: str
+    later: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    change: Change
 
 
 class Judged(NamedTuple):
     """One judge's verdicts on one model's explanations."""
 
     verdicts: pa.Table  # VERDICTS
-    metrics: pa.Table  # METRICS: cons, use, gen, unscored_rate
+    metrics: pa.Table  # METRICS: cons, use, gen, cons_corrected, unscored_rate, ..
 
 
 class ModelResults(NamedTuple):
@@ -69,8 +86,21 @@ class RunResults(NamedTuple):
     unreadable_images: pa.Table  # UNREADABLE_IMAGES
     judge_holdout: pa.Table  # JUDGE_HOLDOUT
     models: list[ModelResults]
+    differences: pa.Table  # DIFFERENCES
     branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
     control: pa.Table | None = None  # CONTROL_FIGURES, when the run has a control
+
+    @property
+    def reading(self) -> Reading:
+        """The reading that predictions use: monotone, or unfitted with too few validation images."""
+        return used_values(self.models[0].reference_values).reading
+
+    def difference(self, earlier: ModelResults, later: ModelResults, metric: str) -> Difference | None:
+        """How a figure changed from one model to another, on the same images; None when it was not compared."""
+        for row in self.differences.to_pylist():
+            if (row["earlier"], row["later"], row["metric"]) == (earlier.name, later.name, metric):
+                return Difference(**row)
+        return None
 
     @property
     def all_models(self) -> list[ModelResults]:

@@ -8,18 +8,25 @@ from typing import NamedTuple
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from pipeline_lib.methods.self_improve.control import (
-    CONS,
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.report.control_figures import (
     Outcome,
     Quantity,
     estimates_of,
     metrics_of,
     outcome,
 )
-from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.metrics.intervals import change
 from pipeline_lib.metrics.scores import Estimate
-from pipeline_lib.report.formatting import Column, estimate_text, percent, value_text
+from pipeline_lib.report.formatting import (
+    CONS,
+    CONS_CORRECTED,
+    Column,
+    estimate_text,
+    percent,
+    score_column,
+    value_text,
+)
 from pipeline_lib.report.page import Drawing, Grid, Page, Paragraph, Section
 from pipeline_lib.report.style import BASE, CONSISTENCY, SCORE, draw_svg, shade
 from pipeline_lib.report.text_table import text_table
@@ -70,7 +77,7 @@ def control_text(recipe: SelfImproveRecipe, figures: pa.Table) -> str:
 
 def control_page(recipe: SelfImproveRecipe, figures: pa.Table) -> Page:
     """The comparison as a page."""
-    drawn = [metric for metric in metrics_of(figures) if metric != CONS]
+    drawn = [metric for metric in metrics_of(figures) if metric.startswith("srcc_")]
     svg = draw_svg(
         lambda axes: _draw(axes, figures, drawn),
         WIDTH_PX,
@@ -112,13 +119,14 @@ def control_page(recipe: SelfImproveRecipe, figures: pa.Table) -> Page:
 
 
 def heading(metric: str) -> str:
-    """`SRCC, unfitted` for `srcc_unfitted`, `Cons` for `cons`."""
-    name, _, reading = metric.partition("_")
-    return f"{name.upper()}, {reading}" if reading else name.capitalize()
+    """`SRCC unfitted` for `srcc_unfitted`, `Cons` for `cons`."""
+    return _column(metric).heading
 
 
 def _column(metric: str) -> Column:
-    return Column(metric, heading(metric), 2 if metric == CONS else 3, 2)
+    name, _, reading = metric.partition("_")
+    known = {column.metric: column for column in (CONS, CONS_CORRECTED)}
+    return known.get(metric) or score_column(name, reading)
 
 
 def _rows(figures: pa.Table) -> list[list[str]]:
@@ -144,7 +152,7 @@ def _conclusion(figures: pa.Table) -> str:
             before, after = (value_text(_column(metric), estimates[name]) for name in ("zero-shot", "control"))
             raised.append(f"{heading(metric)} ({before} to {after})")
     sentences = [
-        f"{text}: {'; '.join(found[key])}."
+        f"{text}: {', '.join(found[key])}."
         for key, text in (
             ("counts", "The gain goes beyond its control by"),
             ("does not count", "There is a gain that does not go beyond its control, and does not count, by"),
@@ -154,7 +162,7 @@ def _conclusion(figures: pa.Table) -> str:
         if key in found
     ]
     if raised:
-        sentences.append(f"The control, which had nothing to learn, raised {'; '.join(raised)}.")
+        sentences.append(f"The control, which had nothing to learn, raised {', '.join(raised)}.")
     return " ".join(sentences)
 
 

@@ -50,7 +50,7 @@ def choose_rows(results: RunResults) -> list[tuple[str, list[str]]]:
     """Images with the reasons for showing them, by descending true score.
 
     From each tenth of the test images, ordered by true score, one is drawn by its name alone; then come those with the
-    smallest and the largest error of the final model's fitted prediction. Ties go to the first name.
+    smallest and the largest error of the final model's prediction. Ties go to the first name.
     """
     rows = sorted(
         on_split(final(results).predictions, "test").to_pylist(), key=lambda row: (row["score"], row["image"])
@@ -61,7 +61,7 @@ def choose_rows(results: RunResults) -> list[tuple[str, list[str]]]:
         part = rows[group * len(rows) // groups : (group + 1) * len(rows) // groups]
         chosen = min(part, key=lambda row: draw("report:gallery", row["image"]))
         reasons.setdefault(chosen["image"], []).append(f"tenth {group + 1} of {groups} by true score")
-    by_error = sorted(rows, key=lambda row: (abs(row["predicted_fitted"] - row["score"]), row["image"]))
+    by_error = sorted(rows, key=lambda row: (abs(row[f"predicted_{results.reading}"] - row["score"]), row["image"]))
     for label, extreme in (("best predicted", by_error[:1]), ("worst predicted", by_error[-1:])):
         for row in extreme:
             reasons.setdefault(row["image"], []).append(f"{label} by {final(results).name}")
@@ -85,7 +85,14 @@ def exhibits(results: RunResults, open_image: Callable[[str, str], Image]) -> li
         opened = open_image(image, truth["image_sha256"])
         opened.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
         opinions = [
-            _opinion(name, rows[image], [found.get(image, {}) for found in verdicts[name]], low, high)
+            _opinion(
+                name,
+                rows[image],
+                rows[image][f"predicted_{results.reading}"],
+                [found.get(image, {}) for found in verdicts[name]],
+                low,
+                high,
+            )
             for name, rows in predictions.items()
             if image in rows
         ]
@@ -103,11 +110,13 @@ def _along(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
-def _opinion(model: str, row: dict[str, Any], verdicts: list[dict[str, Any]], low: float, high: float) -> Opinion:
+def _opinion(
+    model: str, row: dict[str, Any], predicted: float, verdicts: list[dict[str, Any]], low: float, high: float
+) -> Opinion:
     lead, round_trip = verdicts[0], verdicts[-1]
     return Opinion(
         model=model,
-        predicted=row["predicted_fitted"],
+        predicted=predicted,
         parsed=row["parsed"],
         stated_score=row["stated_score"],
         text=row["explanation"] if row["parsed"] else row["text"],
@@ -115,5 +124,5 @@ def _opinion(model: str, row: dict[str, Any], verdicts: list[dict[str, Any]], lo
         grade=lead.get("consistency"),
         second_grade=round_trip.get("consistency") if len(verdicts) > 1 else None,
         recovered_score=round_trip.get("recovered_score"),
-        at=_along(row["predicted_fitted"], low, high),
+        at=_along(predicted, low, high),
     )

@@ -20,31 +20,27 @@ from pipeline_lib.methods.self_improve.report.judges import (
 )
 from pipeline_lib.methods.self_improve.report.lineage import compared, final, on_split
 from pipeline_lib.methods.self_improve.report.paper_settings import departures, is_hub_id, recipe_yaml, shown_model_id
-from pipeline_lib.methods.self_improve.report.verdict import verdict
+from pipeline_lib.methods.self_improve.report.uncertainty_figure import coverage_sentence
+from pipeline_lib.methods.self_improve.report.verdict import cons_column, verdict
 from pipeline_lib.report.formatting import (
     CONS,
+    CONS_CORRECTED,
+    MAE_STATED,
     OTHER_SCORE,
     OWN_SCORE,
     PARSE_RATE,
-    PLCC,
     RECOVERED_SPEARMAN,
-    RMSE,
-    SRCC,
-    SRCC_UNFITTED,
+    SRCC_STATED,
     TEXT_CHANGE,
     TEXT_CHANGE_BASELINE,
+    WITHIN_ONE,
+    Column,
     decimal,
     estimate_text,
     percent,
+    score_column,
 )
 
-_ROWS = (
-    ("SRCC, unfitted", SRCC_UNFITTED),
-    ("SRCC, fitted", SRCC),
-    ("PLCC, fitted", PLCC),
-    ("RMSE, fitted", RMSE),
-    ("Parse rate", PARSE_RATE),
-)
 _FAITHFULNESS_ROWS = (
     ("Score read from the text, Spearman", RECOVERED_SPEARMAN),
     ("Text change, one score, other image", TEXT_CHANGE),
@@ -79,9 +75,11 @@ def model_card(results: RunResults) -> str:
         "models": [model.name for model in models],
         "figures": [
             (heading, [estimate_text(column, model.metric_or_nan(column.metric)) for model in models])
-            for heading, column in (*_ROWS, *judged, *(_FAITHFULNESS_ROWS if probed(results) else ()))
+            for heading, column in (*_score_rows(results), *judged, *(_FAITHFULNESS_ROWS if probed(results) else ()))
         ],
         "verdict": verdict(results),
+        "reading": results.reading,
+        "interval": coverage_sentence(results),
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
         "criterion": results.prompt.criterion,
         "judge": judge_error(results.judge_holdout),
@@ -96,6 +94,20 @@ def model_card(results: RunResults) -> str:
         "recipe_yaml": recipe_yaml(recipe),
     }
     return environment.get_template("model_card.md.j2").render(context)
+
+
+def _score_rows(results: RunResults) -> list[tuple[str, Column]]:
+    used = [(name.upper(), score_column(name, results.reading)) for name in ("srcc", "plcc", "rmse")]
+    paper = [(name.upper(), score_column(name, "fitted")) for name in ("srcc", "plcc", "rmse")]
+    return [
+        ("SRCC, stated", SRCC_STATED),
+        ("MAE, stated, bins", MAE_STATED),
+        ("Within one bin, stated", WITHIN_ONE),
+        *((f"{name}, {results.reading}", column) for name, column in used),
+        *((f"{name}, fitted", column) for name, column in paper),
+        ("Parse rate", PARSE_RATE),
+        *([("Cons, corrected for chance", CONS_CORRECTED)] if cons_column(results) == CONS_CORRECTED else []),
+    ]
 
 
 def _front_matter(results: RunResults) -> dict[str, Any]:

@@ -45,33 +45,31 @@ from pipeline_lib.methods.self_improve.report.paper_settings import (
     shown_model_id,
 )
 from pipeline_lib.methods.self_improve.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
+from pipeline_lib.methods.self_improve.report.result_tables import (
+    change_columns,
+    change_rows,
+    column_groups,
+    cons_rows,
+    figure_rows,
+    shown,
+    shown_cell,
+)
 from pipeline_lib.methods.self_improve.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
 from pipeline_lib.methods.self_improve.report.training_figures import (
     SMOOTHED_FROM_STEPS,
     longest_training_steps,
     training_figures,
 )
-from pipeline_lib.methods.self_improve.report.verdict import verdict
+from pipeline_lib.methods.self_improve.report.uncertainty_figure import coverage_sentence, reliability_figure
+from pipeline_lib.methods.self_improve.report.verdict import cons_column, used_srcc, verdict
 from pipeline_lib.methods.self_improve.verdict import GRADES
-from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.metrics.readings import MONOTONE_FROM
 from pipeline_lib.report import formatting
-from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC, SRCC_UNFITTED, Column
+from pipeline_lib.report.formatting import CONS, PARSE_RATE
 from pipeline_lib.report.page import html_environment
 from pipeline_lib.report.style import stylesheet
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-_TABLE_COLUMNS = (
-    *(formatting.PLCC, SRCC, formatting.RMSE),
-    *(formatting.PLCC_UNFITTED, SRCC_UNFITTED, formatting.RMSE_UNFITTED),
-)
-
-_KEY_FIGURES = (
-    (SRCC_UNFITTED, "SRCC, unfitted", "rank correlation of the model’s own scores with the true ones"),
-    (SRCC, "SRCC, fitted", "the same after fitting reference values on validation, as in the paper"),
-    (CONS, "Cons", "0 to 4; how well the explanation fits the score, mean grade by {judge}"),
-    (PARSE_RATE, "Parse rate", "share of texts in the required form"),
-)
 
 
 def render_report(results: RunResults, open_image: Callable[[str, str], Image]) -> str:
@@ -94,13 +92,23 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "collapsed_names": _collapsed(results),
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
         "verdict": verdict(results),
+        "reading": results.reading,
+        "monotone_from": MONOTONE_FROM,
         "key_figures": _key_figures(results),
+        "column_groups": column_groups(results),
         "table": [_table_row(results, model) for model in results.models],
+        "changes": change_rows(results),
+        "change_headings": [heading for heading, _ in change_columns(results)],
+        "all_figures": figure_rows(results),
+        "cons_rows": cons_rows(results),
+        "interval": coverage_sentence(results),
+        "reliability_figure": reliability_figure(results),
         "validated": [_validated_row(results, model) for model in on_validation(results)],
         "validated_headings": [column.heading for column in formatting.VALIDATION_COLUMNS],
         "judged_headings": [column.heading for column in judged_columns(results)],
         "numbers": _numbers(
             branches=bool(results.branches),
+            changes=len(results.models) > 1,
             control=results.control is not None,
             agree=bool(pairs),
             probes=probed(results),
@@ -149,50 +157,49 @@ def _collapsed(results: RunResults) -> list[str]:
     return [model.name for model in results.models if model.is_collapsed(limit)]
 
 
-def _numbers(*, branches: bool, control: bool, agree: bool, probes: bool, trained: bool) -> dict[str, int]:
+def _numbers(
+    *, branches: bool, changes: bool, control: bool, agree: bool, probes: bool, trained: bool
+) -> dict[str, int]:
     """The numbers of the tables and figures on the page, in order; a run without a second judge has fewer of them."""
-    optional = {"branches": branches, "control": control, "agreement": agree, "faithfulness": probes}
+    optional = {"branches": branches, "changes": changes, "readings": True, "cons": True, "control": control}
+    optional |= {"agreement": agree, "faithfulness": probes}
     tables = ["results", *(name for name, there in optional.items() if there), "bins", "settings"]
-    figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else []), "scatter", "digits"]
+    figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else [])]
+    figures += ["scatter", "digits", "reliability"]
     return {name: at for names in (tables, figures) for at, name in enumerate(names, 1)}
 
 
 def _pair_row(pair: JudgePair) -> dict[str, Any]:
     estimates = (pair.first, pair.second, pair.agreement.spearman, pair.agreement.kappa)
-    cells = [{"value": "", "bounds": ""} if estimate is None else _shown(CONS, estimate) for estimate in estimates]
+    cells = [{"value": "", "bounds": ""} if estimate is None else shown(CONS, estimate) for estimate in estimates]
     shares = [formatting.percent(share) for share in (pair.agreement.same, pair.agreement.within_one)]
     return {"name": pair.name, "rows": pair.agreement.rows, "cells": cells, "shares": shares}
 
 
 def _faithfulness_row(model: ModelResults) -> dict[str, Any]:
-    cells = [_cell(column, model) for column in FAITHFULNESS_COLUMNS]
+    cells = [shown_cell(column, model) for column in FAITHFULNESS_COLUMNS]
     rows = model.metric_or_nan(formatting.TEXT_CHANGE.metric).rows
     return {"name": model.name, "main": is_on_main_line(model), "rows": rows, "cells": cells}
 
 
 def _validated_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
-    cells = [_shown(column, model.metric_or_nan(column.metric, "val")) for column in formatting.VALIDATION_COLUMNS]
+    cells = [shown(column, model.metric_or_nan(column.metric, "val")) for column in formatting.VALIDATION_COLUMNS]
     collapsed = model.metric("parse_rate", "val").value < results.recipe.evaluation.min_parse_rate
     return {"name": model.name, "main": is_on_main_line(model), "collapsed": collapsed, "cells": cells}
 
 
-def _cell(column: Column, model: ModelResults) -> dict[str, str]:
-    return _shown(column, model.metric_or_nan(column.metric))
-
-
-def _shown(column: Column, estimate: Estimate) -> dict[str, str]:
-    return {"value": formatting.value_text(column, estimate), "bounds": formatting.bounds_text(column, estimate)}
-
-
 def _key_figures(results: RunResults) -> list[dict[str, Any]]:
-    models = [zero_shot(results), final(results)]
+    models, cons = [zero_shot(results), final(results)], cons_column(results)
+    corrected = "0 is chance, 1 is best" if cons == formatting.CONS_CORRECTED else "0 to 4, mean grade"
+    figures = (
+        (formatting.SRCC_STATED, "SRCC, stated", "rank correlation of the stated digits with the true scores"),
+        (used_srcc(results), f"SRCC, {results.reading}", "the same for predictions on the data set’s own scale"),
+        (cons, cons.heading, f"{corrected}; how well the explanation fits the score, by {lead_judge(results)}"),
+        (PARSE_RATE, "Parse rate", "share of texts in the required form"),
+    )
     return [
-        {
-            "title": title,
-            "note": note.format(judge=lead_judge(results)),
-            "cells": [{"model": m.name, **_cell(column, m)} for m in models],
-        }
-        for column, title, note in _KEY_FIGURES
+        {"title": title, "note": note, "cells": [{"model": m.name, **shown_cell(column, m)} for m in models]}
+        for column, title, note in figures
     ]
 
 
@@ -208,7 +215,7 @@ def _table_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
         "rows": model.metric("parse_rate").rows,
         "judged": model.metric("cons").rows,
         "digit_mass": mass,
-        "cells": [_cell(column, model) for column in (*_TABLE_COLUMNS, *judged_columns(results), PARSE_RATE)],
+        "cells": [shown_cell(column, model) for _, columns in column_groups(results) for column in columns],
     }
 
 
@@ -219,8 +226,11 @@ def _is_disordered(results: RunResults) -> bool:
 
 
 def _bins(results: RunResults) -> list[dict[str, Any]]:
-    fitted = {row["bin"]: row["fitted"] for row in final(results).reference_values.to_pylist()}
+    values = {row["bin"]: row for row in final(results).reference_values.to_pylist()}
     test = on_split(results.images, "test")["bin"].to_pylist()
     return [
-        row | {"test_images": test.count(row["bin"]), "fitted": fitted[row["bin"]]} for row in results.bins.to_pylist()
+        row
+        | {"test_images": test.count(row["bin"]), "fitted": values[row["bin"]]["fitted"]}
+        | {"used": values[row["bin"]][results.reading]}
+        for row in results.bins.to_pylist()
     ]

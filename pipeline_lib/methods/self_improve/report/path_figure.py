@@ -1,4 +1,8 @@
-"""The paper's Fig. 1 for one run: SRCC against Cons, with the path of self-training."""
+"""The paper's Fig. 1 for one run: SRCC against Cons, with the path of self-training.
+
+The paper draws fitted SRCC and plain Cons, which both rise on noise too (docs/experiments.md). This figure draws SRCC
+of the used reading, and Cons corrected for chance where the judge allows it.
+"""
 
 import itertools
 import math
@@ -9,8 +13,12 @@ from matplotlib.axes import Axes
 
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
 from pipeline_lib.methods.self_improve.report.lineage import is_on_main_line, main_line
-from pipeline_lib.report.formatting import CONS, SRCC
+from pipeline_lib.methods.self_improve.report.verdict import cons_column, used_srcc
+from pipeline_lib.report.formatting import CONS_CORRECTED, Column
 from pipeline_lib.report.style import GREY, INK, KIND_COLOUR, KIND_MARKER, draw_svg, shade
+
+Columns = tuple[Column, Column]
+"""SRCC and Cons."""
 
 WIDE_PX = (830, 470)
 NARROW_PX = (384, 400)
@@ -20,7 +28,7 @@ _OFFSETS = [(dx, dy) for r in (13, 24, 36) for dx, dy in ((r, 0), (0, r), (0, -r
 
 
 def path_figure(results: RunResults, size_px: tuple[int, int] = WIDE_PX) -> Markup:
-    """SRCC (fitted, test) on x and Cons on y, a mark a model, intervals as bars, the path in order of iterations."""
+    """SRCC on x and Cons on y, a mark a model, intervals as bars, the path in order of iterations."""
     return draw_svg(
         lambda axes: _draw(axes, results),
         *size_px,
@@ -31,37 +39,43 @@ def path_figure(results: RunResults, size_px: tuple[int, int] = WIDE_PX) -> Mark
 
 def unplaceable(results: RunResults) -> list[str]:
     """Names of models without a defined SRCC or Cons, which the figure leaves out."""
-    return [model.name for model in results.models if not _is_defined(model)]
+    return [model.name for model in results.models if not _is_defined(model, _columns(results))]
 
 
-def _is_defined(model: ModelResults) -> bool:
-    return all(math.isfinite(number) for column in (SRCC, CONS) for number in model.metric(column.metric)[:3])
+def _columns(results: RunResults) -> Columns:
+    return used_srcc(results), cons_column(results)
+
+
+def _is_defined(model: ModelResults, columns: Columns) -> bool:
+    return all(math.isfinite(number) for column in columns for number in model.metric_or_nan(column.metric)[:3])
 
 
 def _draw(axes: Axes, results: RunResults) -> None:
-    axes.set_xlabel("SRCC on test, fitted reference values")
-    axes.set_ylabel("Cons on test, mean grade 0 to 4")
+    columns = _columns(results)
+    axes.set_xlabel(f"SRCC on test, {results.reading}")
+    corrected = "corrected for chance: 0 chance, 1 best" if columns[1] == CONS_CORRECTED else "mean grade 0 to 4"
+    axes.set_ylabel(f"Cons on test, {corrected}")
     axes.grid(True)
     axes.set_axisbelow(True)
-    shown = [model for model in results.models if _is_defined(model)]
+    shown = [model for model in results.models if _is_defined(model, columns)]
     for model in shown:
-        _draw_model(axes, model)
-    line = [model for model in main_line(results) if _is_defined(model)]
+        _draw_model(axes, model, columns)
+    line = [model for model in main_line(results) if _is_defined(model, columns)]
     for before, after in itertools.pairwise(line):
         axes.annotate(
             "",
-            xy=_place(after),
-            xytext=_place(before),
+            xy=_place(after, columns),
+            xytext=_place(before, columns),
             arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6},
             zorder=3,
         )
-    _frame(axes, shown)
-    _label(axes, shown, line)
+    _frame(axes, shown, columns)
+    _label(axes, shown, line, columns)
 
 
-def _frame(axes: Axes, models: list[ModelResults]) -> None:
+def _frame(axes: Axes, models: list[ModelResults], columns: Columns) -> None:
     """Show every mark and the main line's intervals; the wide intervals of a collapsed branch are cut."""
-    for column, set_limits in ((SRCC, axes.set_xlim), (CONS, axes.set_ylim)):
+    for column, set_limits in ((columns[0], axes.set_xlim), (columns[1], axes.set_ylim)):
         found = [(model.metric(column.metric), is_on_main_line(model)) for model in models]
         numbers = [number for estimate, main in found for number in (estimate[:3] if main else estimate[:1])]
         if numbers:
@@ -69,13 +83,13 @@ def _frame(axes: Axes, models: list[ModelResults]) -> None:
             set_limits(min(numbers) - slack, max(numbers) + slack)
 
 
-def _place(model: ModelResults) -> tuple[float, float]:
-    return model.metric(SRCC.metric).value, model.metric(CONS.metric).value
+def _place(model: ModelResults, columns: Columns) -> tuple[float, float]:
+    return model.metric(columns[0].metric).value, model.metric(columns[1].metric).value
 
 
-def _draw_model(axes: Axes, model: ModelResults) -> None:
+def _draw_model(axes: Axes, model: ModelResults, columns: Columns) -> None:
     main = is_on_main_line(model)
-    srcc, cons = model.metric(SRCC.metric), model.metric(CONS.metric)
+    srcc, cons = (model.metric(column.metric) for column in columns)
     colour = shade(KIND_COLOUR[model.kind], 1.0 if main else 0.55)
     axes.errorbar(
         srcc.value,
@@ -93,15 +107,16 @@ def _draw_model(axes: Axes, model: ModelResults) -> None:
     )
 
 
-def _label(axes: Axes, models: list[ModelResults], line: list[ModelResults]) -> None:
+def _label(axes: Axes, models: list[ModelResults], line: list[ModelResults], columns: Columns) -> None:
     """Put each name where it hides the least of marks, arrows and other names."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # places are in pixels, and the layout moves the axes
-    marks = [tuple(axes.transData.transform(_place(model))) for model in models]
+    places = {model.name: axes.transData.transform(_place(model, columns)) for model in models}
+    marks = [tuple(places[model.name]) for model in models]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in marks]
     for before, after in itertools.pairwise(line):
-        points = np.linspace(axes.transData.transform(_place(before)), axes.transData.transform(_place(after)), 60)
+        points = np.linspace(places[before.name], places[after.name], 60)
         taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in points]
     order = sorted(range(len(models)), key=lambda at: not is_on_main_line(models[at]))
     for at in order:
@@ -121,7 +136,7 @@ def _label(axes: Axes, models: list[ModelResults], line: list[ModelResults]) -> 
         taken.append(boxes[best])
         axes.annotate(
             model.name,
-            xy=_place(model),
+            xy=_place(model, columns),
             xytext=(dx, dy),
             textcoords="offset pixels",
             horizontalalignment="left" if dx > 0 else "right" if dx < 0 else "center",

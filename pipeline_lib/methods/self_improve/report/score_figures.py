@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from pipeline_lib.methods.self_improve.recipe import SCORES
-from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.contents import ModelResults, Reading, RunResults
 from pipeline_lib.methods.self_improve.report.lineage import compared, on_split, unparsed_answers
 from pipeline_lib.report.style import FAINT, GREY, INK, SCORE, draw_svg, shade
 from pipeline_lib.sampling import draw_rows
@@ -23,7 +23,7 @@ def scatter_figures(results: RunResults) -> list[Markup]:
     limits = shown_range(on_split(models[0].predictions, "test")["score"].to_numpy())
     return [
         draw_svg(
-            lambda axes, model=model: _draw_scatter(axes, model, limits),  # type: ignore[misc]
+            lambda axes, model=model: _draw_scatter(axes, model, results.reading, limits),  # type: ignore[misc]
             WIDTH_PX,
             SCATTER_HEIGHT_PX,
             name=f"scatter-{model.name}",
@@ -66,24 +66,24 @@ def calibration(
     return np.array([predicted[g].mean() for g in groups]), np.array([true[g].mean() for g in groups])
 
 
-def _draw_scatter(axes: Axes, model: ModelResults, limits: tuple[float, float]) -> None:
-    test = on_split(model.predictions, "test")
+def _draw_scatter(axes: Axes, model: ModelResults, reading: Reading, limits: tuple[float, float]) -> None:
+    test, column = on_split(model.predictions, "test"), f"predicted_{reading}"
     dots = draw_rows(test, min(1.0, MAX_DOTS / test.num_rows), "report:scatter")
     axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
-    predicted, scores = dots["predicted_fitted"].to_numpy(), dots["score"].to_numpy()
+    predicted, scores = dots[column].to_numpy(), dots["score"].to_numpy()
     for marker, of in ((".", _inside(predicted, limits)), ("<", predicted < limits[0]), (">", predicted > limits[1])):
         x, colour = np.clip(predicted[of], *limits), shade(SCORE, 0.5 if marker == "." else 1.0)
         axes.scatter(x, scores[of], s=30, marker=marker, color=colour, linewidth=0, zorder=2, clip_on=False)
-    outside = int((~_inside(test["predicted_fitted"].to_numpy(), limits)).sum())
+    outside = int((~_inside(test[column].to_numpy(), limits)).sum())
     if outside:
         axes.text(0.98, 0.03, f"{outside} outside", transform=axes.transAxes, horizontalalignment="right", color=GREY)
     true = test["score"].to_numpy()
-    raw = calibration(test["predicted_unfitted"].to_numpy(), true)
+    paper = calibration(test["predicted_fitted"].to_numpy(), true)
     axes.plot(
-        *raw, color=GREY, marker="s", markersize=4, markerfacecolor="white", linewidth=0.9, label="unfitted", zorder=3
+        *paper, color=GREY, marker="s", markersize=4, markerfacecolor="white", linewidth=0.9, label="fitted", zorder=3
     )
-    fitted = calibration(test["predicted_fitted"].to_numpy(), true)
-    axes.plot(*fitted, color=INK, marker="o", markersize=4.5, linewidth=1.2, label="fitted", zorder=4)
+    used = calibration(test[column].to_numpy(), true)
+    axes.plot(*used, color=INK, marker="o", markersize=4.5, linewidth=1.2, label=reading, zorder=4)
     axes.set_title(model.name)
     axes.set_xlabel("predicted score, data set's scale")
     axes.set_ylabel("true score, data set's scale")

@@ -13,16 +13,14 @@ from pipeline_lib.methods.self_improve.report.judges import (
 )
 from pipeline_lib.methods.self_improve.report.left_out import left_out
 from pipeline_lib.methods.self_improve.report.lineage import on_validation
-from pipeline_lib.methods.self_improve.report.verdict import collapses
+from pipeline_lib.methods.self_improve.report.verdict import collapses, cons_column, used_srcc, verdict
 from pipeline_lib.report.formatting import (
     CONS,
     OWN_SCORE,
     PARSE_RATE,
-    PLCC,
     RECOVERED_SPEARMAN,
-    RMSE,
-    SRCC,
-    SRCC_UNFITTED,
+    SRCC_FITTED,
+    SRCC_STATED,
     TEXT_CHANGE,
     TEXT_CHANGE_BASELINE,
     VALIDATION_COLUMNS,
@@ -32,8 +30,6 @@ from pipeline_lib.report.formatting import (
     percent,
 )
 
-_COLUMNS = (PLCC, SRCC, RMSE, SRCC_UNFITTED, CONS, PARSE_RATE)
-_HEADINGS = ("PLCC", "SRCC", "RMSE", "SRCC unfitted", "Cons", "Parse rate")
 _HEADING = {
     RECOVERED_SPEARMAN: "Score from text",
     OWN_SCORE: "Names its score",
@@ -47,7 +43,13 @@ def results_table(results: RunResults) -> str:
     Other figures of the explanations (further grades, a second judge, faithfulness) are a second table. A
     collapsed model (parse rate under `evaluation.min_parse_rate`) has an asterisk and a note.
     """
-    parts = [_aligned([["", *_HEADINGS], *(_row(results, model, _COLUMNS) for model in results.models)])]
+    cons = cons_column(results)
+    columns = (SRCC_STATED, used_srcc(results), SRCC_FITTED, CONS, *({cons} - {CONS}), PARSE_RATE)
+    headed = [
+        ["", *(column.heading for column in columns)],
+        *(_row(results, model, columns) for model in results.models),
+    ]
+    parts = [_aligned(headed)]
     more = [*judged_columns(results)[1:], *(_PROBED if probed(results) else ())]
     headings = ["", *(_HEADING.get(column, column.heading) for column in more)]
     if more:
@@ -80,10 +82,12 @@ def _notes(results: RunResults) -> list[str]:
     images = results.models[0].metric("parse_rate").rows
     error = judge_error(results.judge_holdout)
     notes = [
-        f"Test split, {images} images, scored by {results.prompt.criterion.score}. PLCC, SRCC and RMSE use"
-        " reference values fitted on validation, as in the paper.",
-        f"[low high]: {percent(evaluation.confidence)} percentile bootstrap over images, {evaluation.bootstrap_samples}"
-        " resamples.",
+        f"Test split, {images} images, scored by {results.prompt.criterion.score}. Stated: the most probable digit."
+        f" {results.reading.capitalize()}: the reading that predictions use. Fitted:"
+        " reference values by least squares on validation, as in the paper.",
+        f"[low high]: {percent(evaluation.confidence)} bootstrap over groups of images, {evaluation.bootstrap_samples}"
+        " resamples; Wilson's for rates.",
+        *verdict(results)[: -len(collapses(results)) or None],
         who_judged(results),
         *filter(None, [unscored(results)]),
     ]
@@ -107,8 +111,8 @@ def _notes(results: RunResults) -> list[str]:
         )
     if results.branches:
         notes.append(
-            "On validation: branches that the recipe does not test (evaluation.branches: val). They are unfitted,"
-            " because reference values are fitted on validation. The round-trip judge rates Cons."
+            "On validation: branches that the recipe does not test (evaluation.branches: val), without readings that"
+            " are fitted on validation. The round-trip judge rates Cons."
         )
     if control := control_section(results.recipe, results.control):
         notes += control.sentences

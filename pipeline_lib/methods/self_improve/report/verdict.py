@@ -1,29 +1,52 @@
-"""The conclusions of a run, in sentences that follow from its figures and their intervals."""
+"""The conclusions of a run, in sentences that follow from paired differences by one rule (`intervals.change`)."""
 
 import math
 
+import numpy as np
+
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
-from pipeline_lib.methods.self_improve.report.lineage import final, first_trained, unparsed_answers, zero_shot
-from pipeline_lib.metrics.scores import Estimate
-from pipeline_lib.report.formatting import CONS, PARSE_RATE, SRCC_UNFITTED, Column, estimate_text, percent, value_text
+from pipeline_lib.methods.self_improve.report.lineage import (
+    final,
+    first_trained,
+    on_split,
+    unparsed_answers,
+    zero_shot,
+)
+from pipeline_lib.metrics.intervals import FEWEST_GROUPS, effective_groups, intervals_too_narrow
+from pipeline_lib.report.formatting import (
+    CONS,
+    CONS_CORRECTED,
+    MAE_STATED,
+    PARSE_RATE,
+    SRCC_STATED,
+    Column,
+    bounds_text,
+    decimal,
+    percent,
+    score_column,
+    value_text,
+)
+
+_NAMES = {CONS: "Cons", CONS_CORRECTED: "corrected Cons", PARSE_RATE: "the parse rate", MAE_STATED: "the stated MAE"}
 
 
 def verdict(results: RunResults) -> list[str]:
     """A conclusion, then the sentences that support it.
 
-    "Raised" and "lost" mean that the bootstrap intervals share no point. This is cautious: all models answer the same
-    images, so a paired test would find more differences. "Kept" means that a figure is within the earlier interval.
+    "Raised" and "lowered" mean that the interval of the paired difference on the same test images is above or below 0;
+    else no difference is shown.
     """
     base, first, last = zero_shot(results), first_trained(results), final(results)
     if first is base:
         return ["Nothing was trained in this run."]
-    sentences = [_conclusion(results), _first_iteration(results, base, first)]
+    sentences = [_conclusion(results)]
+    own, stated = used_srcc(results), SRCC_STATED
+    cons = cons_column(results)
+    sentences.append(_said(results, base, last, (own, stated, MAE_STATED)))
+    sentences.append(_said(results, base, last, (cons, PARSE_RATE)))
     if last is not first:
-        kept = " and ".join(_beside(column, first, last) for column in (SRCC_UNFITTED, CONS))
-        sentences.append(f"Compared with {first.name}, the final model ({last.name}) {kept}.")
-    against_base = " and ".join(_beside(column, base, last) for column in (CONS, PARSE_RATE))
-    sentences.append(f"Compared with zero-shot, {last.name} {against_base}.")
-    return [*sentences, *collapses(results)]
+        sentences.append(_said(results, first, last, (own, stated, cons)))
+    return [*sentences, *narrow_intervals(results), *collapses(results)]
 
 
 def collapses(results: RunResults) -> list[str]:
@@ -40,54 +63,76 @@ def collapses(results: RunResults) -> list[str]:
     return sentences
 
 
-def intervals_apart(a: Estimate, b: Estimate) -> bool:
-    """Whether both intervals are defined and share no point."""
-    return a.high < b.low or b.high < a.low
+def narrow_intervals(results: RunResults) -> list[str]:
+    """A sentence when the test images have so few groups that 95 % intervals are too narrow."""
+    groups = np.array(on_split(zero_shot(results).predictions, "test")["group"].to_pylist())
+    if not intervals_too_narrow(groups):
+        return []
+    count = f"{len(np.unique(groups))} groups"
+    return [
+        f"The test images are of {count}, which count as {decimal(effective_groups(groups), 1)} of equal size. With"
+        f" fewer than {FEWEST_GROUPS}, intervals are too narrow: read every “raised” and “lowered” with doubt."
+    ]
+
+
+def used_srcc(results: RunResults) -> Column:
+    """SRCC of the reading that predictions use."""
+    return score_column("srcc", results.reading)
+
+
+def cons_column(results: RunResults) -> Column:
+    """Cons corrected for chance where the leading judge has it, else Cons."""
+    return CONS_CORRECTED if zero_shot(results).has(CONS_CORRECTED.metric) else CONS
 
 
 def _conclusion(results: RunResults) -> str:
     base, first, last = zero_shot(results), first_trained(results), final(results)
     if last.is_collapsed(results.recipe.evaluation.min_parse_rate):
         return f"The final model, {last.name}, collapsed: too few of its texts have the required form."
-    by = "By unfitted SRCC,"  # Fig. 1 shows the fitted one, and on few images the two can disagree
-    before, after = base.metric(SRCC_UNFITTED.metric), first.metric(SRCC_UNFITTED.metric)
-    if not after.value > before.value:
-        return f"{by} self-training did not show a gain in scoring."
-    if not intervals_apart(before, after):
-        return f"{by} scoring rose, but the intervals overlap, so this may be chance."
+    own = used_srcc(results)
+    words = {_change(results, base, last, column) for column in (own, SRCC_STATED)}
+    if words == {"raised"}:
+        gain = "Self-training raised SRCC on test, of the stated score and of the prediction"
+    elif "lowered" in words:
+        gain = "Self-training lowered SRCC on test" if words == {"lowered"} else "The readings of the score disagree"
+    elif "raised" in words:
+        of = "the stated score" if _change(results, base, last, SRCC_STATED) == "raised" else "the prediction"
+        gain = f"Self-training raised SRCC on test of {of} alone"
+    else:
+        gain = "Self-training showed no difference of SRCC on test"
     if last is first:
-        return f"{by} self-training improved scoring."
-    lost = [column.heading for column in (SRCC_UNFITTED, CONS) if _fell(first, last, column)]
-    if lost:
-        return f"{by} self-training improved scoring, but the final model did not keep ite-1’s {' and '.join(lost)}."
-    return f"{by} self-training improved scoring, and the final model lost neither ite-1’s SRCC nor its Cons."
+        return f"{gain}."
+    cons = cons_column(results)
+    lost = [_name(column) for column in (own, cons) if _change(results, first, last, column) == "lowered"]
+    return f"{gain}; compared with {first.name}, the final model lowered {' and '.join(lost)}." if lost else f"{gain}."
 
 
-def _fell(first: ModelResults, last: ModelResults, column: Column) -> bool:
-    before, after = first.metric(column.metric), last.metric(column.metric)
-    return math.isnan(after.value) or after.value < before.low
+def _change(results: RunResults, earlier: ModelResults, later: ModelResults, column: Column) -> str:
+    found = results.difference(earlier, later, column.metric)
+    return found.change if found else "no difference shown"
 
 
-def _first_iteration(results: RunResults, base: ModelResults, first: ModelResults) -> str:
-    before, after = base.metric(SRCC_UNFITTED.metric), first.metric(SRCC_UNFITTED.metric)
-    figures = f"from {estimate_text(SRCC_UNFITTED, before)} to {estimate_text(SRCC_UNFITTED, after)}"
-    if math.isnan(before.value) or math.isnan(after.value):
-        return f"Unfitted SRCC cannot be compared ({figures}): constant predictions have no SRCC."
-    verb = "raised" if after.value > before.value else "lowered" if after.value < before.value else "did not change"
-    overlap = "do not overlap" if intervals_apart(before, after) else "overlap"
-    level = percent(results.recipe.evaluation.confidence)
-    return f"Iteration 1 {verb} unfitted SRCC on test {figures}; the two {level} intervals {overlap}."
+def _said(results: RunResults, earlier: ModelResults, later: ModelResults, columns: tuple[Column, ...]) -> str:
+    *parts, end = (_compared(results, earlier, later, column) for column in columns)
+    return f"Compared with {earlier.name}, {later.name} {', '.join(parts)} and {end}."
 
 
-def _beside(column: Column, earlier: ModelResults, last: ModelResults) -> str:
-    before, after = earlier.metric(column.metric), last.metric(column.metric)
-    name = {SRCC_UNFITTED: "unfitted SRCC", CONS: "Cons", PARSE_RATE: "its parse rate"}[column]
+def _compared(results: RunResults, earlier: ModelResults, later: ModelResults, column: Column) -> str:
+    before, after = (model.metric_or_nan(column.metric) for model in (earlier, later))
+    name = _name(column)
     figures = f"{value_text(column, before)} to {value_text(column, after)}"
-    if math.isnan(before.value) or math.isnan(after.value):
+    found = results.difference(earlier, later, column.metric)
+    if found is None or math.isnan(found.value):
         return f"has no comparable {name} ({figures})"
-    if intervals_apart(before, after):
-        return f"{'raised' if after.value > before.value else 'lost'} {name} ({figures}, intervals apart)"
-    if before.low <= after.value <= before.high:
-        return f"kept {name} ({figures}, within the earlier interval)"
-    side = "above" if after.value > before.high else "below"
-    return f"moved {name} {side} the earlier interval ({figures}, though the two intervals overlap)"
+    sign = "+" if found.value > 0 else ""
+    precise = column._replace(bound_decimals=column.decimals)
+    interval = bounds_text(precise, before._replace(value=found.value, low=found.low, high=found.high))
+    difference = f"difference {sign}{decimal(found.value, column.decimals)} {interval}".rstrip()
+    if found.change == "no difference shown":
+        return f"shows no difference of {name} ({figures}, {difference})"
+    return f"{found.change} {name} ({figures}, {difference})"
+
+
+def _name(column: Column) -> str:
+    figure, _, reading = column.heading.partition(" ")
+    return _NAMES.get(column, f"{reading} {figure}")

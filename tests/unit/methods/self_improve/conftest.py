@@ -23,6 +23,7 @@ def explained(texts: list[str | None], score: int = 7) -> pa.Table:
             "image": [f"{n}.png" for n in range(len(texts))],
             "image_sha256": ["0" * 64] * len(texts),
             "split": ["test"] * len(texts),
+            "group": [f"{n}.png" for n in range(len(texts))],
             "stated_score": pa.array([None if text is None else score for text in texts], pa.int8()),
             "explanation": pa.array(texts, pa.string()),
         }

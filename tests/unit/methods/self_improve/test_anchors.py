@@ -47,6 +47,7 @@ def judged(judge: str, consistency: list[int | None]) -> AnchorVerdicts:
             "image": [f"{n % half}.png" for n in range(count)],
             "image_sha256": ["0"] * count,
             "split": ["test"] * count,
+            "group": [f"{n % half}.png" for n in range(count)],
             "judge": [judge] * count,
             "status": ["scored" if grade is not None else "malformed" for grade in consistency],
             "stated_score": pa.array([5] * count, pa.int8()),

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from scipy import stats
 
 from pipeline_lib.methods.self_improve.evaluation import (
     Evaluated,
@@ -14,6 +15,7 @@ from pipeline_lib.methods.self_improve.evaluation import (
     evaluate_answers,
     is_collapsed,
 )
+from pipeline_lib.methods.self_improve.predictions import Scale, new_predictions
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
 from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, PREDICTIONS, REFERENCE_VALUES
@@ -51,6 +53,14 @@ def answers(val: int = 40, test: int = 30, parsed: int = 55, test_shift: float =
     return pa.table(rows).cast(MODEL_ANSWERS.schema)
 
 
+def images_of(given: pa.Table) -> pa.Table:
+    return pa.table({"image": given["image"], "group": given["image"]})
+
+
+def evaluated_from(given: pa.Table) -> Evaluated:
+    return evaluate_answers(given, images_of(given), ("val", "test"), BINS, CONFIG, 0)
+
+
 def value(evaluated: Evaluated, split: str, metric: str) -> float:
     rows = evaluated.metrics
     of = pc.and_(pc.equal(rows["split"], split), pc.equal(rows["metric"], metric))
@@ -59,19 +69,93 @@ def value(evaluated: Evaluated, split: str, metric: str) -> float:
 
 
 def test_tables_fit_their_schemas_and_name_every_figure() -> None:
-    evaluated = evaluate_answers(answers(), ("val", "test"), BINS, CONFIG, 0)
+    evaluated = evaluated_from(answers())
     conform(evaluated.predictions, PREDICTIONS.schema)
     conform(evaluated.reference_values, REFERENCE_VALUES.schema)
-    metrics = conform(evaluated.metrics, METRICS.schema)
-    names = {"parse_rate"} | {f"{m}_{fit}" for m in ("plcc", "srcc", "rmse") for fit in ("fitted", "unfitted")}
-    assert set(zip(metrics["split"].to_pylist(), metrics["metric"].to_pylist(), strict=True)) == {
-        (split, name) for split in ("val", "test") for name in names
-    }
+    conform(evaluated.metrics, METRICS.schema)
+    of_scores = ("plcc", "srcc", "krcc", "rmse", "mae", "plcc_logistic", "plcc_logistic_same")
+    names = {"parse_rate", "spread_bins", "crps", "distinct_texts", "mean_words"}
+    names |= {f"{name}_stated" for name in ("srcc", "plcc", "krcc", "mae", "exact", "within_one", "ties")}
+    for val, readings in ((40, ("unfitted", "fitted")), (60, ("unfitted", "fitted", "monotone"))):
+        evaluated = evaluated_from(answers(val=val))
+        rows = evaluated.metrics
+        named = set(zip(rows["split"].to_pylist(), rows["metric"].to_pylist(), strict=True))
+        wanted = names | {f"{name}_{reading}" for name in of_scores for reading in readings}
+        intervals = {f"{kind}_{level}" for kind in ("coverage", "width") for level in ("50", "80", "90", "95")}
+        assert named == {("val", name) for name in wanted} | {("test", name) for name in wanted | intervals}
+        assert evaluated.predictions["predicted_monotone"].null_count == (0 if val == 60 else val + 30)
+        assert evaluated.reference_values["monotone"].null_count == (0 if val == 60 else 10)
+
+
+def test_figures_are_those_of_scipy_and_of_the_stated_digit() -> None:
+    given = answers(val=60, test=80)
+    evaluated, test = evaluated_from(given), given.slice(60)
+    stated = np.array(test["score_distribution"].to_pylist()).argmax(1)
+    true, bins = test["score"].to_numpy(), test["bin"].to_numpy()
+    assert value(evaluated, "test", "srcc_stated") == pytest.approx(stats.spearmanr(true, stated).statistic)
+    assert value(evaluated, "test", "krcc_stated") == pytest.approx(stats.kendalltau(true, stated).statistic)
+    assert value(evaluated, "test", "mae_stated") == pytest.approx(np.abs(bins - stated).mean())
+    assert value(evaluated, "test", "within_one_stated") == pytest.approx((np.abs(bins - stated) <= 1).mean())
+    predicted = evaluated.predictions["predicted_monotone"].to_numpy()
+    assert value(evaluated, "test", "plcc_monotone") == pytest.approx(stats.pearsonr(true, predicted[60:]).statistic)
+    expected = np.array(test["score_distribution"].to_pylist()) @ np.arange(10)
+    assert value(evaluated, "test", "spread_bins") == pytest.approx(expected.std())
+    low, high = (
+        evaluated.predictions[name].to_numpy(zero_copy_only=False) for name in ("interval_low", "interval_high")
+    )
+    assert np.isnan(low[:60]).all() and (low[60:] <= predicted[60:]).all() and (predicted[60:] <= high[60:]).all()
+    inside = (low[60:] <= true) & (true <= high[60:])
+    assert value(evaluated, "test", "coverage_90") == pytest.approx(inside.mean()) and 0.75 < inside.mean() <= 1
+
+
+def test_monotone_predictions_stay_in_the_range_of_validation_scores() -> None:
+    given = answers(val=60, test=80)
+    evaluated = evaluated_from(given)
+    values = evaluated.reference_values["monotone"].to_numpy()
+    val = given["score"].to_numpy()[:60]
+    assert (np.diff(values) >= 0).all() and val.min() <= values[0] and values[-1] <= val.max()
+
+
+@pytest.mark.parametrize(("val", "reading"), [(60, "monotone"), (40, "unfitted")])
+def test_new_images_get_the_prediction_and_the_interval_of_the_evaluation(val: int, reading: str) -> None:
+    given = answers(val=val, test=20)
+    evaluated = evaluated_from(given)
+    test = given.slice(val)
+    images = pa.table(
+        {
+            "image": test["image"],
+            "image_sha256": [f"{n}" for n in range(20)],
+            "problem": pa.array([None] * 19 + ["not an image"], pa.string()),
+        }
+    )
+    asked = test.set_column(test.column_names.index("image_sha256"), "image_sha256", images["image_sha256"])
+    rows = new_predictions(images, asked, Scale(evaluated.reference_values, evaluated.predictions, 0)).to_pylist()
+    known = evaluated.predictions.slice(val).to_pylist()
+    for row, before in zip(rows[:19], known, strict=False):
+        assert row["reading"] == reading and row["predicted"] == pytest.approx(before[f"predicted_{reading}"])
+        assert row["interval_low"] == pytest.approx(before["interval_low"])
+        assert row["interval_low"] < row["predicted"] < row["interval_high"] == pytest.approx(before["interval_high"])
+    assert rows[19]["predicted"] is None and rows[19]["interval_low"] is None and rows[19]["problem"] == "not an image"
+
+
+def test_images_of_a_group_widen_the_intervals() -> None:
+    given = answers(val=60, test=80)
+    groups = [f"g{at // 8}" for at in range(given.num_rows)]
+    grouped = pa.table({"image": given["image"], "group": groups})
+    alone, together = (
+        evaluate_answers(given, images, ("val", "test"), BINS, CONFIG, 0).metrics
+        for images in (images_of(given), grouped)
+    )
+    width = [
+        next(r["high"] - r["low"] for r in t.to_pylist() if (r["split"], r["metric"]) == ("test", "mae_monotone"))
+        for t in (alone, together)
+    ]
+    assert width[0] != width[1]
 
 
 def test_unfitted_predictions_use_the_means_of_the_bins() -> None:
     given = answers()
-    evaluated = evaluate_answers(given, ("val", "test"), BINS, CONFIG, 0)
+    evaluated = evaluated_from(given)
     assert evaluated.reference_values["unfitted"].to_pylist() == MEANS.tolist()
     p = np.array(given["score_distribution"].to_pylist())
     np.testing.assert_allclose(evaluated.predictions["predicted_unfitted"].to_numpy(), p @ MEANS)
@@ -80,9 +164,7 @@ def test_unfitted_predictions_use_the_means_of_the_bins() -> None:
 
 
 def test_the_fit_is_that_of_validation_and_never_sees_a_test_score() -> None:
-    plain, shifted = (
-        evaluate_answers(answers(test_shift=shift), ("val", "test"), BINS, CONFIG, 0) for shift in (0.0, 500.0)
-    )
+    plain, shifted = (evaluated_from(answers(test_shift=shift)) for shift in (0.0, 500.0))
     assert plain.reference_values.equals(shifted.reference_values)
     assert plain.predictions["predicted_fitted"].equals(shifted.predictions["predicted_fitted"])
     assert value(shifted, "test", "rmse_fitted") > 400 > value(plain, "test", "rmse_fitted")
@@ -94,7 +176,7 @@ def test_the_fit_is_that_of_validation_and_never_sees_a_test_score() -> None:
 
 
 def test_unparsed_answers_count_for_the_scores_and_against_the_parse_rate() -> None:
-    evaluated = evaluate_answers(answers(parsed=55), ("val", "test"), BINS, CONFIG, 0)
+    evaluated = evaluated_from(answers(parsed=55))
     assert value(evaluated, "val", "parse_rate") == 1.0
     assert value(evaluated, "test", "parse_rate") == 0.5
     assert not is_collapsed(evaluated.metrics, 0.5) and is_collapsed(evaluated.metrics, 0.51)

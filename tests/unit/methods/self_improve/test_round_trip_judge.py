@@ -48,6 +48,7 @@ def predictions(stated: list[int | None], explanations: list[str | None]) -> pa.
         "image": [f"{n}.png" for n in range(count)],
         "image_sha256": ["0" * 64] * count,
         "split": ["test"] * count,
+        "group": [f"{n}.png" for n in range(count)],
         "stated_score": pa.array(stated, pa.int8()),
         "explanation": pa.array(explanations, pa.string()),
     }

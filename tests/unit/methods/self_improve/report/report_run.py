@@ -10,12 +10,15 @@ from PIL import Image, ImageDraw
 from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
 from pipeline_lib.methods.self_improve.evaluation import MODEL_ANSWERS, evaluate_answers
 from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
-from pipeline_lib.methods.self_improve.judge_metrics import judge_metrics
+from pipeline_lib.methods.self_improve.judge_metrics import gaming_metrics, judge_metrics
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.differences import differences
 from pipeline_lib.methods.self_improve.round_trip import fit_judge, judge_predictions, load_judge
 from pipeline_lib.methods.self_improve.tables import PREDICTIONS, REFERENCE_VALUES, VERDICTS
+from pipeline_lib.metrics.intervals import change
+from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.tables.metrics import METRICS
 from pipeline_lib.tables.table import conform
 
@@ -142,15 +145,16 @@ def invented_run(
     images, bins = _images(test_images)
     judge = fit_judge(_score_pairs(images), 0.2, 0)
 
-    def judged(verdicts: pa.Table) -> Judged:
+    def judged(verdicts: pa.Table, *more: pa.Table) -> Judged:
+        tables = [judge_metrics(verdicts, recipe.evaluation, 0), *more]
         return Judged(
-            conform(verdicts, VERDICTS.schema), conform(judge_metrics(verdicts, recipe.evaluation, 0), METRICS.schema)
+            conform(verdicts, VERDICTS.schema), pa.concat_tables([conform(table, METRICS.schema) for table in tables])
         )
 
     def model(iteration: int, kind: Any, skill: float, spread: float, fidelity: float, rate: float) -> ModelResults:
         seed = 10 * iteration + len(kind)
         evaluated = evaluate_answers(
-            answers(images, skill, spread, fidelity, rate, seed), ("val", "test"), bins, recipe.evaluation, 0
+            answers(images, skill, spread, fidelity, rate, seed), images, ("val", "test"), bins, recipe.evaluation, 0
         )
         predictions, metrics = conform(evaluated.predictions, PREDICTIONS.schema), [evaluated.metrics]
         if probed:
@@ -159,17 +163,28 @@ def invented_run(
             found = faithfulness_table(load_judge(judge.terms), probes, others)
             metrics.append(faithfulness_metrics(found, predictions, recipe.evaluation, 0))
         verdicts = conform(judge_predictions(load_judge(judge.terms), predictions), VERDICTS.schema)
+        own = judged(verdicts, gaming_metrics(load_judge(judge.terms), verdicts, predictions))
         return ModelResults(
             iteration,
             kind,
             predictions,
             conform(evaluated.reference_values, REFERENCE_VALUES.schema),
             pa.concat_tables([conform(table, METRICS.schema) for table in metrics]),
-            judged(model_verdicts(verdicts, judge_model, seed) if judge_model else verdicts),
-            judged(verdicts) if judge_model else None,
+            judged(model_verdicts(verdicts, judge_model, seed)) if judge_model else own,
+            own if judge_model else None,
             training_log(kind, iteration, steps) if kind in ("score", "consistency") else None,
         )
 
+    models = [
+        model(0, "zero-shot", 0.25, 0.35, 0.75, 0.97),
+        model(1, "score", 0.75, 0.9, 0.55, 1.0),
+        model(2, "score", 0.78, 1.0, 0.5, 0.98),
+        model(2, "consistency", 0.6, 0.9, 0.9, 0.1),
+        model(2, "merged", 0.77, 1.0, 0.75, 0.97),
+        model(3, "score", 0.8, 1.0, 0.65, 1.0),
+        model(3, "consistency", 0.66, 0.9, 0.97, 0.95),
+        model(3, "merged", 0.79, 1.0, 0.92, 0.98),
+    ]
     return RunResults(
         recipe,
         load_prompt(prompt),
@@ -178,16 +193,8 @@ def invented_run(
         bins,
         pa.table({"image": ["photos/<gone>.jpg"], "reason": ["file not found"]}),
         judge.holdout,
-        [
-            model(0, "zero-shot", 0.25, 0.35, 0.75, 0.97),
-            model(1, "score", 0.75, 0.9, 0.55, 1.0),
-            model(2, "score", 0.78, 1.0, 0.5, 0.98),
-            model(2, "consistency", 0.6, 0.9, 0.9, 0.1),
-            model(2, "merged", 0.77, 1.0, 0.75, 0.97),
-            model(3, "score", 0.8, 1.0, 0.65, 1.0),
-            model(3, "consistency", 0.66, 0.9, 0.97, 0.95),
-            model(3, "merged", 0.79, 1.0, 0.92, 0.98),
-        ],
+        models,
+        differences(models, recipe.evaluation, 0),
     )
 
 
@@ -216,6 +223,18 @@ def metric_replaced(results: RunResults, model: str, metric: str, estimate: tupl
         )
         models.append(found._replace(metrics=metrics, judged=found.judged._replace(metrics=judged)))
     return results._replace(models=models)
+
+
+def difference_replaced(
+    results: RunResults, earlier: str, later: str, metric: str, value: tuple[float, float, float]
+) -> RunResults:
+    """The run with another paired difference of two models."""
+    rows: list[dict[str, Any]] = results.differences.to_pylist()
+    for row in rows:
+        if (row["earlier"], row["later"], row["metric"]) == (earlier, later, metric):
+            row |= dict(zip(("value", "low", "high"), value, strict=True))
+            row["change"] = change(Estimate(*value, row["rows"]))
+    return results._replace(differences=pa.Table.from_pylist(rows, schema=results.differences.schema))
 
 
 def _replaced(metrics: pa.Table, metric: str, estimate: tuple[float, float, float]) -> pa.Table:

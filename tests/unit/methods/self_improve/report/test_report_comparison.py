@@ -55,7 +55,7 @@ def test_the_best_cell_that_has_not_collapsed_is_chosen_and_its_neighbours_are_n
     ]
     assert [row.mark for row in grid.rows] == ["", "chosen", "within its interval", "", ""]
     assert [row.leads for row in grid.rows] == [False, True, False, False, False]
-    assert "SRCC .620 on validation" in grid.outcome and "1 of the 4 other cells" in grid.outcome
+    assert "SRCC unfitted .620 on validation" in grid.outcome and "1 of the 4 other cells" in grid.outcome
     pasted = yaml.safe_load(grid.recipe_lines)
     assert SelfImproveRecipe.model_validate(RECIPE.model_dump() | pasted).training.learning_rate == 5e-5
     assert pasted["training"] == {"learning_rate": 5e-5, "beta": 0.2, "lora_rank": 8}
@@ -70,7 +70,7 @@ def test_the_metric_of_the_recipe_decides() -> None:
     )
     assert grid_comparison(RECIPE, results).rows[0].name == one.name
     assert grid_comparison(by_plcc, results).rows[0].name == two.name
-    assert "PLCC .700" in grid_comparison(by_plcc, results).outcome
+    assert "PLCC unfitted .700" in grid_comparison(by_plcc, results).outcome
 
 
 def test_nothing_is_chosen_where_every_cell_has_collapsed() -> None:
@@ -92,7 +92,7 @@ def test_figures_on_test_are_not_looked_at_in_a_grid() -> None:
 
 def table_3() -> list[Result]:
     def row(name: str, srcc: float, cons: float, parse_rate: float = 1.0) -> Result:
-        figures = metrics("test", plcc_fitted=srcc + 0.01, srcc_fitted=srcc, parse_rate=parse_rate)
+        figures = metrics("test", srcc_stated=srcc - 0.01, srcc_fitted=srcc, parse_rate=parse_rate)
         return Result(name, [figures, metrics("test", cons=cons)])
 
     return [
@@ -107,7 +107,19 @@ def test_table_3_as_text() -> None:
     text = comparison_text(ablation_comparison(RECIPE, table_3()))
     lines = text.splitlines()
     assert lines[0] == "Table 3 of this run (ours)"
-    assert lines[2].split() == ["PLCC", "SRCC", "Cons", "Parse", "rate"]
+    assert lines[2].split() == [
+        "SRCC",
+        "stated",
+        "SRCC",
+        "unfitted",
+        "PLCC",
+        "fitted",
+        "SRCC",
+        "fitted",
+        "Cons",
+        "Parse",
+        "rate",
+    ]
     assert [line[:13].rstrip() for line in lines[4:8]] == ["zero-shot", "SFT score *", "DPO", "iterative DPO"]
     assert ".650 [.60 .70]" in lines[7] and "3.31 [3.26 3.36]" in lines[7]
     assert "–" in lines[5] and "* collapsed: fewer than 50 %" in text

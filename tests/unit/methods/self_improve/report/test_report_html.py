@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from report_run import HOSTILE, invented_run, metric_replaced
+from report_run import HOSTILE, difference_replaced, invented_run, metric_replaced
 
 from pipeline_lib.methods.self_improve.report.contents import RunResults
 from pipeline_lib.methods.self_improve.report.gallery import choose_rows
 from pipeline_lib.methods.self_improve.report.lineage import final, on_split
 from pipeline_lib.methods.self_improve.report.page import render_report
+from pipeline_lib.methods.self_improve.report.result_tables import change_columns, change_rows
 from pipeline_lib.methods.self_improve.report.score_figures import calibration, scatter_figures, shown_range
 from pipeline_lib.methods.self_improve.report.training_figures import running_mean
 
@@ -81,8 +82,8 @@ def test_ids_are_unique(page: Page) -> None:
 def test_table_holds_the_metrics(html: str, run: RunResults) -> None:
     body = html.partition('<table class="results"')[2].partition("</table>")[0].replace("−", "-")
     rows = [row for row in body.split("<tr")[3:] if "collapse-note" not in row]
-    names = ("plcc", "srcc", "rmse")
-    columns = [*(f"{n}_fitted" for n in names), *(f"{n}_unfitted" for n in names), "cons", "parse_rate"]
+    columns = ["srcc_stated", "mae_stated", "within_one_stated", "srcc_monotone", "plcc_monotone", "rmse_monotone"]
+    columns += ["plcc_fitted", "srcc_fitted", "rmse_fitted", "cons", "cons_corrected", "parse_rate"]
     assert len(rows) == len(run.models)
     for row, model in zip(rows, run.models, strict=True):
         shown = [float(value) for value in re.findall(r'class="value">([-.\d]+)<', row)]
@@ -116,10 +117,21 @@ def test_sft_term_is_said_only_when_it_is_on(page: Page, open_image: OpenImage) 
 
 
 def test_the_verdict_is_on_the_page(run: RunResults, page: Page, open_image: OpenImage) -> None:
-    assert "By unfitted SRCC, self-training improved scoring, and the final model lost neither" in page.text
-    equal = metric_replaced(run, "ite-1 score", "srcc_unfitted", (0.1, 0.0, 0.2))
+    assert "Self-training raised SRCC on test, of the stated score and of the prediction" in page.text
+    equal = run
+    for metric in ("srcc_stated", "srcc_monotone"):
+        equal = difference_replaced(equal, "zero-shot", "ite-1 score", metric, (0.1, -0.1, 0.3))
     worse = Page(render_report(equal._replace(models=equal.models[:2]), open_image))
-    assert "By unfitted SRCC, self-training did not show a gain in scoring." in worse.text
+    assert "Self-training showed no difference of SRCC on test." in worse.text
+
+
+def test_words_of_text_and_table_are_those_of_the_differences(run: RunResults, page: Page) -> None:
+    lines = change_rows(run)
+    named = [(line["earlier"], line["later"], cell["word"]) for line in lines for cell in line["cells"]]
+    shown = [row for row in run.differences.to_pylist() if row["metric"] in [c.metric for _, c in change_columns(run)]]
+    words = sorted(row["change"].removesuffix(" shown") for row in shown)
+    assert sorted(word for _, _, word in named) == words
+    assert all(line["later"] in page.text for line in lines)
 
 
 def test_gallery_is_spread_and_holds_the_extremes(run: RunResults) -> None:
@@ -129,14 +141,14 @@ def test_gallery_is_spread_and_holds_the_extremes(run: RunResults) -> None:
     for tenth in range(10):
         part = {row["image"] for row in rows[6 * tenth : 6 * tenth + 6]}
         assert any(f"tenth {tenth + 1} of 10" in reason for image in part for reason in chosen.get(image, []))
-    worst = max(rows, key=lambda row: abs(row["predicted_fitted"] - row["score"]))
+    worst = max(rows, key=lambda row: abs(row["predicted_monotone"] - row["score"]))
     assert "worst predicted by ite-3 merged" in chosen[worst["image"]]
 
 
 def test_a_run_of_little_still_has_a_report(run: RunResults, open_image: OpenImage) -> None:
     """No training, fewer test images than tenths, verdicts on few rows, nothing unreadable, no defined Cons."""
     nan = float("nan")
-    small = metric_replaced(run, "zero-shot", "cons", (nan, nan, nan))
+    small = metric_replaced(run, "zero-shot", "cons_corrected", (nan, nan, nan))
     base = small.models[0]
     test = on_split(base.predictions, "test").slice(0, 4)
     few = base._replace(predictions=test, judged=base.judged._replace(verdicts=base.judged.verdicts.slice(0, 0)))
@@ -156,7 +168,7 @@ def test_calibration_averages_equal_groups() -> None:
 def test_one_far_prediction_does_not_squash_the_scatter(run: RunResults) -> None:
     base = run.models[0]
     rows = base.predictions.to_pylist()
-    next(row for row in rows if row["split"] == "test")["predicted_fitted"] = -500.0
+    next(row for row in rows if row["split"] == "test")["predicted_monotone"] = -500.0
     far = base._replace(predictions=pa.Table.from_pylist(rows, schema=base.predictions.schema))
     figure = scatter_figures(run._replace(models=[far]))[0]
     assert "1 outside" in figure and "-500" not in figure.replace("−", "-")

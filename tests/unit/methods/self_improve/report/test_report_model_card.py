@@ -23,8 +23,8 @@ def test_front_matter_and_figures(run: RunResults) -> None:
     card = model_card(run)
     front = yaml.safe_load(card.split("---")[1])
     assert front["base_model"] == "acme/tiny-vlm" and front["library_name"] == "peft"
-    value = run.models[-1].metric("srcc_unfitted").value
-    row = next(line for line in card.splitlines() if line.startswith("| SRCC, unfitted"))
+    value = run.models[-1].metric("srcc_monotone").value
+    row = next(line for line in card.splitlines() if line.startswith("| SRCC, monotone"))
     assert f"{value:.3f}".lstrip("0") in row.split("|")[-2]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline_lib.metrics.scores import Estimate
-from pipeline_lib.report.formatting import SRCC, decimal, estimate_text, percent
+from pipeline_lib.report.formatting import SRCC_STATED, decimal, estimate_text, percent
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ def test_decimal(value: float, decimals: int, text: str) -> None:
 
 
 def test_estimates_are_compact_and_survive_nan() -> None:
-    assert estimate_text(SRCC, Estimate(0.652, 0.581, 0.709, 60)) == ".652 [.58 .71]"
-    assert estimate_text(SRCC, Estimate(*[float("nan")] * 3, 0)) == "–"
+    assert estimate_text(SRCC_STATED, Estimate(0.652, 0.581, 0.709, 60)) == ".652 [.58 .71]"
+    assert estimate_text(SRCC_STATED, Estimate(*[float("nan")] * 3, 0)) == "–"
 
 
 def test_percent() -> None:

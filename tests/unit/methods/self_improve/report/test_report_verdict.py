@@ -1,59 +1,65 @@
 import pytest
-from report_run import metric_replaced
+from report_run import difference_replaced, metric_replaced
 
 from pipeline_lib.methods.self_improve.report.contents import RunResults
 from pipeline_lib.methods.self_improve.report.verdict import verdict
 
 NAN = float("nan")
+FALL, NOTHING = (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3)
 
 
 def test_a_good_run_is_called_good(run: RunResults) -> None:
-    conclusion, first, last, base, *rest = verdict(run)
-    assert (
-        conclusion == "By unfitted SRCC, self-training improved scoring,"
-        " and the final model lost neither ite-1’s SRCC nor its Cons."
-    )
-    assert "raised unfitted SRCC" in first and "do not overlap" in first
-    assert "kept unfitted SRCC" in last and "raised Cons" in last
-    assert "zero-shot, ite-3 merged " in base and " Cons " in base and "its parse rate" in base
+    conclusion, gain, texts, last, *rest = verdict(run)
+    assert conclusion == "Self-training raised SRCC on test, of the stated score and of the prediction."
+    assert gain.startswith("Compared with zero-shot, ite-3 merged raised monotone SRCC (")
+    assert "raised stated SRCC (" in gain and "lowered the stated MAE (" in gain and "difference -" in gain
+    assert "corrected Cons" in texts and "the parse rate" in texts
+    assert last.startswith("Compared with ite-1 score, ite-3 merged shows no difference of monotone SRCC (")
+    assert "raised corrected Cons (" in last
     assert len(rest) == 1 and rest[0].startswith("ite-2 consistency collapsed: ")
 
 
 @pytest.mark.parametrize(
-    ("model", "metric", "estimate", "conclusion"),
+    ("pair", "metrics", "value", "conclusion"),
     [
-        (
-            "ite-1 score",
-            "srcc_unfitted",
-            (0.2, 0.0, 0.4),
-            "intervals overlap",
-        ),
-        ("ite-1 score", "srcc_unfitted", (0.1, 0.0, 0.2), "not show a gain"),
-        ("ite-1 score", "srcc_unfitted", (NAN, NAN, NAN), "not show a gain"),
-        ("ite-3 merged", "srcc_unfitted", (0.5, 0.4, 0.6), "not keep ite-1’s SRCC."),
-        ("ite-3 merged", "cons", (1.0, 0.9, 1.1), "not keep ite-1’s Cons."),
-        ("ite-3 merged", "parse_rate", (0.2, 0.1, 0.3), "ite-3 merged, collapsed"),
+        (("zero-shot", "ite-3 merged"), ["srcc_stated", "srcc_monotone"], NOTHING, "showed no difference of SRCC"),
+        (("zero-shot", "ite-3 merged"), ["srcc_stated", "srcc_monotone"], FALL, "Self-training lowered SRCC on test."),
+        (("zero-shot", "ite-3 merged"), ["srcc_stated"], NOTHING, "of the prediction alone"),
+        (("zero-shot", "ite-3 merged"), ["srcc_monotone"], NOTHING, "of the stated score alone"),
+        (("zero-shot", "ite-3 merged"), ["srcc_monotone"], FALL, "readings of the score disagree"),
+        (("ite-1 score", "ite-3 merged"), ["srcc_monotone"], FALL, "the final model lowered monotone SRCC."),
+        (("ite-1 score", "ite-3 merged"), ["cons_corrected"], FALL, "the final model lowered corrected Cons."),
     ],
 )
-def test_the_conclusion_follows_the_figures(
-    run: RunResults, model: str, metric: str, estimate: tuple[float, float, float], conclusion: str
+def test_the_conclusion_follows_the_differences(
+    run: RunResults, pair: tuple[str, str], metrics: list[str], value: tuple[float, float, float], conclusion: str
 ) -> None:
-    assert conclusion in verdict(metric_replaced(run, model, metric, estimate))[0]
+    for metric in metrics:
+        run = difference_replaced(run, *pair, metric, value)
+    assert conclusion in verdict(run)[0]
 
 
-def test_overlap_and_undefined_figures_are_said(run: RunResults) -> None:
-    overlapping = verdict(metric_replaced(run, "ite-1 score", "srcc_unfitted", (0.2, 0.0, 0.4)))
-    assert overlapping[1].endswith("intervals overlap.")
-    undefined = verdict(metric_replaced(run, "zero-shot", "srcc_unfitted", (NAN, NAN, NAN)))
-    assert "cannot be compared" in undefined[1]
+def test_a_collapsed_model_is_no_gain(run: RunResults) -> None:
+    assert "ite-3 merged, collapsed" in verdict(metric_replaced(run, "ite-3 merged", "parse_rate", (0.2, 0.1, 0.3)))[0]
 
 
-def test_a_wide_interval_does_not_pass_for_keeping(run: RunResults) -> None:
-    lower = metric_replaced(run, "ite-3 merged", "srcc_unfitted", (0.7, 0.4, 0.95))
-    assert "moved unfitted SRCC below the earlier interval" in verdict(lower)[2]
+def test_undefined_figures_are_said(run: RunResults) -> None:
+    undefined = difference_replaced(run, "zero-shot", "ite-3 merged", "srcc_monotone", (NAN, NAN, NAN))
+    assert "has no comparable monotone SRCC" in verdict(undefined)[1]
+
+
+def test_few_groups_are_said(run: RunResults) -> None:
+    assert not any("too narrow" in sentence for sentence in verdict(run))
+    models = []
+    for model in run.models:
+        table = model.predictions
+        at = table.column_names.index("group")
+        groups = [f"g{n % 4}" for n in range(table.num_rows)]
+        models.append(model._replace(predictions=table.set_column(at, table.schema.field("group"), [groups])))
+    assert any("4 groups" in sentence and "too narrow" in sentence for sentence in verdict(run._replace(models=models)))
 
 
 def test_one_iteration_has_no_second_comparison(run: RunResults) -> None:
     sentences = verdict(run._replace(models=run.models[:2]))
-    assert len(sentences) == 3 and sentences[0] == "By unfitted SRCC, self-training improved scoring."
+    assert len(sentences) == 3 and sentences[0].startswith("Self-training raised SRCC on test")
     assert verdict(run._replace(models=run.models[:1])) == ["Nothing was trained in this run."]
