@@ -1,9 +1,10 @@
 """The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool.
 
-Each method has a flow, made at first use: `deployments/deployed.py:<method>`.
+Each method has a flow, made at first use: `deployments/deployed.py:<method>`, and `<method>_control` for its control.
 """
 
 import logging
+from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +15,14 @@ from prefect.runtime import flow_run
 
 from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
+from flows.seeds import seeds as run_seeds
 from pipeline_lib.config.base import BaseRecipe, Runtime
 from pipeline_lib.config.load import Recipe, load_recipe_of, method_names, of_kind, parse_recipe, recipe_class
+from pipeline_lib.config.seeds import check_seeds, recipe_of_seed
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef
+from pipeline_lib.store.runs import control_name, seeds_name
 from tasks.stage.gpu_pool import compute_here
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -60,7 +64,15 @@ def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any],
     return of_kind(kind, parse_recipe(fields, changes, source="recipe of this run"))
 
 
-def deployed_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
+def _seeds_run_name() -> str:
+    return seeds_name(_run_name())
+
+
+def _control_run_name() -> str:
+    return control_name(_run_name())
+
+
+def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] = _run_name) -> Flow[..., Any]:
     """A flow that takes a recipe of the method, with a form for it: a shipped one or one's own, and what to change."""
     kind = recipe_class(method)
     choice = shipped_recipes(method) | kind
@@ -78,19 +90,47 @@ def deployed_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
         overrides: Fields to change, e.g. {{"data.table": "s3://photos/table.csv", "name": "mine"}}.
         store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
-    return flow(name=run.name, flow_run_name=_run_name)(deployed)
+    return flow(name=run.name, flow_run_name=run_name)(deployed)
 
 
 def __getattr__(name: str) -> Flow[..., Any]:
-    """The flow of a method, for Prefect, which asks this module for it by its name."""
-    if name not in method_names():
+    """The flow of a method or of its control, for Prefect, which asks this module for it by its name."""
+    if name in method_names():
+        return deployed_flow(name, getattr(import_module(f"flows.{name}"), name))
+    method = name.removesuffix("_control")
+    if name == method or method not in method_names() or not recipe_class(method).control:
         raise AttributeError(name)
-    return deployed_flow(name, getattr(import_module(f"flows.{name}"), name))
+    return deployed_flow(method, getattr(import_module(f"flows.controls.{method}"), name), _control_run_name)
+
+
+_SelfImprove = shipped_recipes("self_improve") | SelfImproveRecipe
+
+
+@flow(name="seeds", flow_run_name=_seeds_run_name)
+def seeds(
+    recipe: _SelfImprove,  # type: ignore[valid-type]
+    seeds: list[int],
+    controls: bool = False,
+    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
+    store: str | None = None,
+) -> ArtifactRef:
+    """Run a recipe once a seed, and compare final with zero-shot models over seeds.
+
+    Args:
+        recipe: A shipped recipe as it is, or your own, field by field.
+        seeds: At least two different ones, e.g. 1, 2 and 3.
+        controls: Make the negative control of each run too.
+        overrides: Fields to change, e.g. {"data.table": "s3://photos/table.csv", "name": "mine"}.
+        store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
+    """
+    check_seeds(seeds)
+    chosen = chosen_recipe(SelfImproveRecipe, recipe, overrides, store)
+    of_seeds: dict[int, BaseRecipe] = {seed: recipe_of_seed(chosen, seed) for seed in seeds}
+    compared: ArtifactRef = run_seeds.fn(chosen.name, of_seeds, controls)
+    return compared
 
 
 ablation = deployed_flow("self_improve", run_ablation)
-
-_SelfImprove = shipped_recipes("self_improve") | SelfImproveRecipe
 
 
 @flow(name="predict", flow_run_name=_run_name)

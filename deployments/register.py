@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline_lib.config.load import method_names
+from pipeline_lib.config.load import method_names, recipe_class
 from pipeline_lib.errors import WhyScoreError
 
 FOLDER = Path(__file__).resolve().parent
@@ -40,11 +40,12 @@ def register(store: str, *, home: Path | None = None, pool_type: str = "process"
 
 
 def prefect_project() -> dict[str, Any]:
-    """The input of `prefect deploy`: prefect.yaml and a deployment for each method."""
+    """The input of `prefect deploy`: prefect.yaml and a deployment for each method and for each control."""
     project: dict[str, Any] = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))
     common = project.pop("definitions")["method"]
-    methods = [{"name": name, "entrypoint": f"deployments/deployed.py:{name}"} | common for name in method_names()]
-    return project | {"deployments": methods + project["deployments"]}
+    names = method_names() + [f"{name}_control" for name in method_names() if recipe_class(name).control]
+    generated = [{"name": name, "entrypoint": f"deployments/deployed.py:{name}"} | common for name in names]
+    return project | {"deployments": generated + project["deployments"]}
 
 
 def _register_pool(name: str, pool_type: str, limit: int | None) -> str:

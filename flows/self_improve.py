@@ -9,6 +9,7 @@ from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.training import dpo_job
 from pipeline_lib.store import ArtifactRef
+from tasks.self_improve.compare_control import finished_control
 from tasks.self_improve.compute_reference import compute_reference
 from tasks.self_improve.fit_judge import fit_judge
 from tasks.self_improve.generate import generate
@@ -38,24 +39,34 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
     """
     run = prepare(recipe)
     run.begin()
-    models, fitted_judge, last = improve(run, recipe.iterations)
+    return conclude(run, improve(run, recipe.iterations))
+
+
+def conclude(run: Run, improved: Improved) -> ArtifactRef:
+    """The end of a run: anchors, other data sets, and the report, which shows the run's control where there is one."""
+    recipe, models = run.recipe, improved.models
     if recipe.judge.anchors:
         answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
         run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
     others = [
         evaluate_other_data(run, data, inputs, evaluated)
         for data in recipe.evaluation.also
-        for inputs, evaluated in ((run.base, models[0]), (last, models[-1]))
+        for inputs, evaluated in ((run.base, models[0]), (improved.last, models[-1]))
     ]
-    settings = Settings(recipe=recipe, prompt=run.base.prompt)
-    finished = report(run.at, settings, run.base.model, run.base.images, fitted_judge, models, others)
+    settings, control = Settings(recipe=recipe, prompt=run.base.prompt), finished_control(run, models)
+    finished = report(
+        run.at, settings, run.base.model, run.base.images, improved.fitted_judge, models, others=others, control=control
+    )
     run.show("report", finished, "report")
     run.end()
     return finished
 
 
-def improve(run: Run, iterations: int) -> Improved:
-    """The loop itself, for so many iterations; stages that another flow has computed are cached."""
+def improve(run: Run, iterations: int, fitted_judge: ArtifactRef | None = None) -> Improved:
+    """The loop itself, for so many iterations; stages that another flow has computed are cached.
+
+    A run learns its own round-trip judge; a control is given that of its run, so that one judge rates both.
+    """
     recipe, keep, seed = run.recipe, run.keep, run.recipe.seed
     models: list[EvaluatedModel] = []
 
@@ -71,7 +82,8 @@ def improve(run: Run, iterations: int) -> Improved:
         reference = compute_reference(at, recipe.training.max_length, run.base.inputs, score_pairs, consistency_pairs)
         keep(f"{folder}/reference", reference)
         if iteration == 1:  # the judge learns from the base's explanations, and is the same for all models
-            fitted_judge = keep("judge", fit_judge(run.at, recipe.judge.round_trip, score_pairs, seed))
+            fitted_judge = fitted_judge or fit_judge(run.at, recipe.judge.round_trip, score_pairs, seed)
+            keep("judge", fitted_judge)
             measure = partial(evaluate_and_judge, run, fitted_judge)
             models.append(measure(0, "zero-shot", run.base))
 
@@ -92,4 +104,5 @@ def improve(run: Run, iterations: int) -> Improved:
         keep(f"{folder}/merged/adapter", merged)
         inputs = inputs.with_adapter(keep("model", merged))
         models.append(measure(iteration, "merged", inputs))
+    assert fitted_judge is not None
     return Improved(models, fitted_judge, inputs)

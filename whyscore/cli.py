@@ -36,6 +36,8 @@ for command in (
     checks.doctor,
     runs.plan,
     runs.run,
+    runs.control,
+    runs.seeds,
     stores.status,
     stores.report,
     models.predict,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.config.base import Data
 from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, scan_images, unreadable
+from pipeline_lib.data.near_duplicates import NearDuplicate, joined, near_duplicates, no_look, too_many_near_duplicates
 from pipeline_lib.data.sources import is_safe
 from pipeline_lib.data.table import ImageList, check_table, too_few_images
 from pipeline_lib.errors import DataError
@@ -44,17 +45,19 @@ class Survey(NamedTuple):
     unreadable: pa.Table
     problems: list[str]
     notes: list[str]
+    near: list[NearDuplicate] = []  # noqa: RUF012 - nobody writes to it; by places in `rows`
+    near_bits: int = 0
 
 
 def survey_data(data: Data, seed: int) -> Survey:
     """Check a table as `read_image_list` does, and open every image even if the table has problems.
 
-    `problems` is empty exactly when `discretize_scores` would accept the table. Raises `DataError` when there is no
+    `problems` is empty exactly when a run would accept the table. Raises `DataError` when there is no
     table to look at, or the storage fails.
     """
     (rows, source), problems, notes = check_table(data, seed, LEAST_IMAGES)
     safe = rows["image"].map(lambda image: bool(image.strip()) and is_safe(image))
-    scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels)
+    scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels, with_looks=True)
     facts = [ImageFacts("", 0, 0, "", "its name is not a path in the image folder")] * len(rows)
     for place, fact in zip(np.flatnonzero(safe), scanned, strict=True):
         facts[place] = fact
@@ -73,7 +76,16 @@ def survey_data(data: Data, seed: int) -> Survey:
     bins, trouble = _bins(readable)
     if trouble and not problems:
         problems.append(trouble)
-    return Survey(rows, facts, bins, missing, problems, notes)
+    near = _near_duplicates(rows, facts, data.near_duplicate_bits)
+    images, splits = list(rows["image"]), list(rows["split"])
+    if problem := too_many_near_duplicates(near, images, splits, data.max_near_duplicate_fraction):
+        problems.append(problem)
+    return Survey(rows, facts, bins, missing, problems, notes, near, data.near_duplicate_bits)
+
+
+def _near_duplicates(rows: pd.DataFrame, facts: list[ImageFacts], near_bits: int) -> list[NearDuplicate]:
+    looks = joined([fact.look or no_look(1) for fact in facts])
+    return near_duplicates(looks, list(rows["split"]), near_bits=near_bits)
 
 
 def _bins(rows: pd.DataFrame) -> tuple[pa.Table | None, str]:

@@ -7,14 +7,18 @@ import numpy as np
 
 from pipeline_lib.checks.survey import Survey, crosses_splits, duplicates, histogram
 from pipeline_lib.config.base import SPLITS
+from pipeline_lib.data.near_duplicates import BITS, pair_text, share_of_evaluated
 
 _SHOWN = 20
 _BAR = 48
 
 
 def render_survey(survey: Survey) -> str:
-    """Counts, histogram, bins, images, duplicates, notes and all problems, in that order."""
-    parts = [_counts(survey), _scores(survey), _bins(survey), _images(survey), _duplicates(survey), _verdict(survey)]
+    """Counts, histogram, bins, images, duplicates, near-duplicates, notes and all problems, in that order."""
+    parts = [
+        *(_counts(survey), _scores(survey), _bins(survey), _images(survey)),
+        *(_duplicates(survey), _near_duplicates(survey), _verdict(survey)),
+    ]
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
 
@@ -103,6 +107,21 @@ def _duplicates(survey: Survey) -> Iterator[str]:
         yield "  " + " = ".join(f"{image} ({split or 'no split'}, score {score:g})" for image, split, score in seen)
     if len(found) > _SHOWN:
         yield f"  .. and {len(found) - _SHOWN} more"
+
+
+def _near_duplicates(survey: Survey) -> Iterator[str]:
+    rule = f"hashes that differ in at most {survey.near_bits} of {BITS} bits, and equal brightness, in any orientation"
+    if not survey.near:
+        yield f"near-duplicates  none between splits ({rule})"
+        return
+    images, splits = list(survey.rows["image"]), list(survey.rows["split"])
+    share = share_of_evaluated(survey.near, splits)
+    yield f"near-duplicates  {len(survey.near)} pair(s) between splits ({rule})"
+    yield f"  {100 * share:.3g} % of the validation and test images are in a pair; group or remove them"
+    for pair in sorted(survey.near, key=lambda pair: -pair.correlation)[:_SHOWN]:
+        yield "  " + pair_text(pair, images, splits)
+    if len(survey.near) > _SHOWN:
+        yield f"  .. and {len(survey.near) - _SHOWN} more"
 
 
 def _verdict(survey: Survey) -> Iterator[str]:

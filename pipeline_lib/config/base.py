@@ -63,11 +63,28 @@ class ImageData(Section):
     max_unreadable_fraction: float = Field(
         0.0, ge=0, lt=1, description="Refuse the table when more than this share of its images is missing or unreadable"
     )
+    max_near_duplicate_fraction: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Refuse the table when more than this share of its validation and test images looks like an image"
+        " of another split; null: a run does not look (`whyscore check-data` always does)",
+    )
+    near_duplicate_bits: int = Field(
+        8,
+        ge=0,
+        le=16,
+        description="Perceptual hashes of images that look alike differ in at most so many of 64 bits",
+    )
     max_megapixels: float = Field(100.0, gt=0, description="Refuse images with more pixels (decompression bombs)")
 
     def key_fields(self) -> dict[str, Any]:
-        """All fields but the paths: the place of files is not their content (see `data.table.fingerprint`)."""
-        return self.model_dump(exclude={"table", "images", "split_lists"})
+        """All fields but the paths, whose content counts (`data.table.fingerprint`), and the limit of near-duplicates.
+
+        That limit is kept by a stage of its own.
+        """
+        apart = {"table", "images", "split_lists", "max_near_duplicate_fraction", "near_duplicate_bits"}
+        return self.model_dump(exclude=apart)
 
 
 class FromRun(Section):
@@ -232,6 +249,9 @@ class BaseRecipe(Section):
 
     experiments: ClassVar[tuple[str, ...]] = ()
     """Sections that only experiments beside the run read."""
+
+    control: ClassVar[str] = ""
+    """How the training data of the method's negative control differ, as the end of a sentence; empty: it has none."""
 
     def run_fields(self) -> dict[str, Any]:
         """All fields that can change the run's results, as JSON, without `runtime` and the experiments' sections."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+_ANY_SIZE_PX = 1_000_000
+
+
 class ImageSet(BaseModel):
     """A table of images, the place of its image files (a folder, a prefix, Parquet files), and their cache."""
 
@@ -47,6 +50,10 @@ class ImageSet(BaseModel):
     def key_fields(self) -> dict[str, Any]:
         """The table alone: it holds the digest of every image, so the folder may move."""
         return {"table": self.table}
+
+    def full_size_opener(self) -> "Callable[[str, str], Image]":
+        """`open_image(image, sha256)`: the image as it is in its file, checked against its digest."""
+        return self.model_copy(update={"pixels": None}).opener(_ANY_SIZE_PX)
 
     def opener(self, resize_px: int) -> "Callable[[str, str], Image]":
         """`open_image(image, sha256)`: the image, checked against its digest and resized for the model."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline_lib.data.near_duplicates import Looks, look_at
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import ImageSource, MissingImage
 from pipeline_lib.data.table import ImageList
@@ -33,6 +34,7 @@ class ImageFacts(NamedTuple):
     height_px: int
     format: str
     problem: str
+    look: Looks | None = None  # for `near_duplicates`; None: not asked for, or unreadable
 
 
 def decode(content: bytes, max_megapixels: float) -> Image.Image:
@@ -115,7 +117,7 @@ def open_image(
     return opened
 
 
-def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
+def scan_images(images: ImageList, max_megapixels: float, *, with_looks: bool = False) -> list[ImageFacts]:
     """Decode every image once; the result is in the order of the table, problems included.
 
     Raises `DataError` when the storage fails.
@@ -128,7 +130,9 @@ def scan_images(images: ImageList, max_megapixels: float) -> list[ImageFacts]:
             decoded = decode(content, max_megapixels)
         except (MissingImage, ValueError) as error:
             return ImageFacts("", 0, 0, "", str(error))
-        return ImageFacts(hashlib.sha256(content).hexdigest(), decoded.width, decoded.height, decoded.format or "", "")
+        look = look_at(decoded) if with_looks else None
+        digest = hashlib.sha256(content).hexdigest()
+        return ImageFacts(digest, decoded.width, decoded.height, decoded.format or "", "", look)
 
     names = list(images.rows["image"])
     facts = []

@@ -96,6 +96,13 @@ class RunFolder:
         """The models that were evaluated, by iteration and then by kind."""
         return models_of(self.pointers())
 
+    def ends(self) -> tuple[RunModel, RunModel] | None:
+        """The base and the model that the run ended with (role `model`); None unless both were evaluated."""
+        models, last = self.models(), self.find("model")
+        base = [model for model in models if model.iteration == 0]
+        final = [model for model in models if last is not None and self.find(model.role("adapter")) == last]
+        return (base[0], final[0]) if base and final else None
+
     def copy_out(self, ref: ArtifactRef, folder: str) -> None:
         """Copy the files of an artifact into a folder of the run, for people."""
         self.store.copy_out(ref.address, f"{folder_of(self.name)}/{folder}")
@@ -207,6 +214,27 @@ def read_pointers(store: ArtifactStore, paths: Iterable[str]) -> Iterator[tuple[
     pointers = sorted(path for path in paths if name_of(path) and path.endswith(".json"))
     with ThreadPoolExecutor(READERS) as pool:
         yield from zip(pointers, pool.map(store.read_pointer, pointers), strict=True)
+
+
+def control_name(name: str) -> str:
+    """The name of the negative control of a run."""
+    return f"{name}-control"
+
+
+def seed_name(name: str, seed: int) -> str:
+    """The name of a recipe's run with one of several seeds."""
+    return f"{name}-seed-{seed}"
+
+
+def seeds_name(name: str) -> str:
+    """The name of the comparison of a recipe's runs with several seeds."""
+    return f"{name}-seeds"
+
+
+def belonging_to(name: str, known: Iterable[str]) -> list[str]:
+    """Those of some runs that belong to a recipe: its run, its seeds, their comparison and all controls, sorted."""
+    pattern = re.compile(re.escape(name) + r"(-seed-\d+)?(-control)?|" + re.escape(seeds_name(name)))
+    return sorted(other for other in known if pattern.fullmatch(other))
 
 
 def models_of(roles: Iterable[str]) -> list[RunModel]:

@@ -38,3 +38,19 @@ NEW_IMAGES = Table(
     ),
 )
 """Images without scores, to predict (flow `predict`)."""
+
+NEAR_DUPLICATES = Table(
+    "near_duplicates",
+    1,
+    pa.schema(
+        [
+            required("image", pa.string()),
+            required("split", pa.string()),
+            required("other_image", pa.string()),
+            required("other_split", pa.string()),
+            required("bits", pa.int8()),  # in which their perceptual hashes differ
+            required("correlation", pa.float64()),  # of their brightness
+        ]
+    ),
+)
+"""Pairs of images in different splits that look the same."""

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pipeline_lib.config.base import BaseRecipe
+from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.data.near_duplicates import NearDuplicate, refuse_near_duplicates
 from pipeline_lib.data.table import ImageList, fingerprint
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
+from pipeline_lib.errors import RecipeError
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import RunFolder, read_run
+from pipeline_lib.store.runs import RunFolder, control_name, folder_of, read_run
 from pipeline_lib.vlm.model_ref import ModelRef
+from tasks.common.find_near_duplicates import find_near_duplicates
 from tasks.stage import At
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
@@ -17,6 +21,9 @@ from tasks.stage.plan import is_planning, note_role
 from tasks.stage.shards import check_workers
 
 Recipe = TypeVar("Recipe", bound=BaseRecipe)
+
+CONTROL_OF = "control_of"
+"""The field of a control's `run.json` that holds the id of the run that it is the control of."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,25 @@ def image_fingerprint(images: ImageList, store: ArtifactStore) -> str:
     return fingerprint(images, store, keep=not is_planning())
 
 
+def check_near_duplicates(recipe: BaseRecipe, at: At, images: ImageSet) -> None:
+    """Keep the recipe's limit of near-duplicates between splits, if it has one; raises `DataError` above it."""
+    data = recipe.data
+    if data.max_near_duplicate_fraction is None:
+        return
+    found = find_near_duplicates(at, images, data.near_duplicate_bits)
+    if is_planning():
+        return
+    store = ArtifactStore(recipe.runtime.store)
+    table = store.read_table(images.table.address, "images").select(["image", "split"])
+    names, splits = table["image"].to_pylist(), table["split"].to_pylist()
+    place = {name: at for at, name in enumerate(names)}
+    pairs = [
+        NearDuplicate(place[row["image"]], place[row["other_image"]], row["bits"], row["correlation"])
+        for row in store.read_table(found.address, "near_duplicates").to_pylist()
+    ]
+    refuse_near_duplicates(pairs, names, splits, data.max_near_duplicate_fraction)
+
+
 def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:
     """The folder of the run of a recipe on a table of images.
 
@@ -83,5 +109,23 @@ def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) ->
     """
     folder = RunFolder(store, recipe.name, recipe.run_fields(), images)
     if not is_planning() and read_run(store, recipe.name) is None:
+        folder.begin()
+    return folder
+
+
+def control_folder(run: RunFolder, images: ArtifactRef) -> RunFolder:
+    """The folder of the control of a run, which trains on another table of images.
+
+    Raises `RecipeError` when the folder belongs to a run that is not a control.
+    """
+    name = control_name(run.name)
+    found = read_run(run.store, name)
+    if found is not None and CONTROL_OF not in found.fields:
+        raise RecipeError(
+            f"{run.store.path(folder_of(name))} is the folder of the control of run {run.name}, but a run of the name"
+            f" {name} is there; give one of the two recipes another name"
+        )
+    folder = RunFolder(run.store, name, {**run.fields, "name": name, CONTROL_OF: run.id}, images)
+    if not is_planning() and (found is None or found.id != folder.id):
         folder.begin()
     return folder

@@ -67,6 +67,7 @@ def report(
     fitted_judge: ArtifactRef,
     models: list[EvaluatedModel],
     others: list[EvaluatedOther],
+    control: ArtifactRef | None = None,
 ) -> None:
     """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
     from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, OtherResults, RunResults
@@ -116,6 +117,7 @@ def report(
             for other in others
         ],
         branches=[results_of(model) for model in models if not model.tested],
+        control=work.read(control, "control_figures") if control else None,
     )
     folder = work.attempt.folder
     page = render_report(results, images.opener(base.resize_px))

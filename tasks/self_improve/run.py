@@ -21,6 +21,7 @@ from tasks.self_improve.evaluate import evaluate
 from tasks.self_improve.evaluate_also import evaluate_also
 from tasks.self_improve.judge import judge
 from tasks.self_improve.judge_openai import judge_openai
+from tasks.self_improve.permute_scores import permute_scores
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel, EvaluatedOther
 from tasks.stage import At
@@ -30,9 +31,20 @@ Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
 @dataclass(frozen=True)
 class Run(common.Run[SelfImproveRecipe]):
-    """A run; `base` is the base model with the prompt and the images."""
+    """A run; `base` is the base model with the prompt and the images that it trains on.
+
+    Models are evaluated on the images in `evaluated_on`. They differ from the others in a control alone, which trains
+    on permuted scores and is measured on the true ones. `label` begins the labels of all stages.
+    """
 
     base: GenerationInputs
+    evaluated_on: ImageSet
+    label: str = ""
+
+    @property
+    def at(self) -> At:
+        """How and where stages are computed."""
+        return At.beginning(self.recipe.runtime, self.label)
 
 
 def prepare(recipe: SelfImproveRecipe) -> Run:
@@ -44,8 +56,9 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, common.image_fingerprint(image_list, store))
     images = ImageSet.of(recipe.data, table, runtime)
+    common.check_near_duplicates(recipe, At(runtime), images)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    run = Run(recipe, common.run_folder(recipe, store, table), base)
+    run = Run(recipe, common.run_folder(recipe, store, table), base, images)
     run.keep("images", table)
     run.keep("model_facts", facts)
     return run
@@ -65,6 +78,7 @@ def evaluate_and_judge(
     is_branch = iteration > 1 and kind != "merged"
     splits: tuple[Split, ...] = ("val",) if is_branch and recipe.evaluation.branches == "val" else ("val", "test")
     at, folder = run.at.labelled(f"ite-{iteration} {kind}" if iteration else kind), f"iteration-{iteration:02d}/{kind}"
+    inputs = inputs.model_copy(update={"images": run.evaluated_on})
     predictions = evaluate(at, recipe.evaluation, inputs, splits, seed)
     verdicts = judge(at, recipe.judge.rows, recipe.evaluation.bootstrap, fitted_judge, predictions, seed)
     run.keep(f"{folder}/predictions", predictions)
@@ -109,6 +123,16 @@ def evaluate_other_data(
     )
     run.keep(f"also/{data.name}/iteration-{evaluated.iteration:02d}", predictions)
     return EvaluatedOther(data=data.name, iteration=evaluated.iteration, kind=evaluated.kind, predictions=predictions)
+
+
+def control_of(run: Run) -> Run:
+    """The control of a run: the same recipe, base and evaluation, with permuted training scores."""
+    at = At.beginning(run.recipe.runtime, "control")
+    permuted = permute_scores(at, run.base.images.table, run.recipe.seed)
+    base = run.base.model_copy(update={"images": run.base.images.model_copy(update={"table": permuted})})
+    control = Run(run.recipe, common.control_folder(run.folder, permuted), base, run.evaluated_on, at.label)
+    control.keep("images", permuted)
+    return control
 
 
 def ask_judge_model(run: Run, at: At, predictions: ArtifactRef) -> ArtifactRef:

@@ -101,14 +101,23 @@ class Work:
 
 
 class At(NamedTuple):
-    """How and where stages are computed, and the label that tells two calls of a stage apart in logs and in the UI."""
+    """How and where stages are computed, and the label that tells two calls of a stage apart in logs and in the UI.
+
+    All labels of a run can begin alike (`control`), where one flow makes several runs.
+    """
 
     runtime: Runtime
     label: str = ""
+    begins: str = ""
+
+    @classmethod
+    def beginning(cls, runtime: Runtime, begins: str) -> "At":
+        """All labels begin with a word; none for an empty one."""
+        return cls(runtime, begins, begins)
 
     def labelled(self, label: str) -> "At":
         """The same under another label."""
-        return At(self.runtime, label)
+        return self._replace(label=f"{self.begins} {label}".strip())
 
 
 class Stage(Generic[P]):

@@ -5,6 +5,7 @@ The files beside this one are laid over the copy; nothing else differs from the 
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,7 +40,7 @@ class Copy(NamedTuple):
     journals: list[list[str]]  # addresses that each of the runs to be killed began to publish
 
 
-RUN, DEPLOYED, FORMS, SAMPLING, TRAINING, RESUMED, STATUS = range(7)
+RUN, DEPLOYED, FORMS, SAMPLING, TRAINING, RESUMED, STATUS, CONTROL = range(8)
 """The commands, in order."""
 
 
@@ -60,15 +61,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory, prefect_server: str, librarie
         noise = np.random.default_rng(at).integers(0, 256, (48, 48, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / "photos" / f"{at}.png")
     (folder / "photos" / "notes.txt").write_text("no photograph")
-    recipes = [_write_recipe(root, folder, name) for name in ("run", "killed")]
+    recipes = [_write_recipe(root, folder, name) for name in ("run", "killed", "control")]
     journals = [folder / f"journal-{at}.txt" for at in range(3)]
     moments = ("after /shards/", "step 3", "never")
     commands = [
         ["whyscore", "run", str(recipes[0])],
         ["deployed", "toy", {"recipe": "demo", "overrides": {"name": "toy-demo", **_fields(folder, "run")}}],
-        ["forms", "toy", "self_improve"],
+        ["forms", "toy", "self_improve", "toy_control"],
         *(["die", str(recipes[1]), moment, str(at)] for moment, at in zip(moments, journals, strict=True)),
         ["whyscore", "status", str(recipes[1])],
+        ["whyscore", "control", str(recipes[2])],
     ]
     (folder / "commands.json").write_text(json.dumps(commands))
     (folder / "logs").mkdir()
@@ -136,9 +138,12 @@ def test_its_deployment_and_its_form_are_generated(copy: Copy) -> None:
     assert copy.statuses[FORMS] == 0, copy.logs[FORMS][-3000:]
     said = json.loads(copy.logs[FORMS].splitlines()[-1])
     found = {item["name"]: item for item in said["deployments"]}
-    assert set(found) == {"toy", "self_improve", "predict", "ablation", "gpu_stage", "watch_base_model"}
+    others = {"ablation", "seeds", "predict", "gpu_stage", "watch_base_model"}
+    assert set(found) == {"toy", "toy_control", "self_improve", "self_improve_control", *others}
+    assert found["toy_control"]["entrypoint"] == "deployments/deployed.py:toy_control"
     assert found["toy"]["entrypoint"] == "deployments/deployed.py:toy"
     assert {**found["toy"], "name": "", "entrypoint": ""} == {**found["self_improve"], "name": "", "entrypoint": ""}
+    assert said["forms"]["toy_control"]["definitions"].keys() == said["forms"]["toy"]["definitions"].keys()
     form, of_paper = (said["forms"][method]["definitions"] for method in ("toy", "self_improve"))
     assert form["ShippedRecipe"].get("enum", [form["ShippedRecipe"].get("const")]) == ["demo"]
     assert {"question", "answers", "training"} <= set(form["ToyRecipe"]["properties"])
@@ -157,6 +162,20 @@ def test_killed_in_sampling_and_in_training_it_ends_with_the_same_digests(copy: 
     assert (len(first), len(rest)) == (1, 1) and first != rest
     assert "going on from step 2" in copy.logs[RESUMED]
     assert {address.split("/")[1] for address in resumed} == {"train_kept", "report"}
+
+
+def test_its_control_is_discovered_and_learns_from_other_data(copy: Copy) -> None:
+    assert copy.statuses[CONTROL] == 0, copy.logs[CONTROL][-3000:]
+    assert [_computed(copy.logs[CONTROL], stage) for stage in STAGES] == [True] * len(STAGES)
+    own = {stage: _computed(copy.logs[CONTROL], f"control {stage}") for stage in STAGES if stage != "list_images"}
+    assert own == {"sample_answers": False, "keep_answers": True, "train_kept": True, "report": True}
+    store = ArtifactStore(str(copy.folder / "store-control"))
+    kept = [
+        [store.read_table(f"steps/keep_answers/{key}", "toy_kept")["chosen_tokens"].to_pylist()]
+        for key in store.children("steps/keep_answers")
+    ]
+    assert len(kept) == 2 and kept[0] != kept[1]
+    assert store.children("runs") == ["toy-demo", "toy-demo-control"]
 
 
 def test_status_tells_of_it_and_gc_removes_it_when_forgotten(copy: Copy, tmp_path: Path) -> None:
@@ -180,7 +199,7 @@ def test_status_tells_of_it_and_gc_removes_it_when_forgotten(copy: Copy, tmp_pat
 
 
 def _computed(log: str, stage: str) -> bool:
-    (line,) = [line for line in log.splitlines() if f" {stage}: computing [" in line or f" {stage}: cached [" in line]
+    (line,) = [line for line in log.splitlines() if re.search(rf"  {stage}: (computing|cached) \[", line)]
     return "computing" in line
 
 

@@ -58,6 +58,8 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.val_fraction": (0.2, {"discretize"}),
     "data.test_fraction": (0.2, {"discretize"}),
     "data.max_unreadable_fraction": (0.2, {"discretize"}),
+    "data.max_near_duplicate_fraction": (0.5, FLOW),
+    "data.near_duplicate_bits": (2, {"find_near_duplicates"}),
     "data.max_megapixels": (5.0, {"discretize"}),
     "model.id": ("owner/name", ONLY_WHERE),
     "model.from_run": (None, ONLY_WHERE),  # see tests/flows/test_from_run.py
@@ -165,7 +167,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "name": "r",
         "iterations": 3,
-        "data": {"table": str(table)},
+        "data": {"table": str(table), "max_near_duplicate_fraction": 1.0},  # else no stage looks for them
         "model": {"id": "owner/model", "revision": "a" * 40},
         "judge": {"openai": {"model": "a-judge"}},
         "runtime": {"store": str(folder / "store"), "training_processes": 2},  # FSDP needs more than one

@@ -43,16 +43,27 @@ def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
 def demo(
     seed: Annotated[int, typer.Option(help="Seed of the data set: another seed is another data set")] = 0,
     folder: Annotated[Path, typer.Option(help="Where the data set and the store are kept")] = Path("whyscore-data"),
+    seeds: Annotated[str | None, typer.Option(help="Several data sets, e.g. 1,2,3, compared as `seeds` does")] = None,
+    controls: Annotated[bool, typer.Option("--controls", help="With --seeds: the control of each run too")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Self-train the bundled model on bundled images: minutes on two cores, no network, no GPU."""
     with errors_for_people():
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.demo.dataset import write_dataset
+        from pipeline_lib.store.runs import seed_name
 
-        table = write_dataset(folder / "demo" / f"seed-{seed}", seed)
-        fields = {"name": f"demo-seed-{seed}", "data.table": str(table), "runtime.store": str(folder / "store")}
-        _run(load_recipe(_demo_recipe(), fields | parse_overrides(overrides)))
+        def recipe_of(seed: int) -> Any:
+            table = write_dataset(folder / "demo" / f"seed-{seed}", seed)
+            fields = {"name": seed_name("demo", seed), "data.table": str(table)}
+            return load_recipe(
+                _demo_recipe(), {**fields, "runtime.store": str(folder / "store"), **parse_overrides(overrides)}
+            )
+
+        if seeds is None:
+            _run(recipe_of(seed))
+        else:
+            _compare_seeds("demo", {number: recipe_of(number) for number in _numbers(seeds)}, controls)
 
 
 def demo_data(
@@ -82,6 +93,37 @@ def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
 
         tie_server_to_this_process()
         typer.echo("\n" + rejudge_flow(parsed))
+
+
+def control(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Run the recipe and its negative control, which trains on permuted data: a gain counts only beyond its control."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe
+
+        parsed = load_recipe(recipe, parse_overrides(overrides))
+        _check_has_control(parsed)
+        _run_flow(f"flows.controls.{parsed.method}", f"{parsed.method}_control", parsed)
+        from pipeline_lib.store import ArtifactStore
+        from pipeline_lib.store.runs import control_name, copied
+
+        store = ArtifactStore(parsed.runtime.store)
+        print_results(store, control_name(parsed.name))
+        typer.echo(f"Report of the run, with its control: {copied(store, parsed.name, 'report', 'report.html')}")
+
+
+def seeds(
+    recipe: RecipePath,
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 1,2,3")],
+    controls: Annotated[bool, typer.Option("--controls", help="Make the negative control of each run too")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Run the recipe once a seed, and compare final with zero-shot models over seeds; run it again to resume."""
+    with errors_for_people():
+        from pipeline_lib.config.load import load_recipe
+        from pipeline_lib.config.seeds import recipe_of_seed
+
+        parsed = load_recipe(recipe, parse_overrides(overrides))
+        _compare_seeds(parsed.name, {seed: recipe_of_seed(parsed, seed) for seed in _numbers(seeds)}, controls)
 
 
 def ablation(recipe: RecipePath, overrides: Overrides = None) -> None:
@@ -124,15 +166,55 @@ def _compare(experiment: str, path: Path, overrides: list[str] | None) -> None:
 
 def _run(recipe: Any) -> None:
     """Run the flow that is named like the recipe's method."""
+    _run_flow(f"flows.{recipe.method}", recipe.method, recipe)
+    from pipeline_lib.store import ArtifactStore
+
+    print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+
+
+def _run_flow(module: str, name: str, *arguments: Any) -> None:
     prepare_prefect()
     from importlib import import_module
 
-    from pipeline_lib.store import ArtifactStore
     from whyscore.ephemeral_server import tie_server_to_this_process
 
     tie_server_to_this_process()
-    getattr(import_module(f"flows.{recipe.method}"), recipe.method)(recipe)
-    print_results(ArtifactStore(recipe.runtime.store), recipe.name)
+    getattr(import_module(module), name)(*arguments)
+
+
+def _numbers(seeds: str) -> list[int]:
+    """The numbers in `1,2,3`."""
+    from pipeline_lib.config.seeds import check_seeds
+    from pipeline_lib.errors import RecipeError
+
+    try:
+        found = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise RecipeError(f"--seeds {seeds}: write whole numbers with commas between them, e.g. 1,2,3") from None
+    check_seeds(found)
+    return found
+
+
+def _compare_seeds(name: str, recipes: dict[int, Any], controls: bool) -> None:
+    """Run the flow `seeds`, and print its results."""
+    first = next(iter(recipes.values()))
+    if controls:
+        _check_has_control(first)
+    _run_flow("flows.seeds", "seeds", name, recipes, controls)
+    from pipeline_lib.store import ArtifactStore
+    from pipeline_lib.store.runs import seeds_name
+
+    print_results(ArtifactStore(first.runtime.store), seeds_name(name))
+
+
+def _check_has_control(recipe: Any) -> None:
+    from pipeline_lib.errors import RecipeError
+
+    if not recipe.control:
+        raise RecipeError(
+            f"method {recipe.method} has no control; CONTRIBUTING.md says how a method gets one (a class variable"
+            f" `control` of its recipe, and a flow in flows/controls/{recipe.method}.py)"
+        )
 
 
 def _demo_recipe() -> Path:

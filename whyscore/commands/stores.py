@@ -16,7 +16,7 @@ from whyscore.commands.terminal import (
 
 
 def status(
-    recipe: Annotated[Path | None, typer.Argument(help="Only the run of this recipe")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="Only the run of this recipe, its seeds and controls")] = None,
     store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; else the recipe's")] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -25,13 +25,15 @@ def status(
         from pipeline_lib.checks.status import store_status
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.store import ArtifactStore
-        from pipeline_lib.store.runs import read_run
+        from pipeline_lib.store.runs import belonging_to, read_run
+        from pipeline_lib.store.runs import names as run_names
 
         show_log()
         names = None
         if recipe:
             parsed = load_recipe(recipe, parse_overrides(overrides))
-            store, names = store or parsed.runtime.store, [parsed.name]
+            store = store or parsed.runtime.store
+            names = belonging_to(parsed.name, run_names(ArtifactStore(store))) or [parsed.name]
             if run := read_run(ArtifactStore(store), parsed.name):
                 run.check(parsed.run_fields())
         typer.echo(store_status(ArtifactStore(store or "whyscore-data/store"), names))

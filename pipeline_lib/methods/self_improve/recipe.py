@@ -222,6 +222,7 @@ class SelfImproveRecipe(BaseRecipe):
     merge_ablation: MergeAblation = MergeAblation()
 
     experiments: ClassVar[tuple[str, ...]] = ("ablation", "grid_search", "merge_ablation")
+    control: ClassVar[str] = "the scores of the training images are shuffled among these images"
 
     @model_validator(mode="after")
     def _processes_share_a_batch(self) -> "SelfImproveRecipe":

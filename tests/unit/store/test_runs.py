@@ -12,7 +12,20 @@ from pipeline_lib.config.load import parse_recipe
 from pipeline_lib.errors import RecipeError, StoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import RunFolder, RunModel, copied, name_of, names, open_run, read_run, written
+from pipeline_lib.store.runs import (
+    RunFolder,
+    RunModel,
+    belonging_to,
+    control_name,
+    copied,
+    name_of,
+    names,
+    open_run,
+    read_run,
+    seed_name,
+    seeds_name,
+    written,
+)
 
 FIELDS = {
     "seed": 1,
@@ -168,3 +181,24 @@ def test_what_can_change_a_result_is_part_of_the_run(tmp_path: Path, field: str,
         return RunFolder(ArtifactStore(str(tmp_path)), "small", recipe.run_fields(), IMAGES)
 
     assert (run({field: value}).id != run({}).id) == matters
+
+
+def test_a_run_ends_with_the_model_that_it_says_and_not_with_the_last_by_name(store: ArtifactStore) -> None:
+    run = begun(store)
+    assert run.ends() is None
+    for iteration, kind in ((0, "zero-shot"), (1, "score"), (2, "score"), (2, "consistency"), (2, "merged")):
+        model = RunModel(iteration, kind)
+        run.keep(model.role("predictions"), ArtifactRef(stage="evaluate", key=f"{kind}{iteration}"))
+        if iteration:
+            run.keep(model.role("adapter"), ArtifactRef(stage="train", key=f"{kind}{iteration}"))
+    assert run.ends() is None  # without the pointer `model`
+    run.keep("model", ArtifactRef(stage="train", key="merged2"))
+    assert run.ends() == (RunModel(0, "zero-shot"), RunModel(2, "merged"))
+
+
+def test_the_runs_that_belong_to_a_recipe() -> None:
+    own = ["r", "r-control", "r-seed-1", "r-seed-12", "r-seed-12-control", "r-seeds"]
+    others = ["r-2", "r-seed", "r-seed-x", "rr", "r-controls", "r-seeds-control", "x-r"]
+    assert belonging_to("r", [*others, *own]) == own
+    assert belonging_to("r.1", ["r.1", "rx1"]) == ["r.1"]
+    assert {control_name("r"), seed_name("r", 12), seeds_name("r"), control_name(seed_name("r", 12))} <= set(own)

@@ -104,6 +104,7 @@ class RunResults(NamedTuple):
     differences: pa.Table  # DIFFERENCES
     branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
     others: list[OtherResults] = []  # noqa: RUF012, nobody writes to it
+    control: pa.Table | None = None  # CONTROL_FIGURES, when the run has a control
 
     @property
     def reading(self) -> Reading:

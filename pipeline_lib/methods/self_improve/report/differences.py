@@ -138,3 +138,8 @@ def _difference(figure: Callable[..., Array], true: Array, before: Array, after:
 def _column(rows: list[dict[str, Any]], name: str) -> Array:
     """Values as floats; a null is NaN."""
     return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+def compare_models(earlier: ModelResults, later: ModelResults, config: Bootstrap, seed: int) -> list[Difference]:
+    """Every difference of two models on test: SRCC by each reading, MAE, parse rate and Cons."""
+    return list(_compare(earlier, later, config, seed))

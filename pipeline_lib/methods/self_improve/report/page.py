@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from PIL.Image import Image
 
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.control import control_section
 from pipeline_lib.methods.self_improve.report.faithfulness_figures import (
     faithfulness_figures,
     faithfulness_groups,
@@ -112,6 +113,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "validated_headings": [column.heading for column in formatting.VALIDATION_COLUMNS],
         "judged_headings": [column.heading for column in judged_columns(results)],
         "numbers": _numbers(results, agree=bool(pairs), trained=bool(training)),
+        "control": control_section(results.recipe, results.control),
         "judge": judge_error(results.judge_holdout),
         "lead_judge": lead_judge(results),
         "round_trip_leads": lead_judge(results) == ROUND_TRIP,
@@ -163,6 +165,7 @@ def _numbers(results: RunResults, *, agree: bool, trained: bool) -> dict[str, in
         "readings": True,
         "cons": True,
         "others": bool(results.others),
+        "control": results.control is not None,
         "agreement": agree,
         "faithfulness": probed(results),
         "bins": True,

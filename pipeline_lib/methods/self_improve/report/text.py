@@ -1,6 +1,7 @@
 """The results of a run as a table for the terminal."""
 
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.control import control_lines, control_section
 from pipeline_lib.methods.self_improve.report.faithfulness_figures import probed
 from pipeline_lib.methods.self_improve.report.judge_error import judge_error
 from pipeline_lib.methods.self_improve.report.judges import (
@@ -59,6 +60,8 @@ def results_table(results: RunResults) -> str:
             figures = (model.metric_or_nan(column.metric, "val") for column in VALIDATION_COLUMNS)
             lines.append([model.name, *map(estimate_text, VALIDATION_COLUMNS, figures)])
         parts.append(_aligned(lines))
+    if control := control_section(results.recipe, results.control):
+        parts.append(control_lines(control))
     return "\n".join([*"\n\n".join("\n".join(part) for part in parts).splitlines(), "", *_notes(results)]) + "\n"
 
 
@@ -111,4 +114,6 @@ def _notes(results: RunResults) -> list[str]:
             "On validation: branches that the recipe does not test (evaluation.branches: val), without readings that"
             " are fitted on validation. The round-trip judge rates Cons."
         )
+    if control := control_section(results.recipe, results.control):
+        notes += control.sentences
     return [*notes, *(f"* {sentence}" for sentence in collapses(results))]

@@ -7,8 +7,8 @@ from tasks.stage import Work, stage
 
 
 @stage(version=1)
-def keep_answers(work: Work, answers: ArtifactRef) -> None:
-    """Keep the shortest answer to each pair."""
-    from pipeline_lib.methods.toy.answers import keep_shortest
+def keep_answers(work: Work, answers: ArtifactRef, longest: bool = False) -> None:
+    """Keep the shortest answer to each pair, or for the control the longest."""
+    from pipeline_lib.methods.toy.answers import keep_by_length
 
-    work.write(KEPT, keep_shortest(work.read(answers, "toy_answers")))
+    work.write(KEPT, keep_by_length(work.read(answers, "toy_answers"), longest=longest))

@@ -1,6 +1,6 @@
 """What the toy's flow begins with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline_lib.methods.toy.recipe import ToyRecipe
 
@@ -19,6 +19,17 @@ class Run(common.Run[ToyRecipe]):
 
     model: ModelRef
     images: ImageSet
+    label: str = ""
+
+    @property
+    def at(self) -> At:
+        """How and where stages are computed."""
+        return At.beginning(self.recipe.runtime, self.label)
+
+    @property
+    def name(self) -> str:
+        """The name of the run or of its control."""
+        return self.folder.name
 
 
 def prepare(recipe: ToyRecipe) -> Run:
@@ -33,3 +44,8 @@ def prepare(recipe: ToyRecipe) -> Run:
     run = Run(recipe, common.run_folder(recipe, store, table), model, images)
     run.keep("images", table)
     return run
+
+
+def control_of(run: Run) -> Run:
+    """The control of a run, which has the same images."""
+    return replace(run, folder=common.control_folder(run.folder, run.images.table), label="control")

@@ -61,12 +61,12 @@ def sample_answers(
     return pa.Table.from_pylist(rows)
 
 
-def keep_shortest(answers: pa.Table) -> pa.Table:
-    """Of the answers to each pair the shortest that says anything, as `KEPT`."""
+def keep_by_length(answers: pa.Table, *, longest: bool) -> pa.Table:
+    """Of the answers to each pair the shortest that says anything, or the longest, as `KEPT`."""
     kept = []
     for _, rows in groupby(answers.to_pylist(), key=lambda row: names(row["images"])):
         said = [row for row in rows if row["text"]]
-        kept += sorted(said, key=lambda row: (row["tokens"], row["text"]))[:1]
+        kept += sorted(said, key=lambda row: (row["tokens"], row["text"]), reverse=longest)[:1]
     return pa.table(
         {
             "images": [row["images"] for row in kept],

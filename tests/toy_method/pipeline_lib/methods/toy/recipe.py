@@ -1,6 +1,6 @@
 """A method of the tests: it asks about two images at once, keeps some answers, and learns them."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class ToyRecipe(BaseRecipe):
     question: str = Field("Which of the two is sharper, and why?", description="Asked about each pair of images")
     answers: Answers = Answers()
     training: Training = Training()
+
+    control: ClassVar[str] = "the longest answer to each pair is kept instead of the shortest"
 
 
 RECIPE = ToyRecipe

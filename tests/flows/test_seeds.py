@@ -1,0 +1,84 @@
+"""Several seeds as one flow: an ordinary run each, and their comparison."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.config.load import load_recipe_of
+from pipeline_lib.config.seeds import recipe_of_seed
+from pipeline_lib.errors import RecipeError
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.key import read_reference
+from pipeline_lib.store.runs import RunFolder
+from tests.flows.conftest import listen
+from tests.flows.test_status_and_gc import refused, whyscore
+from tests.small_run import Watched, write_small_recipe
+
+QUICK = {"iterations": 1, "faithfulness.rows": 0, "judge.anchors": 0}
+
+
+def run_seeds(recipe: SelfImproveRecipe, *seeds: int) -> Watched:
+    from flows.seeds import seeds as seeds_flow
+
+    with listen("whyscore") as messages:
+        seeds_flow(recipe.name, {seed: recipe_of_seed(recipe, seed) for seed in seeds})
+    return Watched(messages, [])
+
+
+def test_each_seed_is_a_run_and_a_further_seed_costs_one_run(prefect_server: str, tmp_path: Path) -> None:
+    path = write_small_recipe(tmp_path, tmp_path / "store")
+    recipe = load_recipe_of(SelfImproveRecipe, path, QUICK)
+    store = ArtifactStore(recipe.runtime.store)
+    first = run_seeds(recipe, 1, 2)
+    assert first.computed.count("ite-1 train_score") == 2 and first.computed[-1] == "compare_seeds"
+    assert store.children("runs") == ["small-seed-1", "small-seed-2", "small-seeds"]
+    assert run_seeds(recipe, 1, 2).computed == []
+    further = run_seeds(recipe, 1, 2, 3)
+    assert further.computed.count("ite-1 train_score") == 1 and further.computed[-1] == "compare_seeds"
+
+    compared = read_reference(store.read_pointer("runs/small-seeds/report.json"))
+    figures = store.read_table(compared.address, "seed_figures").to_pylist()
+    assert {(row["seed"], row["model"]) for row in figures} == {
+        (n, m) for n in (1, 2, 3) for m in ("zero-shot", "final")
+    }
+    for seed in (1, 2, 3):
+        for model, role in (("zero-shot", "iteration-00/zero-shot"), ("final", "iteration-01/score")):
+            ref = read_reference(store.read_pointer(f"runs/small-seed-{seed}/{role}/predictions.json"))
+            own = {
+                r["metric"]: r["value"]
+                for r in store.read_table(ref.address, "metrics").to_pylist()
+                if r["split"] == "test"
+            }
+            shown = {
+                r["metric"]: r["value"]
+                for r in figures
+                if (r["seed"], r["model"], r["source"]) == (seed, model, "predictions")
+            }
+            assert shown == own
+    text = Path(store.path("runs/small-seeds/report/results.txt")).read_text()
+    assert "seed 3, final" in text and "over 3 seeds" in " ".join(text.split())
+
+    said = whyscore("status", path, "--store", store.root)
+    assert all(f"{name}: finished" in said for name in ("small-seed-1", "small-seed-3", "small-seeds"))
+    whyscore("gc", "--store", store.root, "--days", 0, "--apply")
+    assert run_seeds(recipe, 1, 2, 3).computed == []
+
+
+@pytest.mark.parametrize("seeds", ["1", "1,1", "1,x", "", "1,-2"])
+def test_other_seeds_are_refused_at_once(seeds: str, tmp_path: Path) -> None:
+    said = refused("seeds", write_small_recipe(tmp_path, tmp_path / "store"), "--seeds", seeds)
+    assert "1,2,3" in said and "Traceback" not in said and not (tmp_path / "store").exists()
+
+
+def test_the_folder_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    from tasks.common.seeds import comparison_folder
+
+    recipe = load_recipe_of(SelfImproveRecipe, write_small_recipe(tmp_path, tmp_path / "store"))
+    store, images = ArtifactStore(recipe.runtime.store), ArtifactRef(stage="discretize", key="k")
+    recipes = {1: recipe_of_seed(recipe, 1)}
+    for name in ("small-seed-1", "small-seeds"):
+        RunFolder(store, name, {"seed": 1}, images).begin()
+    with pytest.raises(RecipeError) as raised:
+        comparison_folder(store, "small", recipes, controls=False)
+    assert "small-seeds" in str(raised.value)
