@@ -16,7 +16,9 @@ from pipeline_lib.metrics.intervals import grouped_estimates
 
 Array = NDArray[np.float64]
 Faults = Mapping[str, Sequence[str]]
-"""Words of each fault. A fault is a column of severities (`blur`), or a value of a column (`distortion=3`)."""
+"""Words of each fault: a column of severities (`blur`, or `blur>0.2` above a severity), or a value (`distortion=3`)."""
+
+_FAULT = re.compile(r"(?P<column>[^=>]+)(?:=(?P<value>.+)|>(?P<least>[0-9.]+))?")
 
 
 def fault_metrics(predictions: pa.Table, images: pa.Table, faults: Faults, config: Bootstrap, seed: int) -> pa.Table:
@@ -54,24 +56,25 @@ def fault_metrics(predictions: pa.Table, images: pa.Table, faults: Faults, confi
 
 
 def image_faults(images: pa.Table, faults: Faults) -> dict[str, str | None]:
-    """The fault of each image, None if it has none."""
-    columns = {name: name.partition("=")[0] for name in faults}
+    """The fault of each image, None if it has none. Raises `DataError` for a column that the table lacks."""
+    parts = {name: match for name in faults if (match := _FAULT.fullmatch(name))}
+    columns = {name: match["column"] for name, match in parts.items()}
     if missing := sorted({column for column in columns.values() if column not in images.column_names}):
         raise DataError(
             f"faithfulness.faults: the table has no column {', '.join(missing)}; its columns are"
             f" {', '.join(images.column_names)}"
         )
-    severities = [name for name in faults if "=" not in name]
+    severities = [name for name, match in parts.items() if not match["value"]]
     found: dict[str, str | None] = dict.fromkeys(images["image"].to_pylist())
     if severities:
-        values = np.abs(np.array([images[name].to_pylist() for name in severities], dtype=np.float64))
-        ranks = stats.rankdata(values, axis=1)
-        worst, clear = ranks.argmax(axis=0).tolist(), values.max(axis=0).tolist()
-        for image, at, severity in zip(found, worst, clear, strict=True):
-            found[image] = severities[at] if severity > 0 else None
-    for name in (name for name in faults if "=" in name):
-        column, _, wanted = name.partition("=")
-        for image, value in zip(images["image"].to_pylist(), images[column].to_pylist(), strict=True):
-            if str(value) == wanted:
-                found[image] = name
+        values = np.abs(np.array([images[columns[name]].to_pylist() for name in severities], dtype=np.float64))
+        least = np.array([float(parts[name]["least"] or 0) for name in severities])[:, None]
+        ranks = np.where(values > least, stats.rankdata(values, axis=1), 0)
+        for image, at, highest in zip(found, ranks.argmax(axis=0).tolist(), ranks.max(axis=0).tolist(), strict=True):
+            found[image] = severities[at] if highest else None
+    for name, match in parts.items():
+        if match["value"]:
+            for image, value in zip(images["image"].to_pylist(), images[columns[name]].to_pylist(), strict=True):
+                if str(value) == match["value"]:
+                    found[image] = name
     return found

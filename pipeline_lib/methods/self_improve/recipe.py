@@ -1,5 +1,6 @@
 """The sections of a self_improve recipe; the defaults are the paper's."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -164,8 +165,17 @@ class Faithfulness(Section):
     faults: dict[str, tuple[str, ...]] = Field(
         {},
         description="Words of each known fault, to see whether explanations name it: a column of severities, e.g. blur:"
-        " [blur, soft], or the value of a column, e.g. distortion=1: [noise, grain]",
+        " [blur, soft] or blur>0.2: [blur, soft], or the value of a column, e.g. distortion=1: [noise, grain]",
     )
+
+    @field_validator("faults")
+    @classmethod
+    def _faults_have_words(cls, faults: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        form = re.compile(r"[^=>]+(=.+|>[0-9.]+)?")
+        wrong = [name for name, words in faults.items() if not form.fullmatch(name) or not words]
+        if wrong:
+            raise ValueError(f"give words, and a column, column>number or column=value, for {', '.join(wrong)}")
+        return faults
 
 
 class RoundTripJudge(Section):

@@ -300,5 +300,8 @@ def test_faults_that_are_named() -> None:
     )
     by_code = {"distortion=1": ("soft",), "distortion=2": ("grain",)}
     assert fault_metrics(answers, coded, by_code, CONFIG, 0).to_pylist() == metrics
+    clear = {"blur>0.2": ("soft",), "noise>0.75": ("grain",)}  # every third image has no fault any more
+    rates = {row["metric"]: row["rows"] for row in fault_metrics(answers, images, clear, CONFIG, 0).to_pylist()}
+    assert rates["names_fault"] == 20
     with pytest.raises(DataError, match="no column blur"):
         fault_metrics(answers, coded, faults, CONFIG, 0)
