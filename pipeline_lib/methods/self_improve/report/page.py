@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 from PIL.Image import Image
 
+from pipeline_lib.methods.self_improve.report.ceilings import ceilings
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
 from pipeline_lib.methods.self_improve.report.control import control_section
 from pipeline_lib.methods.self_improve.report.faithfulness_figures import (
@@ -96,6 +97,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
         "verdict": verdict(results),
         "reading": results.reading,
+        "ceilings": ceilings(results),
         "monotone_from": MONOTONE_FROM,
         "key_figures": _key_figures(results),
         "column_groups": column_groups(results),
