@@ -99,8 +99,10 @@ def figure_rows(results: RunResults) -> list[dict[str, Any]]:
         ("Pairs of images with equal digits, stated", score_column("ties", "stated")),
         ("Spread of the expected digit, bins", SPREAD),
         ("CRPS", Column("crps", "CRPS", 3, 2)),
+        ("Distance from the votes (EMD)", Column("emd", "EMD", 3, 2)),
     )
-    return [*rows, *(_figure_row(results, title, column) for title, column in own)]
+    measured = [(title, column) for title, column in own if any(model.has(column.metric) for model in results.models)]
+    return [*rows, *(_figure_row(results, title, column) for title, column in measured)]
 
 
 def cons_rows(results: RunResults) -> list[dict[str, Any]]:
