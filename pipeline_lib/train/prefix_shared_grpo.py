@@ -1,9 +1,9 @@
-"""GRPO that reads an image once for all its answers: in sampling, in the reference's pass and in the update (decision 19).
+"""GRPO that reads an image once for all its answers: in sampling, in the reference's pass and in the update.
 
 TRL's trainer encodes the image of a prompt once an answer and computes its prefix once an answer, in each of the three.
 Here a step samples all K answers to an image behind one prefill (`rollout`), and an image is one row
-`[prefix | answer 1 | .. | answer K]` (`prefix_rows`) for policy and reference. The loss and its figures are TRL's own
-code. A sample is trained on once, by the weights that gave it, so no log-probabilities of an older policy are needed.
+`[prefix | answer 1 | .. | answer K]` (`prefix_rows`) for policy and reference (decision 19). The loss and its figures are
+TRL's own code. A sample is trained on once, by the weights that gave it, so no log-probabilities of an older policy are needed.
 """
 
 import time
@@ -42,6 +42,7 @@ class PrefixSharedGRPOTrainer(GRPOTrainer):
     def __init__(self, *, settings: Grpo, chat: Chat, reward: RewardFunction, max_length: int, **options: Any):
         super().__init__(reward_funcs=_computed_elsewhere, **options)
         self.settings, self.chat, self.reward, self.max_length = settings, chat, reward, max_length
+        self.current_gradient_accumulation_steps = 1
         self._figures: dict[str, float] = {}
         self._begun = 0.0
 
@@ -154,7 +155,7 @@ class PrefixSharedGRPOTrainer(GRPOTrainer):
     @contextmanager
     def _mean_over_pass(self) -> Iterator[None]:
         # TRL divides by the number of micro-batches; here each counts with its share (`micro_batches`).
-        number = self.current_gradient_accumulation_steps
+        number: int = self.current_gradient_accumulation_steps
         self.current_gradient_accumulation_steps = 1
         try:
             yield

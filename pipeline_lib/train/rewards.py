@@ -53,8 +53,8 @@ def total_rewards(rewards: UnitRewards, images: int, answers: int, where: str) -
     number: TRL leaves such answers out without a message.
     """
     shape = [answers] * images
-    for name, values in {**rewards.parts, "parsed": rewards.parsed}.items():
-        found = [len(row) for row in values]
+    sizes = {name: [len(row) for row in values] for name, values in rewards.parts.items()}
+    for name, found in {**sizes, "parsed": [len(row) for row in rewards.parsed]}.items():
         if found != shape:
             raise ModelError(f"{where}: {name} of the reward function has {found} values for its images, not {shape}")
     if not rewards.parts:

@@ -47,10 +47,10 @@ def train_adapter(
     """Train one LoRA adapter with one of TRL's trainers, write it to `place.save_to`, return the log, a record a step.
 
     `vlm` is the bare base, `rows` what the trainer's collator takes, `arguments` the trainer's own configuration class
-    with whatever its loss needs, `figures` what stands beside the loss in progress lines (a figure's name in the log, and
-    a word for it), `options` what the trainer takes beside what all take. A training that
-    was killed and is resumed ends with the weights of an uninterrupted one. Raises `Interrupted` when the process was
-    asked to stop (a checkpoint is in the store then), `ModelError` when the adapter to start from does not fit.
+    with whatever its loss needs, `figures` what stands beside the loss in progress lines (a figure's name in the log,
+    and a word for it), `options` what the trainer takes beside what all take. A training that was killed and is resumed
+    ends with the weights of an uninterrupted one. Raises `Interrupted` when the process was asked to stop (a checkpoint
+    is in the store then), `ModelError` when the adapter to start from does not fit.
     """
     label, processes = place.label, place.processes
     linears = language_linears(vlm.model)
