@@ -1,14 +1,14 @@
 """Steps of GRPO on samples that are given, by ours and by stock TRL: the same images, answers and rewards in each.
 
-A step has three units of two images. What an answer is and what it earns follows from the step, the image and its
-number. So both trainers see the same, however they order their batches.
+A step has three units of two images. What an answer is follows from the step, the image and its number, and what it
+earns from the image and the answer. So both trainers see the same, however they order their batches.
 """
 
 import hashlib
+import json
 import random
 import tempfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -65,48 +65,46 @@ def given_answer(processor: Any, step: int, image: str, number: int) -> list[int
     return ids if number % 3 == 2 else [*ids, processor.tokenizer.eos_token_id]
 
 
-def given_reward(step: int, image: str, number: int) -> dict[str, float]:
-    """Two parts; all answers to one image of a step have the same reward."""
-    if image == NAMES[step % len(NAMES)]:
+def given_reward(image: str, ids: Sequence[int]) -> dict[str, float]:
+    """Two parts; all answers to the first image have the same reward."""
+    if image == NAMES[0]:
         return {"rank": 0.7, "format": 1.0}
-    draw = random.Random(f"reward {step} {image} {number}")
+    draw = random.Random(f"{image} {list(ids)}")
     return {"rank": draw.random(), "format": float(draw.random() < 0.8)}
 
 
-class Replay:
-    """Gives the samples of a step in the place of the model."""
+def reward(unit: dict[str, Any], answers: list[list[str]]) -> UnitRewards:
+    """Of the answers of `replay`, whose text is the list of their tokens."""
+    images = [image["image"] for image in unit["images"]]
+    found = [
+        [given_reward(image, json.loads(text)) for text in of_image]
+        for image, of_image in zip(images, answers, strict=True)
+    ]
+    parts = {part: [[one[part] for one in of_image] for of_image in found] for part in ("rank", "format")}
+    return UnitRewards(parts, [[one["format"] == 1.0 for one in of_image] for of_image in found])
 
-    def __init__(self, processor: Any) -> None:
-        self.processor, self.step = processor, 0
 
-    def generate(self, vlm: Any, questions: list[Question], decoding: Any) -> Answers:
-        assert not vlm.model.training
+def replay(vlm: Any, questions: list[Question], decoding: Any) -> Answers:
+    """In the place of `generate_answers`."""
+    assert not vlm.model.training
+    return Answers([[_replayed(vlm, asked, at) for at in range(len(asked.beginnings))] for asked in questions], [])
 
-        def one(image: Image, number: int) -> Generated:
-            ids = given_answer(self.processor, self.step, name_of(image), number)
-            return Generated(str(ids), len(ids), ids[-1] == self.processor.tokenizer.eos_token_id, 60, tuple(ids))
 
-        found = [[one(asked.images[0], at) for at in range(len(asked.beginnings))] for asked in questions]
-        return Answers(found, [])
+def _replayed(vlm: Any, asked: Question, number: int) -> Generated:
+    ids = given_answer(vlm.processor, json.loads(asked.key)[0], name_of(asked.images[0]), number)
+    return Generated(str(ids), len(ids), ids[-1] == vlm.processor.tokenizer.eos_token_id, 60, tuple(ids))
 
-    def reward(self, unit: dict[str, Any], answers: list[list[str]]) -> UnitRewards:
-        images = [image["image"] for image in unit["images"]]
-        found = [
-            [given_reward(self.step, image, at) for at in range(len(of_image))]
-            for image, of_image in zip(images, answers, strict=True)
-        ]
-        parts = {part: [[one[part] for one in of_image] for of_image in found] for part in ("rank", "format")}
-        return UnitRewards(parts, [[one["format"] == 1.0 for one in of_image] for of_image in found])
 
-    def for_stock(self, trainer: Any, prompt_ids: Any, images: list[list[Image]], *_: Any) -> tuple[list[list[int]], None]:
-        self.images = [name_of(of_prompt[0]) for of_prompt in images]
-        count = len(self.images) // len(set(self.images))
-        found = [given_answer(self.processor, self.step, name, at % count) for at, name in enumerate(self.images)]
-        return found, None
-
-    def stock_reward(self, part: str, completion_ids: list[list[int]], **_: Any) -> list[float]:
-        count = len(self.images) // len(set(self.images))
-        return [given_reward(self.step, name, at % count)[part] for at, name in enumerate(self.images)]
+def replay_for_stock(trainer: Any, prompt_ids: Any, images: list[list[Image]], *_: Any) -> tuple[list[list[int]], None]:
+    """In the place of TRL's `_generate_single_turn`, which is given an image once for each of its answers."""
+    trainer.shown = [name_of(of_prompt[0]) for of_prompt in images]
+    numbers = [at % trainer.num_generations for at in range(len(images))]
+    step = trainer.state.global_step
+    answers = [
+        given_answer(trainer.processing_class, step, name, number)
+        for name, number in zip(trainer.shown, numbers, strict=True)
+    ]
+    return answers, None
 
 
 def units(prompt: str) -> pa.Table:
@@ -118,12 +116,8 @@ def units(prompt: str) -> pa.Table:
 
 
 class _Keep(TrainerCallback):
-    def __init__(self, replay: Replay) -> None:
-        self.replay = replay
+    def __init__(self) -> None:
         self.gradients: dict[str, Tensor] = {}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.replay.step = state.global_step
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if not self.gradients:
@@ -154,33 +148,45 @@ def options_of(steps: int, batch: int, passes: int, **changes: Any) -> dict[str,
 
 
 def train(
-    kind: str, name: str, settings: Grpo = SETTINGS, *, steps: int = STEPS, micro: int = UNITS, dtype: Any = None, **changes: Any
+    kind: str,
+    name: str,
+    settings: Grpo = SETTINGS,
+    *,
+    steps: int = STEPS,
+    micro: int = UNITS,
+    stock_images: int = 1,
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
 ) -> Trained:
-    """`ours` or `stock`, with micro-batches of so many units."""
+    """`ours` with micro-batches of `micro` units, or `stock` with some images at a time.
+
+    Stock TRL pads prompts on the left, which moves the positions of their tokens, and rotations by these are rounded in
+    float32. With one image at a time nothing is padded.
+    """
     tiny = bare(name)
-    tiny.model.to(dtype or torch.float32)
-    replay = Replay(tiny.processor)
-    passes = UNITS // micro
+    tiny.model.to(dtype)
     torch.manual_seed(7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "generate_answers", replay.generate)
-        patch.setattr(GRPOTrainer, "_generate_single_turn", partial(replay.for_stock, None))
-        trainer = (_ours if kind == "ours" else _stock)(tiny, settings, replay, options_of(steps, micro, passes, **changes))
+        patch.setattr(rollout, "generate_answers", replay)
+        patch.setattr(GRPOTrainer, "_generate_single_turn", replay_for_stock)
+        if kind == "ours":
+            trainer = _ours(tiny, settings, options_of(steps, micro, UNITS // micro, **changes))
+        else:
+            trainer = _stock(tiny, settings, options_of(steps, stock_images, len(NAMES) // stock_images, **changes))
         torch.manual_seed(1)
         with torch.no_grad():  # an adapter that does something: with a fresh one policy and reference are the same
             for path, weight in trainer.model.named_parameters():
                 if "lora_B" in path:
                     torch.nn.init.normal_(weight, std=0.05)
-        keep, logps = _Keep(replay), _spy(trainer, tiny, replay)
+        keep, logps = _Keep(), _spy(trainer)
         trainer.add_callback(keep)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     weights = {path: weight.detach().clone() for path, weight in trainer.model.named_parameters() if "lora_" in path}
-    log = [row for row in trainer.state.log_history if "loss" in row]
-    return Trained(weights, keep.gradients, log, logps)
+    return Trained(weights, keep.gradients, [row for row in trainer.state.log_history if "loss" in row], logps)
 
 
-def _ours(tiny: Tiny, settings: Grpo, replay: Replay, options: dict[str, Any]) -> Any:
+def _ours(tiny: Tiny, settings: Grpo, options: dict[str, Any]) -> Any:
     kind = weighing_micro_batches(PrefixSharedGRPOTrainer, options["gradient_accumulation_steps"])
     return kind(
         model=tiny.model,
@@ -190,41 +196,42 @@ def _ours(tiny: Tiny, settings: Grpo, replay: Replay, options: dict[str, Any]) -
         peft_config=lora_config(tiny.model, 4),
         settings=settings,
         chat=tiny.chat,
-        reward=replay.reward,
+        reward=reward,
         max_length=400,
     )
 
 
-def _stock(tiny: Tiny, settings: Grpo, replay: Replay, options: dict[str, Any]) -> Any:
-    # One image at a time: stock TRL pads prompts on the left, which moves the positions of their tokens, and rotations
-    # by these are rounded in float32.
-    options |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": len(NAMES)}
-    if tiny.processor.tokenizer.bos_token and tiny.chat.prompt.startswith(tiny.processor.tokenizer.bos_token):
+def _stock(tiny: Tiny, settings: Grpo, options: dict[str, Any]) -> Any:
+    begin = tiny.processor.tokenizer.bos_token
+    if begin and tiny.chat.prompt.startswith(begin):
         # Else its text begins without this token, and SentencePiece puts a blank there.
-        tiny.processor.chat_template = "{{ '<s>' }}" + tiny.processor.chat_template
-    rows = [{"prompt": [{"role": "user", "content": PROMPT}], "image": shown(name)} for name in NAMES]
+        tiny.processor.chat_template = f"{{{{ '{begin}' }}}}" + tiny.processor.chat_template
 
-    def reward(part: str) -> Callable[..., list[float]]:
-        return lambda completion_ids, **_: replay.stock_reward(part, completion_ids)
+    def part(name: str) -> Any:
+        def of_answers(completion_ids: list[list[int]], **_: Any) -> list[float]:
+            return [given_reward(at, ids)[name] for at, ids in zip(trainer.shown, completion_ids, strict=True)]
 
-    return GRPOTrainer(
+        return of_answers
+
+    trainer = GRPOTrainer(
         model=tiny.model,
-        reward_funcs=[reward("rank"), reward("format")],
+        reward_funcs=[part("rank"), part("format")],
         args=grpo_arguments(settings, **options),
-        train_dataset=data(rows),
+        train_dataset=data([{"prompt": [{"role": "user", "content": PROMPT}], "image": shown(name)} for name in NAMES]),
         processing_class=tiny.processor,
         peft_config=lora_config(tiny.model, 4),
     )
+    return trainer
 
 
-def _spy(trainer: Any, tiny: Tiny, replay: Replay) -> dict[tuple[int, ...], list[list[float]]]:
+def _spy(trainer: Any) -> dict[tuple[int, ...], list[list[float]]]:
     """Log-probabilities of the tokens of the first step's answers, as TRL's code gets them."""
     found: dict[tuple[int, ...], list[list[float]]] = {}
     own = trainer._get_per_token_logps_and_entropies
 
     def watched(model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **more: Any) -> Any:
         outcome = own(model, input_ids, attention_mask, logits_to_keep, **more)
-        if replay.step == 0:
+        if trainer.state.global_step == 0:
             rows = (input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:].bool(), outcome[0])
             for ids, mask, logps in zip(*rows, strict=True):
                 found.setdefault(tuple(ids[mask].tolist()), []).append(logps[mask].tolist())
@@ -251,11 +258,10 @@ def gradients_apart(ours: Trained, theirs: Trained) -> float:
 def logps_apart(ours: Trained, theirs: Trained) -> float:
     """The largest difference of a token's log-probability, under the reference and under the policy."""
     assert ours.logps.keys() == theirs.logps.keys() and len(ours.logps) == len(NAMES) * SETTINGS.answers
+    assert all(len(passes) == 2 for passes in theirs.logps.values())
     return max(
         abs(mine - stock)
         for answer, passes in theirs.logps.items()
         for one, other in zip(ours.logps[answer], passes, strict=True)
         for mine, stock in zip(one, other, strict=True)
     )
-
-
