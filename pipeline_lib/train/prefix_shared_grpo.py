@@ -2,8 +2,9 @@
 
 TRL's trainer encodes the image of a prompt once an answer and computes its prefix once an answer, in each of the three.
 Here a step samples all K answers to an image behind one prefill (`rollout`), and an image is one row
-`[prefix | answer 1 | .. | answer K]` (`prefix_rows`) for policy and reference (decision 19). The loss and its figures are
-TRL's own code. A sample is trained on once, by the weights that gave it, so no log-probabilities of an older policy are needed.
+`[prefix | answer 1 | .. | answer K]` (`prefix_rows`) for policy and reference (decision 19). The loss and its figures
+are TRL's own code. A sample is trained on once, by the weights that gave it, so log-probabilities of an older policy
+are not needed.
 """
 
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import Trainer
+from transformers import Trainer, set_seed
 from trl import GRPOTrainer
 
 from pipeline_lib.config.base import Grpo
@@ -41,6 +42,7 @@ class PrefixSharedGRPOTrainer(GRPOTrainer):
 
     def __init__(self, *, settings: Grpo, chat: Chat, reward: RewardFunction, max_length: int, **options: Any):
         super().__init__(reward_funcs=_computed_elsewhere, **options)
+        set_seed(self.args.seed)  # TRL has given each process a seed of its own, and so an order of its own
         self.settings, self.chat, self.reward, self.max_length = settings, chat, reward, max_length
         self.current_gradient_accumulation_steps = 1
         self._figures: dict[str, float] = {}

@@ -179,7 +179,8 @@ def test_two_processes_train_what_one_trains(data: Data, tmp_path: Path, monkeyp
     }
     one, two = (train(tmp_path, data, f"{size}", size, loss=loss) for size in (1, 2))
     assert apart(one, two) < 1e-5
-    assert all(one.log[name].to_pylist() == pytest.approx(two.log[name].to_pylist(), rel=1e-5, abs=1e-6) for name in ("loss", "kl", "reward", "entropy", "grad_norm"))  # fmt: skip
+    for name in ("loss", "kl", "reward", "entropy", "grad_norm"):
+        assert one.log[name].to_pylist() == pytest.approx(two.log[name].to_pylist(), rel=1e-5, abs=1e-6), name
     assert one.log["longest_answer_tokens"] == two.log["longest_answer_tokens"]
 
 
