@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.train import prefix_rows, prefix_shared_grpo
+from pipeline_lib.vlm.generate import attention
 from tests.parity.grpo import NAMES, SETTINGS, STEPS, Trained, apart, gradients_apart, logps_apart, train
 from tests.parity.pairs import three_families
 from tests.parity.test_log_probabilities import BREAKS
@@ -125,3 +126,12 @@ def test_in_16_bit_it_differs_by_no_more_than_16_bit_does() -> None:
         assert mine["reward"] == pytest.approx(stock["reward"])
         assert mine["entropy"] == pytest.approx(true["entropy"], rel=2e-2)
         assert abs(mine["kl"] - true["kl"]) < 0.05 + 2 * abs(stock["kl"] - true["kl"])
+
+
+def test_lines_attended_in_blocks_give_the_same(stock: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of seven lines cut through answers; with real answers a block has hundreds."""
+    monkeypatch.setattr(attention, "LINES", 7)
+    ours, theirs = train("ours", "qwen2.5-vl"), stock("qwen2.5-vl")
+    assert logps_apart(ours, theirs) < 1e-5 and gradients_apart(ours, theirs) < 1e-5
+    assert apart(ours, theirs) < 1e-5
+    assert not attention._blocks  # which keeps no mask
