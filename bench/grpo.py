@@ -153,12 +153,15 @@ class Ours(Side):
     def sample(self) -> Any:
         """With the answers replaced when they are there."""
 
-        def sampled(*given: Any) -> Answers:
-            ((*found,),) = prefix_generation.generate_answers(*given).answers
+        def sampled(*given: Any, **options: Any) -> Answers:
+            answers = prefix_generation.generate_answers(*given, **options)
+            ((*found,),) = answers.answers
             self.prompt_tokens = found[0].prompt_tokens
             assert all(one.tokens == self.work.tokens for one in found)
             ids = made_up(self.work, self.answers)
-            return Answers([[Generated("", len(one), False, self.prompt_tokens, tuple(one)) for one in ids]], [])
+            return answers._replace(
+                answers=[[Generated("", len(one), False, self.prompt_tokens, tuple(one)) for one in ids]]
+            )
 
         rollout.generate_answers = sampled
         self.trainer.get_train_dataloader()  # which knows the micro-batches of a step

@@ -6,7 +6,6 @@ predict an answer's tokens go to the language model's head. Loss and log are TRL
 computed in a step (`stored_reference`).
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -18,6 +17,7 @@ from trl import DPOTrainer
 
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.vlm.generate.attention import attention_behind_prefix
+from pipeline_lib.vlm.generate.features import image_features
 
 FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
 """The parts of a batch for TRL's loss; the others are for the rows."""
@@ -77,13 +77,6 @@ def sharing_prefix(inner: Any, batch: dict[str, Any]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@torch.no_grad()
-def image_features(inner: Any, batch: dict[str, Any]) -> Any:
-    """What the vision tower makes of the images of a batch; with it as `FEATURES` in the batch they are not read."""
-    takes = inspect.signature(inner.get_image_features).parameters
-    return inner.get_image_features(**{name: value for name, value in batch.items() if name in takes}, return_dict=True)
 
 
 @torch.no_grad()

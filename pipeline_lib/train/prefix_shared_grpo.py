@@ -20,11 +20,12 @@ from trl import GRPOTrainer
 
 from pipeline_lib.config.base import Grpo
 from pipeline_lib.train.prefix_rows import collate_prompts, put_behind
-from pipeline_lib.train.prefix_shared import FEATURES, image_features, sharing_prefix
+from pipeline_lib.train.prefix_shared import FEATURES, sharing_prefix
 from pipeline_lib.train.rewards import RewardFunction, advantages
 from pipeline_lib.train.rollout import SampledUnit, figures_of, mean_figures, sample_units
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.generate.attention import attention_behind_prefix
+from pipeline_lib.vlm.generate.features import join_features
 from pipeline_lib.vlm.load import Vlm
 
 PASSES = "passes"
@@ -96,6 +97,7 @@ class PrefixSharedGRPOTrainer(GRPOTrainer):
         rows = [row for unit in units for row in unit.rows]
         of_images = torch.cat([advantages(unit.total, self.settings.scale_rewards) for unit in units]).float()
         prompts = collate_prompts(self.processing_class, rows)
+        del prompts["pixel_values"]  # their features are known
         count = self.settings.answers_per_pass or self.settings.answers
         passes = []
         for first in range(0, self.settings.answers, count):
@@ -103,7 +105,7 @@ class PrefixSharedGRPOTrainer(GRPOTrainer):
             batch: Batch = put_behind(self.processing_class, prompts, [row.answers[some] for row in rows])
             batch["advantages"] = of_images[:, some].T.flatten()  # in the order of the batch's answers
             passes.append(batch)
-        return {PASSES: passes}
+        return {PASSES: passes, FEATURES: join_features([image for unit in units for image in unit.features])}
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return inputs  # `training_step` has moved them to the device; TRL's would sample
@@ -114,14 +116,13 @@ class PrefixSharedGRPOTrainer(GRPOTrainer):
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
         """A pass for some of the answers at a time; each carries its share of the prefix's gradient."""
-        passes = Trainer._prepare_inputs(self, inputs)[PASSES]
+        passes = Trainer._prepare_inputs(self, inputs[PASSES])
         with attention_behind_prefix(self.model):  # in the backward pass too, where layers may run once more
-            features = image_features(self._inner(), passes[0])
             losses = []
             for at, batch in enumerate(passes, 1):
                 with nullcontext() if at == len(passes) else self.accelerator.no_sync(model):
                     # Without TRL's, which counts the passes to know when to sample.
-                    losses.append(Trainer.training_step(self, model, {**batch, FEATURES: features}))
+                    losses.append(Trainer.training_step(self, model, {**batch, FEATURES: inputs[FEATURES]}))
         return torch.stack(losses).sum()
 
     def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:

@@ -1,8 +1,8 @@
 """The answers that a step of GRPO samples for some units, their rewards, and the figures of both.
 
-Each image is read once, and its K answers are decoded together behind it. The noise of an answer follows from the seed,
-the step, the image's place and the answer's number (decision 15). So a step that is computed again, in any process,
-samples the same answers.
+Each image is encoded and read once, and its K answers are decoded together behind it. The noise of an answer follows
+from the seed, the step, the image's place and the answer's number (decision 15). So a step that is computed again, in
+any process, samples the same answers.
 """
 
 import json
@@ -19,6 +19,7 @@ from pipeline_lib.train.rewards import RewardFunction, Unit, UnitRewards, total_
 from pipeline_lib.vlm.batches import images_of
 from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.generate import Generated, Question, Sampled, generate_answers
+from pipeline_lib.vlm.generate.features import ImageFeatures
 from pipeline_lib.vlm.load import Vlm
 
 Figures = dict[str, tuple[float, float]]
@@ -32,6 +33,7 @@ class SampledUnit(NamedTuple):
     """The answers to the N images of a unit."""
 
     rows: list[Row]  # one an image, with the ids of its K answers
+    features: list[ImageFeatures]  # of each image
     answers: list[list[Generated]]  # N lists of K
     rewards: UnitRewards
     total: Tensor  # (N, K)
@@ -61,16 +63,17 @@ def sample_units(
     decoding = Sampled(
         max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, top_p=settings.top_p, seed=seed
     )
-    found = iter(zip(questions, generate_answers(vlm, questions, decoding).answers, strict=True))
+    given = generate_answers(vlm, questions, decoding, keep_features=True)
+    found = iter(zip(questions, given.answers, given.features, strict=True))
     sampled = []
     for unit in units:
         of_unit = [next(found) for _ in unit["images"]]
-        answers = [generated for _, generated in of_unit]
+        answers = [generated for _, generated, _ in of_unit]
         _check_length(unit["unit"], answers, settings.max_new_tokens, max_length)
         rewards = reward(unit["unit"], [[one.text for one in of_image] for of_image in answers])
         total = total_rewards(rewards, len(answers), settings.answers, f"unit {unit['at']}")
-        rows = [Row(asked.images, asked.chat.prompt, [one.ids for one in of_image]) for asked, of_image in of_unit]
-        sampled.append(SampledUnit(rows, answers, rewards, total))
+        rows = [Row(asked.images, asked.chat.prompt, [one.ids for one in of_image]) for asked, of_image, _ in of_unit]
+        sampled.append(SampledUnit(rows, [features for *_, features in of_unit], answers, rewards, total))
     return sampled
 
 

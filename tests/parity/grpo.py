@@ -28,6 +28,8 @@ from pipeline_lib.train.micro_batches import weighing_micro_batches
 from pipeline_lib.train.prefix_shared_grpo import PrefixSharedGRPOTrainer
 from pipeline_lib.train.rewards import UnitRewards
 from pipeline_lib.vlm.generate import Answers, Generated, Question
+from pipeline_lib.vlm.generate.features import image_features
+from pipeline_lib.vlm.generate.inputs import model_inputs
 from tests.parity.pairs import SHAPES, Tiny, bare, data
 
 UNITS, IMAGES = 3, 2
@@ -40,6 +42,8 @@ class Trained(NamedTuple):
     gradients: dict[str, Tensor]  # of the first step
     log: list[dict[str, float]]
     logps: dict[tuple[int, ...], list[list[float]]]  # of each answer of the first step: reference, policy
+    read: int  # tokens that the updates put into the language model, padding included
+    encoded: int  # patches or tiles that went into the vision tower
 
 
 def shown(name: str) -> Image:
@@ -84,10 +88,12 @@ def reward(unit: dict[str, Any], answers: list[list[str]]) -> UnitRewards:
     return UnitRewards(parts, [[one["format"] == 1.0 for one in of_image] for of_image in found])
 
 
-def replay(vlm: Any, questions: list[Question], decoding: Any) -> Answers:
+def replay(vlm: Any, questions: list[Question], decoding: Any, *, keep_features: bool) -> Answers:
     """In the place of `generate_answers`."""
-    assert not vlm.model.training
-    return Answers([[_replayed(vlm, asked, at) for at in range(len(asked.beginnings))] for asked in questions], [])
+    assert not vlm.model.training and keep_features
+    answers = [[_replayed(vlm, asked, at) for at in range(len(asked.beginnings))] for asked in questions]
+    inputs = [dict(model_inputs(vlm, [asked.images], [asked.chat.prompt])) for asked in questions]
+    return Answers(answers, [], [image_features(vlm.model.model, of_image) for of_image in inputs])
 
 
 def _replayed(vlm: Any, asked: Question, number: int) -> Generated:
@@ -178,12 +184,14 @@ def train(
             for path, weight in trainer.model.named_parameters():
                 if "lora_B" in path:
                     torch.nn.init.normal_(weight, std=0.05)
-        keep, logps = _Keep(), _spy(trainer)
+        keep, logps, counts = _Keep(), _spy(trainer), _count_work(trainer)
         trainer.add_callback(keep)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     weights = {path: weight.detach().clone() for path, weight in trainer.model.named_parameters() if "lora_" in path}
-    return Trained(weights, keep.gradients, [row for row in trainer.state.log_history if "loss" in row], logps)
+    return Trained(
+        weights, keep.gradients, [row for row in trainer.state.log_history if "loss" in row], logps, **counts
+    )
 
 
 def _ours(tiny: Tiny, settings: Grpo, options: dict[str, Any]) -> Any:
@@ -222,6 +230,22 @@ def _stock(tiny: Tiny, settings: Grpo, options: dict[str, Any]) -> Any:
         peft_config=lora_config(tiny.model, 4),
     )
     return trainer
+
+
+def _count_work(trainer: Any) -> dict[str, int]:
+    counts = {"read": 0, "encoded": 0}
+    inner = trainer.model.get_base_model().model
+
+    def count_tokens(module: Any, arguments: Any, output: Any) -> None:
+        counts["read"] += output.last_hidden_state.shape[:2].numel()
+
+    def count_images(module: Any, arguments: Any, keywords: Any) -> None:
+        counts["encoded"] += len(keywords.get("pixel_values", arguments[0] if arguments else None))
+
+    inner.language_model.register_forward_hook(count_tokens)
+    tower = getattr(inner, "vision_tower", None) or inner.visual
+    tower.register_forward_pre_hook(count_images, with_kwargs=True)
+    return counts
 
 
 def _spy(trainer: Any) -> dict[tuple[int, ...], list[list[float]]]:

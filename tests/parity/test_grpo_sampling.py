@@ -12,8 +12,10 @@ from transformers import GenerationConfig
 from pipeline_lib.config.base import Grpo
 from pipeline_lib.train import rollout
 from pipeline_lib.train.grpo import unit_rows
+from pipeline_lib.train.prefix_rows import collate_prompts
 from pipeline_lib.train.rewards import UnitRewards
 from pipeline_lib.train.rollout import SampledUnit, sample_units
+from pipeline_lib.vlm.generate.features import image_features, join_features
 from pipeline_lib.vlm.generate.inputs import end_ids, model_inputs
 from pipeline_lib.vlm.load import Vlm
 from tests.parity.grpo import shown, units
@@ -108,6 +110,22 @@ def test_the_distribution_is_that_of_generate(small: Sampler) -> None:
     assert agreement(ours, drawn_by_generate(small, count, 1.0, 0)) > 0.01
     assert agreement(ours, drawn_by_generate(small, count, 1.6, 0)) < 1e-6  # another temperature is seen
     assert agreement(ours, np.array([one.ids for one in unit.answers[1]])) < 1e-6  # and another image
+
+
+@pytest.mark.parametrize("name", [*three_families(), "qwen3-vl"])
+def test_the_features_of_an_image_are_kept(name: str) -> None:
+    """Encoded with others of its shape, and split and joined again; Qwen3-VL has some for its first layers as well."""
+    sampler = Sampler(name)
+    inner, rows = sampler.vlm.model.model, [row for unit in sampler.sample(0, 2, 1) for row in unit.rows]
+    kept = join_features([image for unit in sampler.sample(0, 2, 1) for image in unit.features])
+    assert (kept.deepstack_features is not None) == (name == "qwen3-vl")
+    fresh = image_features(inner, collate_prompts(sampler.vlm.processor, rows))
+    for ours, theirs in zip(
+        [kept.pooler_output, *(kept.deepstack_features or [])],
+        [fresh.pooler_output, *(fresh.deepstack_features or [])],
+        strict=True,
+    ):
+        assert torch.allclose(*(torch.cat(list(images)) for images in (ours, theirs)), atol=1e-4, rtol=1e-4)
 
 
 def test_figures_are_those_of_the_samples() -> None:

@@ -125,12 +125,12 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(
     assert whole.log["step"].to_pylist() == list(range(1, STEPS + 1))
     own, sampled = rollout.generate_answers, 0
 
-    def dying(*given: Any) -> Any:
+    def dying(*given: Any, **options: Any) -> Any:
         nonlocal sampled
         sampled += 1
         if sampled > at:
             raise Killed
-        return own(*given)
+        return own(*given, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(rollout, "generate_answers", dying)
