@@ -317,10 +317,12 @@ def in_process(kind: str, work: Work, checkpointing: bool) -> Figures:
     return Figures(*json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(work: Work, checkpointing: bool, run: Callable[[str, Work, bool], Figures]) -> list[str]:
+def compare(
+    work: Work, checkpointing: bool, run: Callable[[str, Work, bool], Figures], tolerance: float = 1e-3
+) -> list[str]:
     """Both sides in turn; ends the run when their losses differ."""
     ours, stock = (run(kind, work, checkpointing) for kind in ("ours", "stock"))
-    if abs(ours.loss - stock.loss) > 1e-3 * abs(stock.loss) + 1e-6:
+    if abs(ours.loss - stock.loss) > tolerance * abs(stock.loss) + 1e-6:
         raise SystemExit(f"{work.shape.name}: the losses differ, one of them is wrong: {ours.loss}, {stock.loss}")
     return row(work, ours, stock)
 

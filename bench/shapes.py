@@ -52,6 +52,9 @@ NARROW = [
 ]
 """Half as wide, for steps of 32 answers; attention has twice the share that it has in `SMALL`."""
 
+QWEN = Shape("Qwen2.5-VL-7B, KonIQ", "qwen2_5_vl", (28, 3584, 18944, 28, 152064), (32, 1280, 3420, 16), (1024, 768), 64)
+TRUE_FOR_GRPO = [TRUE[0], QWEN, TRUE[2]]
+
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
@@ -114,7 +117,7 @@ def _internvl(shape: Shape, text: Any, tokenizer: Any) -> tuple[Any, Any, Any]:
 
 
 def _qwen(shape: Shape, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Four heads share keys, and four patches are a token."""
+    """Four heads share keys (in Qwen2.5-VL-7B seven do), and four patches are a token."""
     layers, width, inside, heads, vocabulary = shape.text
     tokenizer = byte_level([*QWEN_TOKENS, *VISION_TOKENS])
     processor = Qwen25VLImageProcessor(t.Qwen2VLImageProcessor(), tokenizer, chat_template=QWEN25_VL)
