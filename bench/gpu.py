@@ -1,9 +1,9 @@
 """bench.dpo, bench.grpo and bench.generation at the true sizes of real models, on one GPU: `python -m bench.gpu`.
 
-Nothing is downloaded; weights are random. They are drawn on the GPU in bfloat16, once for each kind of step and once for
-the reference, so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time between
-synchronised points, peak memory the allocator's. The last column of training is the share of what the card's matrix
-units reach, measured in the same run. What it shares with the others runs there; this module was never run on a GPU.
+Nothing is downloaded; weights are random. They are drawn on the GPU in bfloat16, once for each kind of step and once
+for the reference, so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time
+between synchronised points, peak memory the allocator's. The last column of training is the share of what the card's
+matrix units reach, measured in the same run. What it shares with the others runs there; this module never ran on a GPU.
 """
 
 import argparse

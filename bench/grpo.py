@@ -163,7 +163,7 @@ class Ours(Side):
                 answers=[[Generated("", len(one), False, self.prompt_tokens, tuple(one)) for one in ids]]
             )
 
-        rollout.generate_answers = sampled
+        setattr(rollout, "generate_answers", sampled)  # noqa: B010 - that module does not export it
         self.trainer.get_train_dataloader()  # which knows the micro-batches of a step
         batches, _ = self.trainer.get_batch_samples(iter([[self.rows[0]]]), 1, self.trainer.args.device)
         return batches
@@ -249,8 +249,17 @@ def measure(kind: str, work: Work, checkpointing: bool, clock: Clock, device: st
         batches = counted.sample()
     with counting(device) as of_update:
         counted.update(batches)
-    flops = [more * int(counter.get_total_flops()) for counter in (of_sampling, of_update)]
-    return Figures(times[1] - times[0], times[2] - times[1], loss, peak, peak - before, *flops, side.prompt_tokens)
+    sampling_flops, update_flops = (more * int(counter.get_total_flops()) for counter in (of_sampling, of_update))
+    return Figures(
+        sampling_s=times[1] - times[0],
+        update_s=times[2] - times[1],
+        loss=loss,
+        peak_mb=peak,
+        step_mb=peak - before,
+        sampling_flops=sampling_flops,
+        update_flops=update_flops,
+        prompt_tokens=side.prompt_tokens,
+    )
 
 
 def _forget_on_cpu() -> None:

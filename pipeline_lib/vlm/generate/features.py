@@ -53,6 +53,7 @@ def _split(features: PerImage, count: int) -> list[PerImage]:
 
 
 def _join(parts: Sequence[PerImage]) -> PerImage:
-    if isinstance(parts[0], Tensor):
-        return torch.cat(list(parts))
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if tensors:
+        return torch.cat(tensors)
     return [image for part in parts for image in part]
