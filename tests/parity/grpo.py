@@ -210,6 +210,8 @@ def _ours(tiny: Tiny, settings: Grpo, options: dict[str, Any]) -> Any:
 
 
 def _stock(tiny: Tiny, settings: Grpo, options: dict[str, Any]) -> Any:
+    # Its prompts are padded on the left, and the types of their tokens on the tokenizer's side.
+    tiny.processor.tokenizer.padding_side = "left"
     begin = tiny.processor.tokenizer.bos_token
     if begin and tiny.chat.prompt.startswith(begin):
         # Else its text begins without this token, and SentencePiece puts a blank there.
