@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,11 +101,18 @@ def step(
     return once
 
 
-def flops(once: Callable[[], object], device: str) -> int:
-    """Of one call; masked halves of attention count in full."""
+@contextmanager
+def counting(device: str) -> Iterator[FlopCounterMode]:
+    """Counts floating-point operations; masked halves of attention count in full."""
     # The counter does not know the CPU's attention kernel, so plain products are made instead.
     plain = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
     with plain, FlopCounterMode(display=False) as counter:
+        yield counter
+
+
+def flops(once: Callable[[], object], device: str) -> int:
+    """Of one call."""
+    with counting(device) as counter:
         once()
     return int(counter.get_total_flops())
 
@@ -175,13 +182,14 @@ def _spread(given: Iterable[float]) -> str:
     return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
 
 
-def _status_mb(field: str) -> float:
-    """Of this process: `VmRSS` is its memory now, `VmHWM` the most since `_forget_peak` (Linux)."""
+def status_mb(field: str) -> float:
+    """Of this process: `VmRSS` is its memory now, `VmHWM` the most since `forget_peak` (Linux)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+    """Begin to measure the peak anew."""
     Path("/proc/self/clear_refs").write_text("5")  # else the peak would be that of making the model
 
 
@@ -199,10 +207,10 @@ def main() -> None:
     if options.memory_of:
         shape = next(shape for shape in SMALL if shape.name == options.shape)
         once = step(options.memory_of, shape, options.checkpointing, options.batch_size, **where)
-        _forget_peak()
-        before = _status_mb("VmRSS")
+        forget_peak()
+        before = status_mb("VmRSS")
         once()
-        print(json.dumps([before, _status_mb("VmHWM")]))
+        print(json.dumps([before, status_mb("VmHWM")]))
         return
     rows = []
     for shape in SMALL:

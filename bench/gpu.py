@@ -1,9 +1,9 @@
-"""bench.dpo and bench.generation at the true sizes of real models, random weights, on one GPU: `python -m bench.gpu`.
+"""bench.dpo, bench.grpo and bench.generation at the true sizes of real models, on one GPU: `python -m bench.gpu`.
 
-Nothing is downloaded; weights are drawn on the GPU in bfloat16, once for each kind of step and once for the reference,
-so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time between synchronised
-points, peak memory the allocator's. The last column of training is the share of what the card's matrix units reach,
-measured in the same run. What it shares with the two runs there; this module was never run on a GPU.
+Nothing is downloaded; weights are random. They are drawn on the GPU in bfloat16, once for each kind of step and once
+for the reference, so LLaVA-1.5-7B needs about 60 GB for the four and what a step takes on top. Time is wall time
+between synchronised points, peak memory the allocator's. The last column of training is the share of what the card's
+matrix units reach, measured in the same run. What it shares with the others runs there; this module never ran on a GPU.
 """
 
 import argparse
@@ -17,8 +17,11 @@ from bench.dpo import HEADER, Side, compare, row, step
 from bench.generation import HEADER as GENERATION_HEADER
 from bench.generation import case_of
 from bench.generation import compare as compare_generation
+from bench.grpo import HEADER as GRPO_HEADER
+from bench.grpo import Figures, Work, measure
+from bench.grpo import compare as compare_grpo
 from bench.results import add_rows
-from bench.shapes import TRUE, Shape, build
+from bench.shapes import TRUE, TRUE_FOR_GRPO, Shape, build
 
 
 def _now() -> float:
@@ -65,6 +68,15 @@ def generation(
     return compare_generation(case, batches, length, clock, exact=False)
 
 
+def grpo(work: Work) -> list[str]:
+    """A row of the table of bench.grpo with gradient checkpointing, as such models are trained."""
+
+    def run(kind: str, work: Work, checkpointing: bool) -> Figures:
+        return measure(kind, work, checkpointing, _now, "cuda", torch.bfloat16)
+
+    return compare_grpo(work, True, run, tolerance=5e-2)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -94,6 +106,9 @@ def main() -> None:
     title = f"DPO on a GPU, a step of {options.batch_size} pairs, bfloat16, wall time"
     share = f"of the ceiling of {ceiling / 1e12:.0f} TFLOP/s: stock TRL, ours (stored reference), the reference's pass"
     add_rows(title, [*HEADER, share], rows)
+    works = [Work(shape, answers, tokens) for shape in TRUE_FOR_GRPO for tokens in (100, 8) for answers in (8, 32)]
+    rows = [grpo(work) for work in works]
+    add_rows("GRPO on a GPU, a step of one image, bfloat16, gradient checkpointing, wall time", GRPO_HEADER, rows)
     rows = [generation(shape) for shape in TRUE if shape.family == "llava_next"]
     header = [name.replace("CPU second", "second") for name in GENERATION_HEADER]
     add_rows("Generation on a GPU, bfloat16, wall time: 32 images, 2 explanations of 150 tokens each", header, rows)

@@ -7,15 +7,23 @@ import torch
 import transformers as t
 from PIL import Image
 
-from pipeline_lib.testing.tiny_families import INTERNVL_TOKENS, VICUNA, sentencepiece
-from pipeline_lib.vlm.families import InternVLImageProcessor
+from pipeline_lib.testing.tiny_families import (
+    INTERNVL_TOKENS,
+    QWEN25_VL,
+    QWEN_TOKENS,
+    VICUNA,
+    VISION_TOKENS,
+    byte_level,
+    sentencepiece,
+)
+from pipeline_lib.vlm.families import InternVLImageProcessor, Qwen25VLImageProcessor
 
 
 class Shape(NamedTuple):
     """Sizes of a model. The small ones' are such that vision tower and head have about the share of a real model's."""
 
     name: str
-    family: str  # llava, llava_next or internvl
+    family: str  # llava, llava_next, internvl or qwen2_5_vl
     text: tuple[int, int, int, int, int]  # layers, width, width inside, heads, vocabulary
     vision: tuple[int, int, int, int]  # layers, width, width inside, heads
     image_px: tuple[int, int]  # width and height, which decide the number of tiles
@@ -37,12 +45,24 @@ TRUE = [
 ]
 """InternLM2's eight key heads are taken as sixteen, and a tower's last layer is run though LLaVA leaves it out."""
 
+NARROW = [
+    Shape("LLaVA-1.5-7B proportions", "llava", (2, 512, 1376, 8, 512), (2, 112, 448, 4), (336, 336), 8),
+    Shape("Qwen2.5-VL-7B proportions, KonIQ", "qwen2_5_vl", (2, 512, 2704, 8, 1600), (2, 160, 448, 4), (1024, 768), 8),
+    Shape("LLaVA-NeXT-7B proportions, 5 tiles", "llava_next", (2, 512, 1376, 8, 512), (2, 112, 448, 4), (672, 672), 8),
+]
+"""Half as wide, for steps of 32 answers; attention has twice the share that it has in `SMALL`."""
+
+QWEN = Shape("Qwen2.5-VL-7B, KonIQ", "qwen2_5_vl", (28, 3584, 18944, 28, 152064), (32, 1280, 3420, 16), (1024, 768), 64)
+TRUE_FOR_GRPO = [TRUE[0], QWEN, TRUE[2]]
+
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
 def build(shape: Shape, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """Model and processor; weights are drawn on the device, the same ones each time."""
     layers, width, inside, heads, vocabulary = shape.text
+    if shape.family == "qwen2_5_vl":
+        return _qwen(shape, device, dtype)
     internvl = shape.family == "internvl"
     tokenizer = sentencepiece(extra_special_tokens=INTERNVL_TOKENS if internvl else {"image_token": "<image>"})
     text = t.LlamaConfig(
@@ -94,6 +114,52 @@ def _internvl(shape: Shape, text: Any, tokenizer: Any) -> tuple[Any, Any, Any]:
         vision_config=vision, text_config=text, image_token_id=processor.image_token_id, image_seq_length=256
     )
     return config, t.InternVLForConditionalGeneration, processor
+
+
+def _qwen(shape: Shape, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Four heads share keys (in Qwen2.5-VL-7B seven do), and four patches are a token."""
+    layers, width, inside, heads, vocabulary = shape.text
+    tokenizer = byte_level([*QWEN_TOKENS, *VISION_TOKENS])
+    processor = Qwen25VLImageProcessor(t.Qwen2VLImageProcessor(), tokenizer, chat_template=QWEN25_VL)
+    sections = [width // heads // 8, *[3 * width // heads // 16] * 2]
+    text = t.models.qwen2_5_vl.Qwen2_5_VLTextConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        intermediate_size=inside,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 4,
+        vocab_size=vocabulary,
+        max_position_embeddings=8192,
+        pad_token_id=tokenizer.pad_token_id,
+        rope_parameters={"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6},
+    )
+    depth, vision_width, vision_inside, vision_heads = shape.vision
+    vision = {
+        "depth": depth,
+        "hidden_size": vision_width,
+        "intermediate_size": vision_inside,
+        "num_heads": vision_heads,
+        "out_hidden_size": width,
+        "fullatt_block_indexes": [depth - 1],
+    }
+    names = {"image_token_id": 3, "video_token_id": 4, "vision_start_token_id": 0, "vision_end_token_id": 1}
+    ids = {name: tokenizer.convert_tokens_to_ids(VISION_TOKENS[at]) for name, at in names.items()}
+    config = t.Qwen2_5_VLConfig(vision_config=vision, text_config=text.to_dict(), **ids)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = t.Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
+    return model.eval(), processor
+
+
+QUESTION = "Is the picture good?" + " The light is good, the colours are bright." * 5
+"""About 60 tokens."""
+
+
+def pictures(shape: Shape, count: int) -> list[Image.Image]:
+    """Images of noise of the shape's size."""
+    draw = np.random.default_rng(0)
+    width, height = shape.image_px
+    return [Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(count)]
 
 
 def pairs(shape: Shape, count: int) -> list[dict[str, Any]]:

@@ -235,6 +235,32 @@ class Lora(Section):
         return Lora(**{name: getattr(self, name) for name in Lora.model_fields})
 
 
+class Grpo(Section):
+    """Settings of Group Relative Policy Optimization: how answers are sampled, and the loss on them.
+
+    Nothing is left to a default of the library. Each sample is trained on once, by the model that gave it. So the
+    ratio of new and old probabilities is 1, and the clip of that ratio and its level have no effect; they are no
+    fields.
+    """
+
+    answers: int = Field(8, ge=2, description="Answers sampled for each image and step (K)")
+    max_new_tokens: int = Field(256, ge=1, description="Longest sampled answer in tokens")
+    temperature: float = Field(1.0, gt=0, description="Of sampling, and of the probabilities in the loss")
+    top_p: float = Field(1.0, gt=0, le=1, description="Samples come from the most probable tokens that reach it")
+    beta: float = Field(0.05, ge=0, description="Weight of the KL divergence from the base without adapter; 0: none")
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = Field(
+        "grpo",
+        description="grpo: mean over each answer's tokens, then over answers; dapo: over all tokens of a step; dr_grpo:"
+        " the sum over tokens, divided by max_new_tokens",
+    )
+    scale_rewards: Literal["group", "none"] = Field(
+        "group", description="group: an advantage is divided by the standard deviation of its image's rewards"
+    )
+    answers_per_pass: int | None = Field(
+        None, ge=1, description="Answers of an image in one pass of the update, to bound memory; null: all"
+    )
+
+
 class BaseRecipe(Section):
     """One run of WhyScore; each method adds its sections, and `method`, its name."""
 

@@ -64,7 +64,7 @@ def train_dpo(
         lazy_rows(with_reference(pairs, reference, chat), open_image, fields),
         job,
         place,
-        accuracy="rewards/accuracies",
+        figures={"rewards/accuracies": "accuracy"},
     )
     return pa.table(
         {

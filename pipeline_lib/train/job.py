@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_lib.config.base import Lora
+from pipeline_lib.config.base import Grpo, Lora
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import ModelRef
@@ -30,6 +30,26 @@ class SFT(BaseModel):
     loss: Literal["sft"] = "sft"
 
 
+class Reward(BaseModel):
+    """A method's reward function (`rewards.RewardFunction`) by name, because a job goes to other processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    function: str = Field(pattern=r"^[\w.]+:\w+$")  # `package.module:function`, from the method's code, never a recipe
+    settings: dict[str, Any] = {}  # its further arguments, as JSON
+
+
+class GRPO(BaseModel):
+    """Group Relative Policy Optimization on answers that are sampled in each step."""
+
+    model_config = ConfigDict(frozen=True)
+
+    loss: Literal["grpo"] = "grpo"
+    settings: Grpo
+    reward: Reward
+    processes: int = 1  # `runtime.training_processes`: in the key, because rounding decides what is drawn
+
+
 class TrainingJob(BaseModel):
     """All settings that determine the adapter, without the rows; the training stages have them in their key."""
 
@@ -38,7 +58,7 @@ class TrainingJob(BaseModel):
     base: ModelRef  # without adapter: also DPO's reference
     prompt: str  # text of the user's turn
     images: ImageSet
-    loss: Annotated[DPO | SFT, Field(discriminator="loss")]
+    loss: Annotated[DPO | SFT | GRPO, Field(discriminator="loss")]
     lora: Lora
     learning_rate: float
     start: ArtifactRef | None  # the adapter to begin from; None: a fresh one, whose random half `seed` decides

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler
 
 UNITS = ("pairs", "tokens", "chosen_tokens", "rejected_tokens")
-"""The units of means. A supervised row is a pair with only a chosen answer."""
+"""The units of means. A supervised row is a pair with only a chosen answer, and so is a sampled answer."""
 
 MEAN_OVER = {
     "sigmoid": "pairs",
@@ -33,6 +33,11 @@ MEAN_OVER = {
     "rewards/margins": "pairs",
     "logits/chosen": "chosen_tokens",
     "logits/rejected": "rejected_tokens",
+    "grpo": "pairs",
+    "dr_grpo": "pairs",
+    "dapo": "tokens",
+    "kl": "tokens",
+    **{f"clip_ratio/{side}_mean": "tokens" for side in ("low", "high", "region")},
 }
 """The unit of each of TRL's loss types and logged figures. `num_tokens` is no mean, but the tokens of all passes."""
 
@@ -66,10 +71,11 @@ class MicroBatchSampler(BatchSampler):
 
 
 def weighing_micro_batches(trainer_class: Any, per_step: int) -> Any:
-    """TRL's SFT or DPO trainer, which makes steps of `per_step` micro-batches together with the other processes.
+    """TRL's SFT or DPO trainer, or ours of GRPO, which makes a step of `per_step` micro-batches with other processes.
 
     It logs each step. The model must be wrapped so that gradients are averaged over the processes, as accelerate does
-    it. Raises `KeyError` for a loss type or a figure that is not in `MEAN_OVER`.
+    it. A trainer with a `begin_step` makes the micro-batches of a step itself from what the collator gave, and may
+    split one into several passes (`passes`). Raises `KeyError` for a loss type or a figure that is not in `MEAN_OVER`.
     """
 
     class Weighing(trainer_class):
@@ -92,8 +98,11 @@ def weighing_micro_batches(trainer_class: Any, per_step: int) -> Any:
 
         def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[Any, None]:
             batches = list(islice(epoch_iterator, num_batches))
-            amounts = torch.tensor([_amounts(batch) for batch in batches])
-            amounts[self._micro_batches.own(self.state.global_step) :] = 0
+            own = self._micro_batches.own(self.state.global_step)
+            if hasattr(self, "begin_step"):
+                batches = self.begin_step(batches, own)
+            passes = [(_amounts(part), at < own) for at, batch in enumerate(batches) for part in _passes(batch)]
+            amounts = torch.tensor([amount if counts else [0] * len(UNITS) for amount, counts in passes])
             of_step = self.accelerator.reduce(amounts.sum(0).to(device), reduction="sum").cpu()
             shares = amounts.double() / of_step.clamp(min=1)
             self._shares = iter([dict(zip(UNITS, share, strict=True)) for share in shares.tolist()])
@@ -125,9 +134,17 @@ def weighing_micro_batches(trainer_class: Any, per_step: int) -> Any:
     return Weighing
 
 
+def _passes(batch: Any) -> list[Any]:
+    passes: list[Any] = batch.get("passes", [batch])
+    return passes
+
+
 def _amounts(batch: Any) -> list[int]:
-    """The count of each of `UNITS` in a batch of either trainer."""
-    if "labels" in batch:
+    """The count of each of `UNITS` in a batch of any of the trainers."""
+    if "advantages" in batch:
+        chosen = batch["completion_mask"][:, 1:]
+        rejected = torch.zeros_like(chosen)
+    elif "labels" in batch:
         chosen = batch["labels"][:, 1:] != -100  # no row begins with a target
         rejected = torch.zeros_like(chosen)
     else:
@@ -142,8 +159,12 @@ def _by_itself(accelerator: Any) -> Iterator[None]:
     def own(values: Any) -> Any:
         return values
 
+    def reduced(values: Any, **_: Any) -> Any:
+        return values
+
     accelerator.gather = accelerator.gather_for_metrics = own
+    accelerator.reduce = reduced
     try:
         yield
     finally:
-        del accelerator.gather, accelerator.gather_for_metrics
+        del accelerator.gather, accelerator.gather_for_metrics, accelerator.reduce

@@ -48,21 +48,34 @@ def collate_rows(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
     Strings are tokenised apart and without special tokens, as TRL does it. A row with fewer answers than K has empty
     ones behind its own. Raises `ValueError` for a prompt without exactly one placeholder an image.
     """
+    return put_behind(processor, collate_prompts(processor, rows), [row.answers for row in rows])
+
+
+def collate_prompts(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """The processor's tensors of the rows' images and prompts, padded on the right."""
     check_placeholders(processor, [row.images for row in rows], [row.prompt for row in rows])
-    prompts = processor(
-        images=[list(row.images) for row in rows],
-        text=[row.prompt for row in rows],
-        padding=True,
-        padding_side="right",
-        return_tensors="pt",
-        add_special_tokens=False,
+    return dict(
+        processor(
+            images=[list(row.images) for row in rows],
+            text=[row.prompt for row in rows],
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+            add_special_tokens=False,
+        )
     )
-    tokenizer = processor.tokenizer
+
+
+def put_behind(
+    processor: Any, prompts: dict[str, Tensor], answers: Sequence[Sequence[str | Sequence[int]]]
+) -> dict[str, Tensor]:
+    """The batch of `collate_rows` for some answers to each of these prompts; the images' tensors are not copied."""
+    tokenizer, prompts = processor.tokenizer, dict(prompts)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids, mask = prompts.pop("input_ids"), prompts.pop("attention_mask").bool()
     prefixes = [row[real] for row, real in zip(ids, mask, strict=True)]
-    answers = zip_longest(*(row.answers for row in rows), fillvalue="")
-    texts = [[torch.tensor(_ids(tokenizer, text), dtype=ids.dtype) for text in of_rows] for of_rows in answers]
+    by_number = zip_longest(*answers, fillvalue="")
+    texts = [[torch.tensor(_ids(tokenizer, text), dtype=ids.dtype) for text in of_rows] for of_rows in by_number]
     parts = list(zip(prefixes, *texts, strict=True))
     row_parts = _pad(
         [torch.cat([torch.full_like(part, kind) for kind, part in enumerate(row)]) for row in parts], PADDING
@@ -82,7 +95,7 @@ def collate_rows(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
         batch["mm_token_type_ids"] = torch.nn.functional.pad(
             _pad(of_prefix, 0), (0, row_parts.shape[1] - max(len(row) for row in of_prefix))
         )
-    return batch | dict(prompts)
+    return batch | prompts
 
 
 def visible(row_parts: Tensor) -> Tensor:

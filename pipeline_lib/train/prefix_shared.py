@@ -6,7 +6,6 @@ predict an answer's tokens go to the language model's head. Loss and log are TRL
 computed in a step (`stored_reference`).
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -18,9 +17,13 @@ from trl import DPOTrainer
 
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.vlm.generate.attention import attention_behind_prefix
+from pipeline_lib.vlm.generate.features import image_features
 
 FOR_TRL = ("input_ids", "completion_mask", "attention_mask", "ref_chosen_logps", "ref_rejected_logps")
 """The parts of a batch for TRL's loss; the others are for the rows."""
+
+FEATURES = "image_features"
+"""The part of a batch that holds its images' features, where they are known before."""
 
 
 class PrefixSharedDPOTrainer(DPOTrainer):
@@ -48,7 +51,7 @@ class PrefixSharedDPOTrainer(DPOTrainer):
 
 
 @contextmanager
-def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
+def sharing_prefix(inner: Any, batch: dict[str, Any]) -> Iterator[None]:
     """Within it, each call of a VLM without its head runs on the rows of `batch`, whatever its arguments are.
 
     Such a call returns states of shape (KB, 1 + A, hidden) for a batch of `prefix_rows`: the one in
@@ -77,11 +80,8 @@ def sharing_prefix(inner: Any, batch: dict[str, Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _model_inputs(inner: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
-    takes = inspect.signature(inner.get_image_features).parameters
-    features = inner.get_image_features(
-        **{name: value for name, value in batch.items() if name in takes}, return_dict=True
-    )
+def _model_inputs(inner: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    features = batch[FEATURES] if FEATURES in batch else image_features(inner, batch)
     ids, parts = batch["row_ids"], batch["row_parts"]
     if hasattr(inner, "get_rope_index"):  # positions in three dimensions: those of an image follow its grid
         positions, _ = inner.get_rope_index(

@@ -42,7 +42,7 @@ def train_sft(
         lazy_rows(pairs, open_image, texts),
         job,
         place,
-        accuracy="mean_token_accuracy",
+        figures={"mean_token_accuracy": "accuracy"},
     )
     return pa.table(
         {

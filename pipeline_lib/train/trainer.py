@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,14 +41,16 @@ def train_adapter(
     job: TrainingJob,
     place: Place,
     *,
-    accuracy: str,
+    figures: Mapping[str, str],
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Train one LoRA adapter with one of TRL's trainers, write it to `place.save_to`, return the log, a record a step.
 
     `vlm` is the bare base, `rows` what the trainer's collator takes, `arguments` the trainer's own configuration class
-    with whatever its loss needs, `accuracy` the name of the figure beside the loss in progress lines. A training that
-    was killed and is resumed ends with the weights of an uninterrupted one. Raises `Interrupted` when the process was
-    asked to stop (a checkpoint is in the store then), `ModelError` when the adapter to start from does not fit.
+    with whatever its loss needs, `figures` what stands beside the loss in progress lines (a figure's name in the log,
+    and a word for it), `options` what the trainer takes beside what all take. A training that was killed and is resumed
+    ends with the weights of an uninterrupted one. Raises `Interrupted` when the process was asked to stop (a checkpoint
+    is in the store then), `ModelError` when the adapter to start from does not fit.
     """
     label, processes = place.label, place.processes
     linears = language_linears(vlm.model)
@@ -57,7 +59,7 @@ def train_adapter(
     if processes and processes.fsdp:  # the language model is divided layer by layer
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(vlm.model.get_decoder().layers[0]).__name__
     with _scratch(processes) as scratch:
-        progress = _ProgressCallback(label, accuracy, processes.asked_to_stop if processes else None)
+        progress = _ProgressCallback(label, figures, processes.asked_to_stop if processes else None)
         trainer_class = weighing_micro_batches(trainer_class, steps.micro_batches)
         if place.decode_workers:
             trainer_class = opening_ahead(trainer_class)
@@ -68,6 +70,7 @@ def train_adapter(
             processing_class=vlm.processor,
             peft_config=lora_config(vlm.model, job.lora.lora_rank),
             callbacks=[_Mirror(place.store, place.address), progress],
+            **(options or {}),
         )
         trainer.remove_callback(PrinterCallback)  # it prints records as dicts; WhyScore has progress lines and a table
         check_lora(trainer.model, linears)
@@ -220,11 +223,11 @@ def _load_start(model: Any, start: ArtifactRef, store: ArtifactStore) -> None:
 
 
 class _ProgressCallback(TrainerCallback):
-    """Progress lines with the loss, and a clean stop at the end of a step."""
+    """Progress lines with the loss and some figures, and a clean stop at the end of a step."""
 
-    def __init__(self, what: str, accuracy: str, asked: Callable[[], bool] | None):
+    def __init__(self, what: str, figures: Mapping[str, str], asked: Callable[[], bool] | None):
         self.what = what
-        self.accuracy = accuracy
+        self.figures = figures
         self.asked = asked  # of this one of several processes
         self.stopped = False
 
@@ -238,7 +241,8 @@ class _ProgressCallback(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         newest = state.log_history[-1]
         if "loss" in newest:
-            note = f"loss {newest['loss']:.3f}, accuracy {newest[self.accuracy]:.2f}"
+            figures = [f"{word} {newest[name]:.2f}" for name, word in self.figures.items() if name in newest]
+            note = ", ".join([f"loss {newest['loss']:.3f}", *figures])
             self.progress.advance(state.global_step - self.progress.done, note)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

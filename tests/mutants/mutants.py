@@ -1,4 +1,4 @@
-"""Forty ways to break a mechanism, and for each the test that has to fail then.
+"""Ways to break a mechanism, and for each the test that has to fail then.
 
 `python -m tests.mutants.run` applies them one at a time to a copy of the tree. `old` must stand in its file exactly
 once; a module that moves needs another path here and nothing else.
@@ -22,6 +22,7 @@ GENERATION = "tests/parity/test_generation.py"
 SAME_ANSWERS = f"{GENERATION}::test_true_and_wrong_score_are_explained_as_on_the_plain_path"
 LOGPS = "tests/parity/test_log_probabilities.py"
 TRAINER = "tests/parity/test_trainer.py"
+GRPO = "tests/parity/test_grpo.py"
 KEYS = "tests/unit/test_keys.py"
 STORE = "tests/unit/store/test_artifact_store.py"
 SHARDS = "tests/unit/store/test_compute_in_shards.py"
@@ -393,6 +394,30 @@ TRAINING_STEPS = (
     ),
 )
 
+SAMPLED_GROUPS = (
+    Mutant(
+        "a-block-of-lines-sees-what-its-first-one-sees",
+        "pipeline_lib/vlm/generate/attention.py",
+        "lines.any(dim=(0, 1, 2))",
+        "lines[:, :, :1].any(dim=(0, 1, 2))",
+        f"{GRPO}::test_lines_attended_in_blocks_give_the_same",
+    ),
+    Mutant(
+        "an-answer-has-the-advantage-of-another-image",
+        "pipeline_lib/train/prefix_shared_grpo.py",
+        "of_images[:, some].T.flatten()",
+        "of_images[:, some].flatten()",
+        f"{GRPO}::test_with[llava-interleave-passes]",
+    ),
+    Mutant(
+        "each-step-draws-with-the-same-noise",
+        "pipeline_lib/train/rollout.py",
+        'json.dumps([step, unit["at"], place,',
+        'json.dumps([unit["at"], place,',
+        "tests/parity/test_grpo_sampling.py::test_each_answer_image_step_and_seed_has_noise_of_its_own",
+    ),
+)
+
 CACHES = (
     Mutant(
         "verdicts-of-another-temperature-count",
@@ -437,6 +462,7 @@ MUTANTS = (
     *GARBAGE,
     *ENGINE_PROOFS,
     *TRAINING_STEPS,
+    *SAMPLED_GROUPS,
     *CACHES,
     *DRAWN_SPLITS,
 )

@@ -27,7 +27,17 @@ OURS = ("tests", "pipeline_lib", "tasks", "flows", "whyscore", "deployments", "b
 LIMIT_S = 600.0
 
 # Imported once, before the tests are forked off: nothing of them is ours, and they take most of a test's time.
-HEAVY = ("torch", "transformers", "peft", "trl", "trl.trainer.dpo_trainer", "datasets", "pyarrow.parquet", "prefect")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "trl.trainer.dpo_trainer",
+    "trl.trainer.grpo_trainer",
+    "datasets",
+    "pyarrow.parquet",
+    "prefect",
+)
 
 
 def run_tests(tree: Path, tests: Sequence[str], log: Path) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface
 
 PREFIX, PADDING = 0, -1
@@ -17,6 +18,9 @@ PREFIX, PADDING = 0, -1
 
 SHARED = frozenset({"internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl"})
 """The model types for which tests/parity shows that sharing the prefix changes rounding alone."""
+
+LINES = 512
+"""Of a mask that is attended as a whole."""
 
 _NAME = "whyscore_behind_prefix"
 
@@ -54,13 +58,39 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
 ) -> tuple[Tensor, None]:
     first = query.shape[2] - attention_mask.shape[2]
-    behind = _attend_to_all(query[:, :, first:], key, value, attention_mask, options)
+    behind = _attend_to_seen(query[:, :, first:], key, value, attention_mask, options)
     if not first:
         return behind, None
     prefix, _ = AttentionInterface()["sdpa"](
         module, query[:, :, :first], key[:, :, :first], value[:, :, :first], None, **options
     )
     return torch.cat([prefix, behind], dim=1), None
+
+
+def _attend_to_seen(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, options: dict[str, Any]) -> Tensor:
+    """Many lines are attended in blocks, each with the columns that it sees: the prefix and a few of the answers."""
+    if mask.shape[2] <= LINES:
+        return _attend_to_all(query, key, value, mask, options)
+    if mask not in _blocks:  # one mask is for all layers
+        _blocks[mask] = _blocks_of(mask)
+    found = []
+    for first, columns, seen in _blocks[mask]:
+        some = slice(first, first + LINES)
+        found.append(_attend_to_all(query[:, :, some], key[:, :, columns], value[:, :, columns], seen, options))
+    return torch.cat(found, dim=1)
+
+
+def _blocks_of(mask: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+    """The first line of each block, the columns that any of its lines sees in any row, and its mask for these."""
+    blocks = []
+    for first in range(0, mask.shape[2], LINES):
+        lines = mask[:, :, first : first + LINES]
+        columns = lines.any(dim=(0, 1, 2)).nonzero()[:, 0]
+        blocks.append((first, columns, lines[..., columns]))
+    return blocks
+
+
+_blocks: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _attend_to_all(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, options: dict[str, Any]) -> Tensor:

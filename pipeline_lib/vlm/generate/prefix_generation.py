@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,7 @@ from pipeline_lib.errors import ModelError
 from pipeline_lib.vlm.chat import Chat, tokens
 from pipeline_lib.vlm.generate.attention import why_not_shared
 from pipeline_lib.vlm.generate.decoding import Decoding, Sampled, token_chooser
+from pipeline_lib.vlm.generate.features import ImageFeatures, image_features, split_features
 from pipeline_lib.vlm.generate.inputs import (
     Generated,
     NextTokens,
@@ -35,18 +36,26 @@ log = logging.getLogger("whyscore.model")
 
 
 class Answers(NamedTuple):
-    """Each question's answers in the order of its beginnings; a readout for each question if asked for."""
+    """Each question's answers in the order of its beginnings; a readout or features for each question if asked for."""
 
     answers: list[list[Generated]]
     readouts: list[Readout]
+    features: Sequence[ImageFeatures] = ()
 
 
 @torch.no_grad()  # not inference_mode, whose tensors a model that is being trained could not use
 def generate_answers(
-    vlm: Vlm, questions: Sequence[Question], decoding: Decoding, read: NextTokens | None = None
+    vlm: Vlm,
+    questions: Sequence[Question],
+    decoding: Decoding,
+    read: NextTokens | None = None,
+    *,
+    keep_features: bool = False,
 ) -> Answers:
     """Continue `prompt + beginning` for each beginning of each question, and read probabilities of next tokens.
 
+    With `keep_features`, which takes a model without PEFT's wrapper that can share a prefix, the features of each
+    question's images come back as well.
     The model has to be in evaluation mode. Results do not depend on the other questions of the batch, up to rounding.
     A model that cannot share a prefix reads it once an answer (`plain`), with the same results; this is logged once.
     Raises `ValueError` for a sampled answer to a question without a key, `DataError` for an image of a shape that the
@@ -67,9 +76,10 @@ def generate_answers(
     config = generation_config(vlm, questions[0].chat, decoding.max_new_tokens)
     count = max(len(question.beginnings) for question in questions)
     names = [(question.key, question.first_answer + at) for question in questions for at in range(count)]
+    features: dict[int, ImageFeatures] | None = {} if keep_features else None
     found = decode(
         vlm.model,
-        [_prefill(vlm, questions[0].chat, [inputs[at] for at in alike], alike) for alike in _alike(inputs)],
+        [_prefill(vlm, questions[0].chat, [inputs[at] for at in alike], alike, features) for alike in _alike(inputs)],
         [text.answers for text in texts],
         [text.read for text in texts],
         config,
@@ -79,7 +89,8 @@ def generate_answers(
         [read_continuation(vlm, config, ids + rest, after) for rest, after in zip(text.answers, row, strict=False)]
         for ids, text, row in zip(prefixes, texts, found.tokens.tolist(), strict=True)
     ]
-    return Answers(answers, read_logits(found.behind_read, read.ids) if read else [])
+    readouts = read_logits(found.behind_read, read.ids) if read else []
+    return Answers(answers, readouts, [features[at] for at in range(len(questions))] if features else ())
 
 
 def _plain(
@@ -166,8 +177,19 @@ def _alike(inputs: list[dict[str, torch.Tensor]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _prefill(vlm: Vlm, chat: Chat, inputs: list[dict[str, torch.Tensor]], rows: list[int]) -> Prefix:
-    batch = {name: torch.cat([row[name] for row in inputs]) for name in inputs[0]}
+def _prefill(
+    vlm: Vlm,
+    chat: Chat,
+    inputs: list[dict[str, torch.Tensor]],
+    rows: list[int],
+    keep: dict[int, ImageFeatures] | None,
+) -> Prefix:
+    batch: dict[str, Any] = {name: torch.cat([row[name] for row in inputs]) for name in inputs[0]}
+    if keep is not None:  # else `generate` does the same, and drops them
+        features = image_features(vlm.model.model, batch)
+        keep |= zip(rows, split_features(features, len(rows)), strict=True)
+        del batch["pixel_values"]
+        batch["mm_encoder_outputs"] = {"image": features}
     output = vlm.model.generate(**batch, generation_config=generation_config(vlm, chat, 1, output_logits=True))
     count, length = batch["input_ids"].shape
     positions = torch.full((count, 1), length, device=vlm.device)
