@@ -144,8 +144,8 @@ ARTIFACT_KEYS = (
     Mutant(
         "the-folder-of-the-images-is-in-the-key",
         "pipeline_lib/config/base.py",
-        'exclude={"table", "images", "split_lists"}',
-        'exclude={"table", "split_lists"}',
+        'apart = {"table", "images", "split_lists", ',
+        'apart = {"table", "split_lists", ',
         f"{KEYS}::test_a_field_changes_the_keys_of_its_stages_and_no_others[data.images]",
     ),
     Mutant(
@@ -446,6 +446,38 @@ DRAWN_SPLITS = (
     ),
 )
 
+TRUST = (
+    Mutant(
+        "intervals-resample-images-instead-of-groups",
+        "pipeline_lib/metrics/intervals.py",
+        "names, at = np.unique(groups, return_inverse=True)",
+        "names, at = np.unique(np.arange(len(groups)), return_inverse=True)",
+        "tests/unit/metrics/test_intervals.py::test_copies_of_an_image_in_its_group_do_not_narrow_the_interval",
+    ),
+    Mutant(
+        "a-difference-is-shown-without-its-interval",
+        "pipeline_lib/metrics/intervals.py",
+        "if difference.low > 0:",
+        "if difference.value > 0:",
+        "tests/unit/metrics/test_intervals.py::test_a_difference_of_nothing_is_seldom_shown",
+    ),
+    Mutant(
+        "new-images-are-predicted-with-the-fitted-values",
+        "pipeline_lib/methods/self_improve/predictions.py",
+        "return ReferenceValues(reference_values[reading].to_numpy(), reading)",
+        'return ReferenceValues(reference_values["fitted"].to_numpy(), reading)',
+        "tests/unit/methods/self_improve/test_evaluation.py"
+        "::test_new_images_get_the_prediction_and_the_interval_of_the_evaluation",
+    ),
+    Mutant(
+        "the-control-permutes-test-scores-too",
+        "pipeline_lib/methods/self_improve/permute.py",
+        '== "train")',
+        '!= "")',
+        "tests/unit/methods/self_improve/test_permute.py",
+    ),
+)
+
 MUTANTS = (
     *ATTENTION,
     *POSITIONS,
@@ -465,4 +497,5 @@ MUTANTS = (
     *SAMPLED_GROUPS,
     *CACHES,
     *DRAWN_SPLITS,
+    *TRUST,
 )
