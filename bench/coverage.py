@@ -2,23 +2,28 @@
 
 A design is a number of groups, images in each, and a group effect: the share of the variance of scores and of the
 errors of predictions that images of a group have in common. Scores have variance 1, predictions are scores plus
-errors of variance .56, so the true PLCC is .8. `--unequal` prints a second table, for groups of unequal sizes. Both are
-in docs/experiments.md; the threshold in `pipeline_lib/metrics/intervals.py` comes from them.
+errors of variance .56, so the true PLCC is .8. `--unequal` prints a second table, for groups of unequal sizes, and
+`--ranks` one for SRCC. All are in docs/experiments.md; the threshold in `pipeline_lib/metrics/intervals.py` comes from
+them.
 """
 
 import argparse
 import itertools
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from pipeline_lib.metrics.intervals import effective_groups, expanded_percentiles
+from pipeline_lib.metrics.figures import srcc
+from pipeline_lib.metrics.intervals import effective_groups, expanded_percentiles, grouped_estimates
 
 Array = NDArray[np.float64]
 
 GROUPS = (5, 10, 16, 25, 40, 60, 100)
 IMAGES = (1, 5, 25, 125)
 EFFECTS = (0.0, 0.3)
+RANK_GROUPS = (6, 8, 10, 16, 40, 100)
 UNEQUAL = {
     "1 of 475, 19 of 25": [475] + [25] * 19,
     "5 of 100, 35 of 5": [100] * 5 + [5] * 35,
@@ -94,6 +99,47 @@ def unequal_coverage(sizes: list[int], effect: float, *, repeats: int, samples: 
     return float(hits[0] / repeats), float(hits[1] / repeats)
 
 
+def rank_coverage(
+    groups: int, images: int, effect: float, *, repeats: int, samples: int, seed: int
+) -> tuple[float, float]:
+    """Shares of repeats whose widened interval contains the true SRCC of a continuous and of a ten-bin prediction.
+
+    The true values are those of a million images of the same design.
+    """
+    hits = np.zeros(2)
+    true = _true_srcc()
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, groups, images, int(100 * effect), repeat])
+        scale = np.sqrt([1, PLCC**-2 - 1])
+        common, own = rng.normal(size=(2, groups, 1)), rng.normal(size=(2, groups, images))
+        score, error = scale[:, None, None] * (np.sqrt(effect) * common + np.sqrt(1 - effect) * own)
+        score, predicted = score.ravel(), (score + error).ravel()
+        figures = {
+            name: partial(srcc, score, values)
+            for name, values in {"continuous": predicted, "bins": _bins(predicted)}.items()
+        }
+        names = np.repeat(np.arange(groups), images)
+        found = grouped_estimates(figures, groups=names, samples=samples, confidence=0.95, seed=repeat)
+        for at, name in enumerate(figures):
+            hits[at] += found[name].low <= true[at] <= found[name].high
+    return float(hits[0] / repeats), float(hits[1] / repeats)
+
+
+@cache
+def _true_srcc() -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=1_000_000)
+    predicted = score + np.sqrt(PLCC**-2 - 1) * rng.normal(size=len(score))
+    once = np.ones((1, len(score)))
+    return float(srcc(score, predicted, once)[0]), float(srcc(score, _bins(predicted), once)[0])
+
+
+def _bins(predicted: Array) -> Array:
+    """Ten bins of about equal size, as stated digits are."""
+    edges = stats.norm.ppf(np.arange(1, 10) / 10) / PLCC
+    return np.digitize(predicted, edges).astype(np.float64)
+
+
 def main() -> None:
     """Print the table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,8 +147,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--unequal", action="store_true")
+    parser.add_argument("--ranks", action="store_true", help="coverage of SRCC, continuous and of ten bins")
     options = parser.parse_args()
     settings = {"repeats": options.repeats, "samples": options.samples, "seed": options.seed}
+    if options.ranks:
+        print("| groups | images a group | group effect | SRCC, continuous | SRCC, ten bins |\n" + "| --- " * 5 + "|")
+        for groups, images, effect in itertools.product(RANK_GROUPS, (1, 5), EFFECTS):
+            if images > 1 or effect == 0:
+                cells = [_share(share) for share in rank_coverage(groups, images, effect, **settings)]
+                print(f"| {groups} | {images} | {effect:g} | {' | '.join(cells)} |", flush=True)
+        return
     if options.unequal:
         print("| images of the groups | effective groups | group effect | for all groups | for the effective groups |")
         print("| --- " * 5 + "|")
