@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from prefect import flow
 
+from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.training import dpo_job
 from pipeline_lib.store import ArtifactRef
@@ -14,7 +15,7 @@ from tasks.self_improve.fit_judge import fit_judge
 from tasks.self_improve.generate import generate
 from tasks.self_improve.keep_anchors import keep_anchors
 from tasks.self_improve.report import EvaluatedModel, Settings, report
-from tasks.self_improve.run import Run, evaluate_and_judge, prepare
+from tasks.self_improve.run import Run, evaluate_and_judge, evaluate_other_data, prepare
 from tasks.self_improve.swap import swap
 from tasks.self_improve.ties_merge import ties_merge
 from tasks.self_improve.train_consistency import train_consistency
@@ -22,10 +23,11 @@ from tasks.self_improve.train_score import train_score
 
 
 class Improved(NamedTuple):
-    """The results of the loop: its models in the order of the paper's Table 1, and the judge that rated them."""
+    """The results of the loop: its models in the order of the paper's Table 1, the judge that rated them, the last."""
 
     models: list[EvaluatedModel]
     fitted_judge: ArtifactRef
+    last: GenerationInputs  # the final model
 
 
 @flow(name="self_improve", flow_run_name="{recipe.name}")
@@ -41,13 +43,20 @@ def self_improve(recipe: SelfImproveRecipe) -> ArtifactRef:
 
 
 def conclude(run: Run, improved: Improved) -> ArtifactRef:
-    """The end of a run: anchors, and the report, which shows the run's control where there is one."""
+    """The end of a run: anchors, other data sets, and the report, which shows the run's control where there is one."""
     recipe, models = run.recipe, improved.models
     if recipe.judge.anchors:
         answered = [(model.iteration, model.kind, model.predictions) for model in models if model.tested]
         run.keep("anchors", keep_anchors(run.at, recipe.judge.anchors, answered, recipe.seed))
+    others = [
+        evaluate_other_data(run, data, inputs, evaluated)
+        for data in recipe.evaluation.also
+        for inputs, evaluated in ((run.base, models[0]), (improved.last, models[-1]))
+    ]
     settings, control = Settings(recipe=recipe, prompt=run.base.prompt), finished_control(run, models)
-    finished = report(run.at, settings, run.base.model, run.base.images, improved.fitted_judge, models, control)
+    finished = report(
+        run.at, settings, run.base.model, run.base.images, improved.fitted_judge, models, others=others, control=control
+    )
     run.show("report", finished, "report")
     run.end()
     return finished
@@ -96,4 +105,4 @@ def improve(run: Run, iterations: int, fitted_judge: ArtifactRef | None = None) 
         inputs = inputs.with_adapter(keep("model", merged))
         models.append(measure(iteration, "merged", inputs))
     assert fitted_judge is not None
-    return Improved(models, fitted_judge)
+    return Improved(models, fitted_judge, inputs)

@@ -20,7 +20,7 @@ def merge_ablation(recipe: SelfImproveRecipe) -> ArtifactRef:
     """
     run = prepare(recipe)
     base = run.base
-    models, fitted_judge = improve(run, recipe.merge_ablation.iteration)
+    models, fitted_judge, _ = improve(run, recipe.merge_ablation.iteration)
     score, consistency = (
         next(model.training for model in reversed(models) if model.kind == kind) for kind in ("score", "consistency")
     )

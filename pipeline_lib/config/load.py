@@ -48,9 +48,9 @@ def of_kind(kind: type[Recipe], recipe: BaseRecipe) -> Recipe:
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> BaseRecipe:
     """Read a YAML recipe of any method; `overrides` maps dotted field names to values, e.g. `{"data.table": "my.csv"}`.
 
-    A relative path in the file (`data.table`, `data.images`, `data.split_lists`, a `prompt` ending in .txt) is relative
-    to the file's folder; one in `overrides` to the working directory. Raises `RecipeError` that lists every wrong field
-    at once.
+    A relative path in the file (`data.table`, `data.images`, `data.split_lists`, tables of `evaluation.also`, a
+    `prompt` ending in .txt) is relative to the file's folder; one in `overrides` to the working directory. Raises
+    `RecipeError` that lists every wrong field at once.
     """
     path = Path(path)
     try:
@@ -68,11 +68,14 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Ba
 def _resolve_paths(fields: dict[str, Any], folder: Path) -> None:
     data = fields.get("data")
     lists = data.get("split_lists") if isinstance(data, dict) else None
-    sections: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    evaluation = fields.get("evaluation")
+    also = evaluation.get("also") if isinstance(evaluation, dict) else None
+    sections: list[tuple[Any, tuple[str, ...]]] = [
         (data, ("table", "images")),
         (lists, SPLITS),
         (fields, ("prompt",)),
-    )
+        *((other, ("table", "images")) for other in (also if isinstance(also, list) else [])),
+    ]
     for section, names in sections:
         for name in names:
             value = section.get(name) if isinstance(section, dict) else None

@@ -24,7 +24,7 @@ _LINE = re.compile(rf"\d+(\s+\d+){{{COLUMNS - 1}}}")
 
 
 def read(table: str) -> pd.DataFrame:
-    """One row an image, score the mean vote 1..10, with the number of votes, their deviation, tags and challenge.
+    """One row an image, score the mean vote 1..10, with votes, their number and deviation, tags and challenge.
 
     Raises `DataError` naming the first line that is not of 15 whole numbers.
     """
@@ -50,6 +50,7 @@ def read(table: str) -> pd.DataFrame:
             "tag_1": values[:, 12],
             "tag_2": values[:, 13],
             "challenge": values[:, 14],
+            **{f"votes_{vote}": votes[:, vote - 1] for vote in value},
         }
     )
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from pipeline_lib.errors import DataError
 
@@ -74,25 +74,24 @@ def apply_logistic(fit: Logistic, predicted: Array) -> Array:
     return np.asarray(fit.low + (fit.high - fit.low) * special.expit((predicted - fit.middle) / fit.scale))
 
 
-def earth_movers_distance(distributions: Array, votes: Array, *, r: int) -> Array:
-    """Distance of each predicted distribution over bins from the distribution of votes, shape (n,), 0 to 1.
+def earth_movers_distance(distributions: Array, values: Array, votes: Array, vote_values: Array) -> Array:
+    """Distance of each predicted distribution from the distribution of votes, shape (n,), in the unit of the scores.
 
-    (1 / K sum_k |F_k - G_k|^r)^(1 / r) of the two cumulative distributions over K bins in order (Talebi and Milanfar,
-    NIMA, 2018). r = 1 is the distance in bins that the mass must move, divided by K; NIMA trains with r = 2. Both
-    arrays have shape (n, K) and are scaled to sum 1, so votes may be counts. Raises `DataError` for unequal shapes,
-    negative values and rows of sum 0.
+    The mean distance that the mass must move from `values` (K,) with `distributions` (n, K) to `vote_values` (V,) with
+    `votes` (n, V), which may be counts. Both are on the scale of the scores. NaN for an image without votes. Raises
+    `DataError` for unequal numbers of images and negative votes.
     """
-    both = (distributions, votes)
-    wrong = distributions.shape != votes.shape or votes.ndim != 2
-    if wrong or not all((values >= 0).all() and (values.sum(axis=1) > 0).all() for values in both):
+    if len(distributions) != len(votes) or (votes < 0).any():
         raise DataError(
-            "expected two distributions of the same shape (n, bins), no value negative and no row all 0; found"
-            f" {distributions.shape} and {votes.shape}"
+            f"expected votes of each of {len(distributions)} images, none negative; found {votes.shape}, the least"
+            f" {votes.min(initial=0):g}"
         )
-    bins = votes.shape[1]
-    shares = [values / values.sum(axis=1, keepdims=True) for values in both]
-    gaps = np.abs(np.cumsum(shares[0] - shares[1], axis=1))
-    return np.asarray(((gaps**r).sum(axis=1) / bins) ** (1 / r))
+    return np.array(
+        [
+            stats.wasserstein_distance(values, vote_values, p, v) if v.sum() > 0 else np.nan
+            for p, v in zip(distributions, votes, strict=True)
+        ]
+    )
 
 
 def _curve(x: Array, low: float, high: float, middle: float, log_scale: float) -> Array:

@@ -30,7 +30,7 @@ class Chat(NamedTuple):
 
 
 def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
-    """Render a question about some images with the model's own chat template; the images stand before the text.
+    """Render a question about some images, or none, with the model's own chat template; the images are before the text.
 
     Raises `ModelError` when there is no end token, not one placeholder an image, a second begin token, or when
     tokenising prompt and answer apart gives other tokens.
@@ -42,7 +42,7 @@ def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
     rendered = _with_one_begin_token(tokenizer, rendered)
     end = _end_of_turn(processor, turns)
     image_token = getattr(processor, "image_token", None)
-    if image_token and image_token not in rendered:
+    if images and image_token and image_token not in rendered:
         raise ModelError(f"the chat template renders no image placeholder {image_token!r}: {rendered!r}")
     if image_token and (found := rendered.count(image_token)) != images:
         raise ModelError(

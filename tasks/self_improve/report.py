@@ -30,6 +30,17 @@ class EvaluatedModel(BaseModel):
     pairs: ArtifactRef | None = None  # that it was trained on
 
 
+class EvaluatedOther(BaseModel):
+    """A model's results on another labelled data set (`evaluation.also`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: str  # name of the data set
+    iteration: int
+    kind: Literal["zero-shot", "score", "merged"]
+    predictions: ArtifactRef
+
+
 class Settings(BaseModel):
     """The recipe and its prompt as the report shows them; the transient fields are part of neither report nor key."""
 
@@ -41,6 +52,8 @@ class Settings(BaseModel):
     def key_fields(self) -> dict[str, Any]:
         """Every field that can change a result or a word; for the prompt the content of its file, not its path."""
         fields = self.recipe.model_dump(mode="json", exclude={"runtime", "data", "prompt"})
+        also = [data.key_fields() for data in self.recipe.evaluation.also]  # without the place of their files
+        fields["evaluation"]["also"] = also
         return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 
 
@@ -53,10 +66,11 @@ def report(
     images: ImageSet,
     fitted_judge: ArtifactRef,
     models: list[EvaluatedModel],
+    others: list[EvaluatedOther],
     control: ArtifactRef | None = None,
 ) -> None:
     """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
-    from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, RunResults
+    from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, OtherResults, RunResults
     from pipeline_lib.methods.self_improve.report.differences import differences
     from pipeline_lib.methods.self_improve.report.model_card import model_card
     from pipeline_lib.methods.self_improve.report.page import render_report
@@ -92,6 +106,16 @@ def report(
         judge_holdout=work.read(fitted_judge, "judge_holdout"),
         models=tested,
         differences=changes,
+        others=[
+            OtherResults(
+                other.data,
+                other.iteration,
+                other.kind,
+                work.read(other.predictions, "other_predictions"),
+                work.read(other.predictions, "metrics"),
+            )
+            for other in others
+        ],
         branches=[results_of(model) for model in models if not model.tested],
         control=work.read(control, "control_figures") if control else None,
     )

@@ -9,19 +9,21 @@ from pipeline_lib.data.table import read_image_list
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
-from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+from pipeline_lib.methods.self_improve.recipe import OtherData, SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.common import run as common
+from tasks.common.list_images import list_images
 from tasks.self_improve.check_model import check_model
 from tasks.self_improve.discretize import discretize
 from tasks.self_improve.evaluate import evaluate
+from tasks.self_improve.evaluate_also import evaluate_also
 from tasks.self_improve.judge import judge
 from tasks.self_improve.judge_openai import judge_openai
 from tasks.self_improve.permute_scores import permute_scores
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
-from tasks.self_improve.report import EvaluatedModel
+from tasks.self_improve.report import EvaluatedModel, EvaluatedOther
 from tasks.stage import At
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
@@ -101,6 +103,26 @@ def evaluate_and_judge(
         training=training,
         pairs=pairs,
     )
+
+
+def evaluate_other_data(
+    run: Run, data: OtherData, inputs: GenerationInputs, evaluated: EvaluatedModel
+) -> EvaluatedOther:
+    """A model on another labelled data set; predictions use the reference values of its own evaluation."""
+    recipe, at = run.recipe, run.at.labelled(f"also {data.name}")
+    listed = read_image_list(data, recipe.seed)
+    images = list_images(at, data, recipe.seed, common.image_fingerprint(listed, run.store))
+    asked = inputs.model_copy(update={"images": ImageSet.of(data, images, recipe.runtime)})
+    name = f"ite-{evaluated.iteration} {evaluated.kind}" if evaluated.iteration else evaluated.kind
+    predictions = evaluate_also(
+        run.at.labelled(f"{name} also {data.name}"),
+        recipe.evaluation.bootstrap,
+        asked,
+        evaluated.predictions,
+        recipe.seed,
+    )
+    run.keep(f"also/{data.name}/iteration-{evaluated.iteration:02d}", predictions)
+    return EvaluatedOther(data=data.name, iteration=evaluated.iteration, kind=evaluated.kind, predictions=predictions)
 
 
 def control_of(run: Run) -> Run:

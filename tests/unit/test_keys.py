@@ -95,6 +95,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "evaluation.confidence": (0.9, EVALUATION),
     "evaluation.min_parse_rate": (0.1, {"evaluate"}),
     "evaluation.branches": ("val", {"evaluate", "keep_anchors"}),
+    "evaluation.also": (None, FLOW),  # stages of its own, see tests/flows/test_also.py
     "judge.rows": (10, {"judge", "judge_openai"}),
     "judge.anchors": (10, {"keep_anchors"}),
     "judge.round_trip.holdout_fraction": (0.3, {"fit_judge"}),
@@ -103,6 +104,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "judge.openai.temperature": (None, {"judge_openai"}),
     "judge.openai.rubric": ("short", {"judge_openai"}),
     "faithfulness.rows": (10, {"probe_faithfulness"}),
+    "faithfulness.faults": ({"blur": ("blurred",)}, {"probe_faithfulness"}),
     "ablation.rows": (("dpo",), FLOW),
     "ablation.sft_learning_rate": (1e-4, {"train_sft"}),
     "grid_search.learning_rate": ((1e-4,), FLOW),
@@ -227,6 +229,8 @@ def test_a_field_changes_the_keys_of_its_stages_and_no_others(
         value = str(data)
     elif field.startswith("data.split_lists."):
         value = str(data / value)
+    elif field == "evaluation.also":
+        value = [{"name": "other", "table": base["data"]["table"]}]
     elif field == "judge.openai.rubric":
         for name in ("paper", "short"):
             (tmp_path / f"{name}.txt").write_text(f"{name}: {{score}} {{text}}")

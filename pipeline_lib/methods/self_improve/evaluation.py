@@ -1,5 +1,6 @@
 """Evaluate a model: its score distribution, its greedy answer, and its figures (section 4.3)."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +21,13 @@ from pipeline_lib.metrics.chance import text_variety
 from pipeline_lib.metrics.figures import krcc, mae, mean, once, plcc, rmse, srcc
 from pipeline_lib.metrics.intervals import grouped_estimates, rate_estimate
 from pipeline_lib.metrics.readings import expected_bins, stated_digits, used_reference_values
-from pipeline_lib.metrics.score_agreement import Logistic, apply_logistic, fit_logistic, tie_share
+from pipeline_lib.metrics.score_agreement import (
+    Logistic,
+    apply_logistic,
+    earth_movers_distance,
+    fit_logistic,
+    tie_share,
+)
 from pipeline_lib.metrics.scores import Estimate, fit_reference_values
 from pipeline_lib.metrics.uncertainty import Intervals, crps, reliability
 from pipeline_lib.progress import Progress
@@ -30,6 +37,7 @@ from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
 
 Array = NDArray[np.float64]
+_VOTES = re.compile(r"votes_[0-9.]+")
 Figures = dict[str, Callable[[Array], Array]]
 
 
@@ -94,8 +102,9 @@ def evaluate_answers(
     order and inside the range of the scores; there is none with fewer than `MONOTONE_FROM` validation images. Figures
     of the last two on validation describe the images of the fit; those on test do not.
 
-    `images` are `IMAGES`, with the groups that intervals resample. Prediction intervals are for test images alone,
-    because validation calibrates them.
+    `images` are `IMAGES`, with the groups that intervals resample. Where they have the votes of the raters (columns
+    `votes_<score>`, on the scale of the scores), `emd` is the mean distance between them and the model's distribution.
+    Prediction intervals are for test images alone, because validation calibrates them.
     """
     p = np.array(answers["score_distribution"].to_pylist(), dtype=np.float64).reshape(-1, len(SCORES))
     group_of = dict(zip(images["image"].to_pylist(), images["group"].to_pylist(), strict=True))
@@ -125,6 +134,8 @@ def evaluate_answers(
         for name, values in predicted.items():
             figures |= _figures(name, true[of], values[of], logistics[name])
         figures["crps"] = partial(mean, crps(p[of], used.values, true[of]))
+        if (distances := _distances_of_votes(answers.filter(pa.array(of)), images, p[of], used.values)) is not None:
+            figures["emd"] = partial(mean, distances)
         rows += [metric_row(part, name, estimate) for name, estimate in measure(figures).items()]
         variety = text_variety(answers.filter(pa.array(of))["explanation"].drop_null().to_pylist())
         alone = {"distinct_texts": float(variety.distinct), "mean_words": variety.mean_words}
@@ -171,6 +182,16 @@ def _logistic_plcc(true: Array, predicted: Array) -> float:
     """PLCC after a logistic that was fitted on the same images, as the field reports it; it is too good."""
     mapped = apply_logistic(fit_logistic(true, predicted), predicted)
     return float(plcc(true, mapped, once(len(true)))[0])
+
+
+def _distances_of_votes(answers: pa.Table, images: pa.Table, p: Array, values: Array) -> Array | None:
+    """Distance of each distribution from its image's votes; None without columns `votes_<score>`."""
+    columns = [name for name in images.column_names if _VOTES.fullmatch(name)]
+    if not columns:
+        return None
+    rows = {row["image"]: row for row in images.select(["image", *columns]).to_pylist()}
+    votes = np.array([[rows[image][name] for name in columns] for image in answers["image"].to_pylist()], np.float64)
+    return earth_movers_distance(p, values, votes, np.array([float(name.removeprefix("votes_")) for name in columns]))
 
 
 def _bin_rates(true_bins: NDArray[np.int64], stated: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pipeline_lib.methods.self_improve.evaluation import metric_row
 from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge
 from pipeline_lib.methods.self_improve.score_mentions import mentioned_scores
 from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS
+from pipeline_lib.methods.self_improve.text_alone import image_text_gap
 from pipeline_lib.metrics.figures import mae, mean, srcc
 from pipeline_lib.metrics.intervals import grouped_estimate, grouped_estimates, rate_estimate
 from pipeline_lib.progress import Progress
@@ -100,10 +101,38 @@ def explain_other_images(
     return pa.Table.from_pylist(rows, schema=OTHER_EXPLANATIONS.schema)
 
 
-def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table) -> pa.Table:
-    """The results of the probe for each explanation, in `FAITHFULNESS`; `others` are `OTHER_EXPLANATIONS`."""
-    other = {row["image"]: row["other_explanation"] for row in others.to_pylist()}
-    rows = probes.select(["image", "image_sha256", "group", "stated_score", "explanation", "other_image"]).to_pylist()
+def rescore(probes: pa.Table) -> pa.Table:
+    """The questions about the same images with another score, five away: the image is its own partner."""
+    rows = probes.to_pylist()
+    for row in rows:
+        stated = f"{row['stated_score']}"
+        row |= {"other_image": row["image"], "other_image_sha256": row["image_sha256"]}
+        row["text"] = row["text"].replace(stated, f"{other_score(row['stated_score'])}", 1)
+    return pa.Table.from_pylist(rows, schema=probes.schema)
+
+
+def other_score(stated: int) -> int:
+    """The injected score of `rescore`."""
+    return (stated + 5) % 10
+
+
+class Replies(NamedTuple):
+    """What a model said when it was probed."""
+
+    other_images: pa.Table  # OTHER_EXPLANATIONS of other images
+    other_scores: pa.Table  # OTHER_EXPLANATIONS of the same images with other scores
+    texts_alone: pa.Table  # TEXT_SCORES
+
+
+def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, replies: Replies) -> pa.Table:
+    """The results of the probe for each explanation, in `FAITHFULNESS`."""
+    other, rescored = (
+        {row["image"]: row["other_explanation"] for row in table.to_pylist()}
+        for table in (replies.other_images, replies.other_scores)
+    )
+    alone = {row["image"]: row["text_distribution"] for row in replies.texts_alone.to_pylist()}
+    columns = ["image", "image_sha256", "group", "score", "score_distribution"]
+    rows = probes.select([*columns, "stated_score", "explanation", "other_image"]).to_pylist()
     recovered = judge.recover([row["explanation"] for row in rows]).tolist() if rows else []
     for row, score in zip(rows, recovered, strict=True):
         mentioned = mentioned_scores(row["explanation"])
@@ -111,6 +140,10 @@ def faithfulness_table(judge: RoundTripJudge, probes: pa.Table, others: pa.Table
             "recovered_score": score,
             "other_explanation": other[row["image"]],
             "text_change": text_change(row["explanation"], other[row["image"]]),
+            "other_score": other_score(row["stated_score"]),
+            "other_score_explanation": rescored[row["image"]],
+            "score_change": text_change(row["explanation"], rescored[row["image"]]),
+            "text_distribution": alone[row["image"]],
             "mentions_own_score": row["stated_score"] in mentioned,
             "mentions_other_score": bool(mentioned - {row["stated_score"]}),
         }
@@ -132,6 +165,9 @@ def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: 
     `text_change`, `same_text_rate`: of explanations of one score for two images, mean change and share of equal ones.
     `text_change_baseline`: mean change between the model's own answers to the two images, each with its own score:
     how different its texts are anyway, to compare with `text_change`.
+    `score_change`: mean change when another score is injected for the same image.
+    `srcc_from_image`, `srcc_from_text`, `image_text_gap`: rank correlation of the true score with the expected digit
+    that the model reads from the image, and from its own explanation without the image; and the first less the second.
     `mentions_own_score`, `mentions_other_score`: share of explanations that name the stated, or another, score.
     """
     explained = {
@@ -146,10 +182,12 @@ def faithfulness_metrics(faithfulness: pa.Table, predictions: pa.Table, config: 
         np.array([row[column] for row in rows], dtype=np.float64) for column in ("stated_score", "recovered_score")
     )
     settings: dict[str, Any] = {"samples": config.bootstrap_samples, "confidence": config.confidence, "seed": seed}
-    figures = {
+    figures: dict[str, Callable[..., Any]] = {
         "recovered_spearman": partial(srcc, stated, recovered),
         "recovered_mae": partial(mae, stated, recovered),
         "text_change": partial(mean, np.array([row["text_change"] for row in rows], dtype=np.float64)),
+        "score_change": partial(mean, np.array([row["score_change"] for row in rows], dtype=np.float64)),
+        **image_text_gap(rows),
     }
     found = grouped_estimates(figures, groups=_groups(rows), **settings)
     found["text_change_baseline"] = grouped_estimate(

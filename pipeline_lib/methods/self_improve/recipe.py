@@ -1,8 +1,9 @@
 """The sections of a self_improve recipe; the defaults are the paper's."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline_lib.config.base import BaseRecipe, Bootstrap, Data, Fraction, JudgeModel, Lora, Positive, Section
 
@@ -118,6 +119,13 @@ class GridSearch(Section):
     )
 
 
+class OtherData(Data):
+    """Another labelled data set: all its images are evaluated, and nothing is fitted on them."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Its name in the report")
+    split_column: str | None = Field(None, description="Not used: every image of the table counts")
+
+
 class Evaluation(Bootstrap):
     """Scores, explanations and their intervals (section 4.3)."""
 
@@ -128,9 +136,21 @@ class Evaluation(Bootstrap):
         " or ('val') on validation alone, which from iteration 2 on saves the test answers of two models of three",
     )
 
+    also: tuple[OtherData, ...] = Field(
+        (), description="Further labelled data sets that the base and the final model are evaluated on"
+    )
+
+    @field_validator("also")
+    @classmethod
+    def _distinct_names(cls, also: tuple[OtherData, ...]) -> tuple[OtherData, ...]:
+        names = [data.name for data in also]
+        if len(names) != len(set(names)):
+            raise ValueError(f"each data set needs a name of its own, found {', '.join(names)}")
+        return also
+
     def key_fields(self) -> dict[str, Any]:
-        """All fields but `branches`: the stage gets the splits separately."""
-        return self.model_dump(exclude={"branches"})
+        """The fields of the stage `evaluate`, which gets the splits separately and no other data sets."""
+        return self.model_dump(exclude={"branches", "also"})
 
     @property
     def bootstrap(self) -> Bootstrap:
@@ -142,6 +162,20 @@ class Faithfulness(Section):
     """The probe of explanations against their score and image, which the paper leaves to future work (section 6)."""
 
     rows: int = Field(200, ge=0, description="Test images that are probed, drawn once; 0: none")
+    faults: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Words of each known fault, to see whether explanations name it: a column of severities, e.g. blur:"
+        " [blur, soft] or blur>0.2: [blur, soft], or the value of a column, e.g. distortion=1: [noise, grain]",
+    )
+
+    @field_validator("faults")
+    @classmethod
+    def _faults_have_words(cls, faults: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        form = re.compile(r"[^=>]+(=.+|>[0-9.]+)?")
+        wrong = [name for name, words in faults.items() if not form.fullmatch(name) or not words]
+        if wrong:
+            raise ValueError(f"give words, and a column, column>number or column=value, for {', '.join(wrong)}")
+        return faults
 
 
 class RoundTripJudge(Section):

@@ -104,6 +104,28 @@ PREDICTIONS = Table(
     ),
 )
 
+OTHER_PREDICTIONS = Table(
+    "other_predictions",
+    1,
+    pa.schema(
+        [
+            *IMAGE,
+            required("group", pa.string()),
+            required("score", pa.float64()),  # on the scale of the other data set
+            required("predicted", pa.float64()),  # on the scale of the data set that the model was trained on
+            required("reading", pa.string()),  # monotone or unfitted
+            required("score_distribution", pa.list_(pa.float64(), 10)),
+            required("digit_mass", pa.float64()),
+            required("text", pa.string()),
+            required("text_tokens", pa.int32()),
+            required("parsed", pa.bool_()),
+            pa.field("stated_score", pa.int8()),  # null when not parsed
+            pa.field("explanation", pa.string()),
+        ]
+    ),
+)
+"""One row an image of another labelled data set (`evaluate_also`)."""
+
 NEW_PREDICTIONS = Table(
     "new_predictions",
     2,  # 2: monotone reading and intervals
@@ -188,9 +210,16 @@ OTHER_EXPLANATIONS = Table(
 )
 """A model's explanations of a stated score for another image (shards of `probe_faithfulness`)."""
 
+TEXT_SCORES = Table(
+    "text_scores",
+    1,
+    pa.schema([("image", pa.string()), ("text_distribution", pa.list_(pa.float64(), 10))]),
+)
+"""The score distribution that a model reads from its explanation alone (shards of `probe_faithfulness`)."""
+
 FAITHFULNESS = Table(
     "faithfulness",
-    2,  # 2: group
+    2,  # 2: group, another score for the same image, and the score from the text alone
     pa.schema(
         [
             *IMAGE,
@@ -201,6 +230,12 @@ FAITHFULNESS = Table(
             required("other_image", pa.string()),
             required("other_explanation", pa.string()),  # for the same stated score with the other image
             required("text_change", pa.float64()),  # 0 the same words .. 1 no word in common
+            required("other_score", pa.int8()),
+            required("other_score_explanation", pa.string()),  # for another score with the same image
+            required("score_change", pa.float64()),  # as text_change
+            required("score", pa.float64()),  # the true one
+            required("score_distribution", pa.list_(pa.float64(), 10)),  # read from the image
+            required("text_distribution", pa.list_(pa.float64(), 10)),  # read from the explanation alone
             required("mentions_own_score", pa.bool_()),  # the explanation names the stated score as a number
             required("mentions_other_score", pa.bool_()),  # it names another number 0..9 as a score
         ]

@@ -74,7 +74,7 @@ def model_inputs(vlm: Vlm, images: Sequence[Sequence[Image]], texts: list[str]) 
         check_image(vlm.model.config.model_type, image)
     # The padding side is passed each time: Qwen-based tokenizers pad on the right unless told otherwise.
     inputs = vlm.processor(
-        images=[list(of_text) for of_text in images],
+        images=[list(of_text) for of_text in images] if any(map(len, images)) else None,
         text=texts,
         padding=True,
         padding_side="left",

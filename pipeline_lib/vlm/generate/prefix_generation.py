@@ -122,10 +122,13 @@ def _split(vlm: Vlm, questions: Sequence[Question], read: NextTokens | None) -> 
 
 
 def _tail(vlm: Vlm, chat: Chat, beginning: str) -> list[int]:
-    """The tokens of the prompt and a beginning that stand behind the last image, which is one placeholder here."""
+    """The tokens of the prompt and a beginning that stand behind the last image, which is one placeholder here.
+
+    Without an image those behind the first token.
+    """
     ids = tokens(vlm.processor.tokenizer, chat.prompt + beginning)
     image = vlm.processor.image_token_id
-    return ids[len(ids) - ids[::-1].index(image) :]
+    return ids[len(ids) - ids[::-1].index(image) :] if image in ids else ids[1:]
 
 
 def _common(rows: list[list[int]]) -> int:

@@ -72,6 +72,21 @@ class ModelResults(NamedTuple):
         return self.metric("parse_rate").value < min_parse_rate
 
 
+class OtherResults(NamedTuple):
+    """One model on another labelled data set (`evaluation.also`)."""
+
+    data: str
+    iteration: int
+    kind: str
+    predictions: pa.Table  # OTHER_PREDICTIONS
+    metrics: pa.Table  # METRICS
+
+    @property
+    def name(self) -> str:
+        """Name of the model, as that of `ModelResults`."""
+        return self.kind if self.iteration == 0 else f"ite-{self.iteration} {self.kind}"
+
+
 class RunResults(NamedTuple):
     """A whole run; models in the order of the paper's Table 1: zero-shot, ite-1 score, ite-2 score, consistency, ..
 
@@ -88,6 +103,7 @@ class RunResults(NamedTuple):
     models: list[ModelResults]
     differences: pa.Table  # DIFFERENCES
     branches: list[ModelResults] = []  # noqa: RUF012, nobody writes to it
+    others: list[OtherResults] = []  # noqa: RUF012, nobody writes to it
     control: pa.Table | None = None  # CONTROL_FIGURES, when the run has a control
 
     @property

@@ -10,14 +10,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline_lib.config.base import Bootstrap
-from pipeline_lib.methods.self_improve.report.contents import Difference, ModelResults
+from pipeline_lib.methods.self_improve.report.contents import Difference, ModelResults, OtherResults
 from pipeline_lib.methods.self_improve.report.lineage import is_on_main_line, on_split
 from pipeline_lib.methods.self_improve.round_trip import grade
 from pipeline_lib.methods.self_improve.tables import DIFFERENCES
 from pipeline_lib.metrics.chance import chance_corrected, chance_level
 from pipeline_lib.metrics.figures import mae, mean, srcc
-from pipeline_lib.metrics.intervals import change, grouped_estimates
+from pipeline_lib.metrics.intervals import change, grouped_estimates, paired_difference
 from pipeline_lib.metrics.readings import stated_digits
+from pipeline_lib.metrics.scores import Estimate
 
 Array = NDArray[np.float64]
 
@@ -38,6 +39,21 @@ def differences(models: list[ModelResults], config: Bootstrap, seed: int) -> pa.
     """
     rows = [row for earlier, later in _comparisons(models) for row in _compare(earlier, later, config, seed)]
     return pa.Table.from_pylist([row._asdict() for row in rows], schema=DIFFERENCES.schema)
+
+
+def other_difference(before: OtherResults, after: OtherResults, config: Bootstrap, seed: int) -> Estimate:
+    """SRCC of the later model's predictions on another data set, less that of the earlier one's, on the same images."""
+    first, second = ({row["image"]: row for row in side.predictions.to_pylist()} for side in (before, after))
+    pair = _Pair(list(first.values()), [second[image] for image in first])
+    return paired_difference(
+        srcc,
+        _column(pair.earlier, "score"),
+        *(_column(rows, "predicted") for rows in pair),
+        groups=np.array([row["group"] for row in pair.earlier], dtype=np.str_),
+        samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=seed,
+    )
 
 
 def _comparisons(models: list[ModelResults]) -> list[tuple[ModelResults, ModelResults]]:

@@ -9,21 +9,30 @@ from matplotlib.ticker import MaxNLocator
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
 from pipeline_lib.methods.self_improve.report.lineage import main_line
 from pipeline_lib.report.formatting import (
+    FROM_IMAGE,
+    FROM_TEXT,
+    IMAGE_TEXT_GAP,
+    NAMES_FAULT,
+    NAMES_FAULT_CHANCE,
     OTHER_SCORE,
     OWN_SCORE,
     RECOVERED_MAE,
     RECOVERED_SPEARMAN,
     SAME_TEXT,
+    SCORE_CHANGE,
     TEXT_CHANGE,
     TEXT_CHANGE_BASELINE,
     Column,
 )
 from pipeline_lib.report.style import CONSISTENCY, GREY, INK, SCORE, draw_svg, shade
 
-FAITHFULNESS_COLUMNS = (
-    *(RECOVERED_SPEARMAN, RECOVERED_MAE),
-    *(TEXT_CHANGE, TEXT_CHANGE_BASELINE, SAME_TEXT),
-    *(OWN_SCORE, OTHER_SCORE),
+_GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
+    ("Score from text alone", (RECOVERED_SPEARMAN, RECOVERED_MAE)),
+    ("Other image, same score", (TEXT_CHANGE, TEXT_CHANGE_BASELINE, SAME_TEXT)),
+    ("Other score", (SCORE_CHANGE,)),
+    ("SRCC from image and text", (FROM_IMAGE, FROM_TEXT, IMAGE_TEXT_GAP)),
+    ("Score as a number", (OWN_SCORE, OTHER_SCORE)),
+    ("Known fault", (NAMES_FAULT, NAMES_FAULT_CHANCE)),
 )
 
 WIDTH_PX, HEIGHT_PX = 346, 235
@@ -45,6 +54,13 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[Column, str, str, str], ...]], ...] =
         ((OWN_SCORE, "the stated one", SCORE, "o"), (OTHER_SCORE, "another", CONSISTENCY, "D")),
     ),
 )
+
+
+def faithfulness_groups(results: RunResults) -> list[tuple[str, tuple[Column, ...]]]:
+    """The columns of the table with the headings of their groups, those that were measured."""
+    return [
+        (title, columns) for title, columns in _GROUPS if any(model.has(columns[0].metric) for model in results.models)
+    ]
 
 
 def probed(results: RunResults) -> bool:

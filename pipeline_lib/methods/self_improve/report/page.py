@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow.compute as pc
 from PIL.Image import Image
 
+from pipeline_lib.methods.self_improve.report.ceilings import ceilings
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
 from pipeline_lib.methods.self_improve.report.control import control_section
 from pipeline_lib.methods.self_improve.report.faithfulness_figures import (
-    FAITHFULNESS_COLUMNS,
     faithfulness_figures,
+    faithfulness_groups,
     probed,
 )
 from pipeline_lib.methods.self_improve.report.gallery import exhibits
@@ -51,6 +52,9 @@ from pipeline_lib.methods.self_improve.report.result_tables import (
     column_groups,
     cons_rows,
     figure_rows,
+    other_columns,
+    other_rows,
+    other_sentences,
     shown,
     shown_cell,
 )
@@ -93,6 +97,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
         "verdict": verdict(results),
         "reading": results.reading,
+        "ceilings": ceilings(results),
         "monotone_from": MONOTONE_FROM,
         "key_figures": _key_figures(results),
         "column_groups": column_groups(results),
@@ -101,19 +106,15 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "change_headings": [heading for heading, _ in change_columns(results)],
         "all_figures": figure_rows(results),
         "cons_rows": cons_rows(results),
+        "others": other_rows(results),
+        "other_headings": [column.heading for column in other_columns(results)],
+        "other_sentences": other_sentences(results),
         "interval": coverage_sentence(results),
         "reliability_figure": reliability_figure(results),
         "validated": [_validated_row(results, model) for model in on_validation(results)],
         "validated_headings": [column.heading for column in formatting.VALIDATION_COLUMNS],
         "judged_headings": [column.heading for column in judged_columns(results)],
-        "numbers": _numbers(
-            branches=bool(results.branches),
-            changes=len(results.models) > 1,
-            control=results.control is not None,
-            agree=bool(pairs),
-            probes=probed(results),
-            trained=bool(training),
-        ),
+        "numbers": _numbers(results, agree=bool(pairs), trained=bool(training)),
         "control": control_section(results.recipe, results.control),
         "judge": judge_error(results.judge_holdout),
         "lead_judge": lead_judge(results),
@@ -122,8 +123,8 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "who_judged": who_judged(results),
         "unscored": unscored(results),
         "judge_pairs": [_pair_row(pair) for pair in pairs],
-        "faithfulness": [_faithfulness_row(model) for model in results.models] if probed(results) else [],
-        "faithfulness_headings": [column.heading for column in FAITHFULNESS_COLUMNS],
+        "faithfulness": [_faithfulness_row(results, model) for model in results.models] if probed(results) else [],
+        "faithfulness_groups": faithfulness_groups(results),
         "faithfulness_figures": faithfulness_figures(results) if probed(results) else [],
         "grades": GRADES,
         "unplaceable": unplaceable(results),
@@ -157,16 +158,25 @@ def _collapsed(results: RunResults) -> list[str]:
     return [model.name for model in results.models if model.is_collapsed(limit)]
 
 
-def _numbers(
-    *, branches: bool, changes: bool, control: bool, agree: bool, probes: bool, trained: bool
-) -> dict[str, int]:
+def _numbers(results: RunResults, *, agree: bool, trained: bool) -> dict[str, int]:
     """The numbers of the tables and figures on the page, in order; a run without a second judge has fewer of them."""
-    optional = {"branches": branches, "changes": changes, "readings": True, "cons": True, "control": control}
-    optional |= {"agreement": agree, "faithfulness": probes}
-    tables = ["results", *(name for name, there in optional.items() if there), "bins", "settings"]
-    figures = ["path", *(["probe"] if probes else []), *(["training"] if trained else [])]
-    figures += ["scatter", "digits", "reliability"]
-    return {name: at for names in (tables, figures) for at, name in enumerate(names, 1)}
+    tables = {
+        "results": True,
+        "branches": bool(results.branches),
+        "changes": len(results.models) > 1,
+        "readings": True,
+        "cons": True,
+        "others": bool(results.others),
+        "control": results.control is not None,
+        "agreement": agree,
+        "faithfulness": probed(results),
+        "bins": True,
+        "settings": True,
+    }
+    figures = {"path": True, "probe": probed(results), "training": trained}
+    figures |= {"scatter": True, "digits": True, "reliability": True}
+    shown = ([name for name, there in kind.items() if there] for kind in (tables, figures))
+    return {name: at for names in shown for at, name in enumerate(names, 1)}
 
 
 def _pair_row(pair: JudgePair) -> dict[str, Any]:
@@ -176,8 +186,8 @@ def _pair_row(pair: JudgePair) -> dict[str, Any]:
     return {"name": pair.name, "rows": pair.agreement.rows, "cells": cells, "shares": shares}
 
 
-def _faithfulness_row(model: ModelResults) -> dict[str, Any]:
-    cells = [shown_cell(column, model) for column in FAITHFULNESS_COLUMNS]
+def _faithfulness_row(results: RunResults, model: ModelResults) -> dict[str, Any]:
+    cells = [shown_cell(column, model) for _, columns in faithfulness_groups(results) for column in columns]
     rows = model.metric_or_nan(formatting.TEXT_CHANGE.metric).rows
     return {"name": model.name, "main": is_on_main_line(model), "rows": rows, "cells": cells}
 

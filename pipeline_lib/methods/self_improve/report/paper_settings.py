@@ -96,6 +96,8 @@ def recipe_yaml(recipe: SelfImproveRecipe) -> str:
     fields["data"]["split_lists"] = {
         split: path and PurePath(path).name for split, path in recipe.data.split_lists.model_dump().items()
     }
+    for other in fields["evaluation"]["also"]:
+        other |= {name: PurePath(other[name]).name for name in ("table", "images")}
     fields["prompt"] = PurePath(recipe.prompt).name
     fields["model"]["id"] = shown_model_id(recipe.model.id)
     return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from pipeline_lib.methods.self_improve.report.ceilings import ceilings
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
 from pipeline_lib.methods.self_improve.report.lineage import is_on_main_line, main_line
 from pipeline_lib.methods.self_improve.report.verdict import cons_column, used_srcc
@@ -69,15 +70,23 @@ def _draw(axes: Axes, results: RunResults) -> None:
             arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 6, "shrinkB": 6},
             zorder=3,
         )
-    _frame(axes, shown, columns)
+    limits = ceilings(results)
+    _frame(axes, shown, columns, [ceiling.srcc for ceiling in limits])
+    for ceiling in limits:
+        axes.axvline(ceiling.srcc, color=GREY, linewidth=0.8, linestyle=(0, (1, 3)), zorder=0)
+        axes.text(
+            ceiling.srcc, 0.02, f"{ceiling.name} ", color=GREY, fontsize=10, rotation=90,
+            horizontalalignment="right", verticalalignment="bottom", transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
     _label(axes, shown, line, columns)
 
 
-def _frame(axes: Axes, models: list[ModelResults], columns: Columns) -> None:
-    """Show every mark and the main line's intervals; the wide intervals of a collapsed branch are cut."""
+def _frame(axes: Axes, models: list[ModelResults], columns: Columns, ceilings: list[float]) -> None:
+    """Show every mark, the main line's intervals and the ceilings; wide intervals of a collapsed branch are cut."""
     for column, set_limits in ((columns[0], axes.set_xlim), (columns[1], axes.set_ylim)):
         found = [(model.metric(column.metric), is_on_main_line(model)) for model in models]
         numbers = [number for estimate, main in found for number in (estimate[:3] if main else estimate[:1])]
+        numbers += ceilings if column == columns[0] else []
         if numbers:
             slack = 0.08 * (max(numbers) - min(numbers)) or 0.1
             set_limits(min(numbers) - slack, max(numbers) + slack)

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.contents import ModelResults, OtherResults, RunResults, estimate
+from pipeline_lib.methods.self_improve.report.differences import other_difference
 from pipeline_lib.methods.self_improve.report.judges import judged_columns
 from pipeline_lib.methods.self_improve.report.lineage import compared, is_on_main_line
 from pipeline_lib.methods.self_improve.report.verdict import cons_column, used_srcc
+from pipeline_lib.metrics.intervals import change
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report import formatting
 from pipeline_lib.report.formatting import (
@@ -97,8 +99,10 @@ def figure_rows(results: RunResults) -> list[dict[str, Any]]:
         ("Pairs of images with equal digits, stated", score_column("ties", "stated")),
         ("Spread of the expected digit, bins", SPREAD),
         ("CRPS", Column("crps", "CRPS", 3, 2)),
+        ("Distance from the votes (EMD)", Column("emd", "EMD", 3, 2)),
     )
-    return [*rows, *(_figure_row(results, title, column) for title, column in own)]
+    measured = [(title, column) for title, column in own if any(model.has(column.metric) for model in results.models)]
+    return [*rows, *(_figure_row(results, title, column) for title, column in measured)]
 
 
 def cons_rows(results: RunResults) -> list[dict[str, Any]]:
@@ -112,14 +116,50 @@ def cons_rows(results: RunResults) -> list[dict[str, Any]]:
     return rows
 
 
+def other_columns(results: RunResults) -> tuple[Column, ...]:
+    """The figures on other data sets."""
+    used = [score_column(figure, results.reading) for figure in ("srcc", "krcc", "plcc")]
+    return SRCC_STATED, *used, SPREAD, PARSE_RATE
+
+
+def other_rows(results: RunResults) -> list[dict[str, Any]]:
+    """A row for each model on each other data set,."""
+    rows = []
+    for other in results.others:
+        nan = Estimate(float("nan"), float("nan"), float("nan"), 0)
+        cells = [
+            shown(column, estimate(other.metrics, column.metric, "test") or nan) for column in other_columns(results)
+        ]
+        rows.append({"data": other.data, "name": other.name, "images": other.predictions.num_rows, "cells": cells})
+    return rows
+
+
+def other_sentences(results: RunResults) -> list[str]:
+    """Whether the final model beats zero-shot on each other data set, by the paired difference of SRCC."""
+    sentences = []
+    evaluation = results.recipe.evaluation
+    by_data: dict[str, list[OtherResults]] = {}
+    for other in results.others:
+        by_data.setdefault(other.data, []).append(other)
+    for data, (before, after) in by_data.items():
+        found = other_difference(before, after, evaluation, results.recipe.seed)
+        verb = {"raised": "raised", "lowered": "lowered"}.get(change(found), "shows no difference of")
+        column = used_srcc(results)._replace(bound_decimals=3)
+        sentences.append(
+            f"On {data}, {after.name} {verb} {results.reading} SRCC compared with {before.name} (difference"
+            f" {formatting.estimate_text(column, found)})."
+        )
+    return sentences
+
+
 def shown_cell(column: Column, model: ModelResults) -> dict[str, str]:
     """Value and interval of a model's figure on test."""
     return shown(column, model.metric_or_nan(column.metric))
 
 
-def shown(column: Column, estimate: Estimate) -> dict[str, str]:
+def shown(column: Column, found: Estimate) -> dict[str, str]:
     """Value and interval as a table prints them."""
-    return {"value": formatting.value_text(column, estimate), "bounds": formatting.bounds_text(column, estimate)}
+    return {"value": formatting.value_text(column, found), "bounds": formatting.bounds_text(column, found)}
 
 
 def _figure_row(results: RunResults, title: str, column: Column) -> dict[str, Any]:

@@ -108,6 +108,19 @@ def test_figures_are_those_of_scipy_and_of_the_stated_digit() -> None:
     assert value(evaluated, "test", "coverage_90") == pytest.approx(inside.mean()) and 0.75 < inside.mean() <= 1
 
 
+def test_votes_of_raters_are_compared_with_the_distribution() -> None:
+    given = answers(val=60, test=80)
+    votes = np.random.default_rng(2).integers(1, 9, (140, 3))
+    images = images_of(given)
+    for at, value_of in enumerate((20, 50, 80.5)):
+        images = images.append_column(f"votes_{value_of}", pa.array(votes[:, at]))
+    evaluated = evaluate_answers(given, images, ("val", "test"), BINS, CONFIG, 0)
+    values = evaluated.reference_values["monotone"].to_numpy()
+    p = np.array(given["score_distribution"].to_pylist())
+    expected = [stats.wasserstein_distance(values, [20, 50, 80.5], p[at], votes[at]) for at in range(60, 140)]
+    assert value(evaluated, "test", "emd") == pytest.approx(np.mean(expected))
+
+
 def test_monotone_predictions_stay_in_the_range_of_validation_scores() -> None:
     given = answers(val=60, test=80)
     evaluated = evaluated_from(given)

@@ -10,15 +10,20 @@ import torch
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.answer import answer_prefix
 from pipeline_lib.methods.self_improve.faithfulness import (
+    Replies,
     draw_probes,
     explain_other_images,
     faithfulness_metrics,
     faithfulness_table,
+    rescore,
     text_change,
 )
+from pipeline_lib.methods.self_improve.named_faults import fault_metrics
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.round_trip import RoundTripJudge, fit_judge, load_judge
+from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
 from pipeline_lib.methods.self_improve.tables import FAITHFULNESS, OTHER_EXPLANATIONS, PREDICTIONS
+from pipeline_lib.methods.self_improve.text_alone import score_texts
 from pipeline_lib.progress import Progress
 from pipeline_lib.tables.metrics import METRICS
 from pipeline_lib.tables.table import conform
@@ -105,6 +110,12 @@ def probe(vlm: Vlm, chat: Chat, probes: pa.Table, max_new_tokens: int, batch_siz
     )
 
 
+def table_of(judge: RoundTripJudge, probes: pa.Table, others: pa.Table) -> pa.Table:
+    """With texts for another score that are the model's own, and scores of the texts alone that say nothing."""
+    alone = pa.table({"image": probes["image"], "text_distribution": [[0.1] * 10] * probes.num_rows})
+    return faithfulness_table(judge, probes, Replies(others, unchanged(probes), alone))
+
+
 def figures(table: pa.Table, answers: pa.Table) -> dict[str, float]:
     metrics = conform(faithfulness_metrics(table, answers, CONFIG, 0), METRICS.schema).to_pylist()
     assert {row["split"] for row in metrics} == {"test"}
@@ -153,7 +164,7 @@ def test_the_image_itself_gives_the_stored_explanation_again(vlm: Vlm, chat: Cha
 def test_a_model_that_ignores_the_image_is_found_out(vlm: Vlm, chat: Chat, judge: RoundTripJudge) -> None:
     seeing = answered(vlm, chat, 8, max_new_tokens=40)
     probes = draw_probes(seeing, 8, 0)
-    found = faithfulness_table(judge, probes, probe(vlm, chat, probes, 40))
+    found = table_of(judge, probes, probe(vlm, chat, probes, 40))
     measured = figures(conform(found, FAITHFULNESS.schema), seeing)
     assert measured["text_change"] > 0.3 and measured["same_text_rate"] == 0
     projector = vlm.model.model.multi_modal_projector
@@ -164,7 +175,7 @@ def test_a_model_that_ignores_the_image_is_found_out(vlm: Vlm, chat: Chat, judge
                 weight.zero_()
         blind = answered(vlm, chat, 8, max_new_tokens=40)
         probes = draw_probes(blind, 8, 0)
-        found = faithfulness_table(judge, probes, probe(vlm, chat, probes, 40))
+        found = table_of(judge, probes, probe(vlm, chat, probes, 40))
     finally:
         projector.load_state_dict(kept)
     measured = figures(found, blind)
@@ -186,7 +197,7 @@ def test_scores_are_read_from_the_text_alone(judge: RoundTripJudge) -> None:
     for sign, told in ((1, scores), (-1, [9 - score for score in scores])):
         answers = predictions([f"A {WORDS[t]} picture, score {s}." for t, s in zip(told, scores, strict=True)], scores)
         probes = draw_probes(answers, 30, 0)
-        measured = figures(faithfulness_table(judge, probes, unchanged(probes)), answers)
+        measured = figures(table_of(judge, probes, unchanged(probes)), answers)
         assert measured["recovered_spearman"] == pytest.approx(sign, abs=0.03)
         assert (measured["recovered_mae"] < 1) == (sign == 1)
         assert measured["mentions_own_score"] == 1 and measured["mentions_other_score"] == 0
@@ -201,7 +212,7 @@ def test_the_baseline_is_the_change_between_own_answers(judge: RoundTripJudge) -
     texts: list[str | None] = [None if n == 4 else f"A {WORDS[n]} picture." for n in range(10)]
     answers = predictions(texts, list(range(10)))
     probes = draw_probes(answers, 10, 0)
-    metrics = faithfulness_metrics(faithfulness_table(judge, probes, unchanged(probes)), answers, CONFIG, 0)
+    metrics = faithfulness_metrics(table_of(judge, probes, unchanged(probes)), answers, CONFIG, 0)
     rows = {row["metric"]: row for row in metrics.to_pylist()}
     assert rows["text_change_baseline"]["value"] == pytest.approx(1 / 3)
     assert rows["text_change_baseline"]["rows"] == 8 and rows["text_change"]["rows"] == 9
@@ -211,13 +222,86 @@ def test_the_baseline_is_the_change_between_own_answers(judge: RoundTripJudge) -
 def test_a_model_without_explanations_has_no_figures(judge: RoundTripJudge) -> None:
     answers = predictions([None] * 5, [1] * 5)
     probes = draw_probes(answers, 5, 0)
-    table = conform(faithfulness_table(judge, probes, OTHER_EXPLANATIONS.schema.empty_table()), FAITHFULNESS.schema)
+    table = conform(table_of(judge, probes, OTHER_EXPLANATIONS.schema.empty_table()), FAITHFULNESS.schema)
     assert table.num_rows == 0 and np.isnan(list(figures(table, answers).values())).all()
 
 
 def test_the_stated_score_and_another_are_told_apart(judge: RoundTripJudge) -> None:
     answers = predictions(["A score of 2.", "A score of 2, no 7 rating.", "Two boats.", "It scores a 7."], [2] * 4)
     probes = draw_probes(answers, 4, 0)
-    rows = {row["explanation"]: row for row in faithfulness_table(judge, probes, unchanged(probes)).to_pylist()}
+    rows = {row["explanation"]: row for row in table_of(judge, probes, unchanged(probes)).to_pylist()}
     assert [row["mentions_own_score"] for _, row in sorted(rows.items())] == [True, True, False, False]
     assert [row["mentions_other_score"] for _, row in sorted(rows.items())] == [True, False, True, False]
+
+
+def test_another_score_is_explained_for_the_same_image(vlm: Vlm, chat: Chat) -> None:
+    answers = answered(vlm, chat, 6, max_new_tokens=40)
+    probes = draw_probes(answers, 6, 0)
+    asked = rescore(probes)
+    assert asked["other_image"].to_pylist() == probes["image"].to_pylist()
+    for row, before in zip(asked.to_pylist(), probes.to_pylist(), strict=True):
+        score = (before["stated_score"] + 5) % 10
+        assert row["text"].startswith(f" {answer_prefix(score)}")
+        picture_of = open_picture(row["other_image"], row["other_image_sha256"])
+        room = 40 - answer_tokens(vlm, f" {answer_prefix(score)}")
+        expected = generate_greedy(vlm, chat, [picture_of], [f" {answer_prefix(score)}"], room)[0].text.strip()
+        said = {r["image"]: r["other_explanation"] for r in probe(vlm, chat, asked, 40).to_pylist()}
+        assert said[row["image"]] == expected
+
+
+def test_texts_alone_are_scored_without_an_image(vlm: Vlm, chat: Chat) -> None:
+    """The distribution is that of a plain pass over the text; one of other words is another."""
+    answers = predictions([f"A {WORDS[n]} picture." for n in range(5)], list(range(5)))
+    probes = draw_probes(answers, 5, 0)
+    scores = resolve_score_tokens(vlm.processor.tokenizer, chat)
+    found = score_texts(vlm, PROMPT, scores, probes, batch_size=2, progress=Progress("t", 5)).to_pylist()
+    for row, said in zip(found, probes["explanation"].to_pylist(), strict=True):
+        asked = render_chat(vlm.processor, f"{said}\n\n{PROMPT}", images=0)
+        ids = vlm.processor.tokenizer(asked.prompt + scores.context, add_special_tokens=False, return_tensors="pt")
+        with torch.no_grad():
+            logits = vlm.model(**ids).logits[0, -1, list(scores.ids)].double()
+        np.testing.assert_allclose(row["text_distribution"], logits.softmax(0).numpy(), atol=1e-5)
+    assert found[0]["text_distribution"] != found[1]["text_distribution"]
+
+
+def test_the_gap_is_that_of_the_rank_correlations(judge: RoundTripJudge) -> None:
+    scores = [n % 10 for n in range(30)]
+    eye = np.eye(10)
+    columns = {"score": [float(s) for s in (0, *scores)], "score_distribution": [eye[s].tolist() for s in (0, *scores)]}
+    answers = predictions([f"A {WORDS[s]} picture." for s in scores], scores, **columns)
+    probes = draw_probes(answers, 30, 0)
+    told = pa.table(
+        {
+            "image": probes["image"],
+            "text_distribution": [eye[9 - s].tolist() for s in probes["stated_score"].to_pylist()],
+        }
+    )
+    measured = figures(faithfulness_table(judge, probes, Replies(unchanged(probes), unchanged(probes), told)), answers)
+    assert measured["srcc_from_image"] == pytest.approx(1) and measured["srcc_from_text"] == pytest.approx(-1)
+    assert measured["image_text_gap"] == pytest.approx(2) and measured["score_change"] == 0
+
+
+def test_faults_that_are_named() -> None:
+    """A third of the images is blurred, the others noisy; half of the texts name the right fault."""
+    faults = {"blur": ("soft",), "noise": ("grain",)}
+    severities = {"blur": [0.9, 0.1, 0.1] * 10, "noise": [0.0, 0.8, 0.7] * 10}
+    right = ["soft" if n % 3 == 0 else "grain" for n in range(30)]
+    wrong = ["grain" if n % 3 == 0 else "soft" for n in range(30)]
+    texts = [f"A {(right if n < 15 else wrong)[n]} picture." for n in range(30)]
+    answers = predictions(texts, [5] * 30)
+    images = pa.table({"image": [f"{n + 1}.png" for n in range(30)], "split": ["test"] * 30, **severities})
+    metrics = fault_metrics(answers, images, faults, CONFIG, 0).to_pylist()
+    found = {row["metric"]: row["value"] for row in metrics}
+    assert found["names_fault"] == 0.5
+    said_soft = sum("soft" in text for text in texts) / 30
+    assert found["names_fault_chance"] == pytest.approx(said_soft / 3 + (1 - said_soft) * 2 / 3)
+    coded = pa.table(
+        {"image": images["image"], "split": images["split"], "distortion": [1 if n % 3 == 0 else 2 for n in range(30)]}
+    )
+    by_code = {"distortion=1": ("soft",), "distortion=2": ("grain",)}
+    assert fault_metrics(answers, coded, by_code, CONFIG, 0).to_pylist() == metrics
+    clear = {"blur>0.2": ("soft",), "noise>0.75": ("grain",)}  # every third image has no fault any more
+    rates = {row["metric"]: row["rows"] for row in fault_metrics(answers, images, clear, CONFIG, 0).to_pylist()}
+    assert rates["names_fault"] == 20
+    with pytest.raises(DataError, match="no column blur"):
+        fault_metrics(answers, coded, faults, CONFIG, 0)

@@ -9,7 +9,12 @@ from PIL import Image, ImageDraw
 
 from pipeline_lib.methods.self_improve.bins import assign_bins, bins_table, fit_bins
 from pipeline_lib.methods.self_improve.evaluation import MODEL_ANSWERS, evaluate_answers
-from pipeline_lib.methods.self_improve.faithfulness import draw_probes, faithfulness_metrics, faithfulness_table
+from pipeline_lib.methods.self_improve.faithfulness import (
+    Replies,
+    draw_probes,
+    faithfulness_metrics,
+    faithfulness_table,
+)
 from pipeline_lib.methods.self_improve.judge_metrics import gaming_metrics, judge_metrics
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
@@ -160,7 +165,8 @@ def invented_run(
         if probed:
             probes = draw_probes(predictions, recipe.faithfulness.rows, 0)
             others = other_explanations(probes, 0.3 + 0.2 * iteration, seed)
-            found = faithfulness_table(load_judge(judge.terms), probes, others)
+            alone = pa.table({"image": probes["image"], "text_distribution": probes["score_distribution"]})
+            found = faithfulness_table(load_judge(judge.terms), probes, Replies(others, others, alone))
             metrics.append(faithfulness_metrics(found, predictions, recipe.evaluation, 0))
         verdicts = conform(judge_predictions(load_judge(judge.terms), predictions), VERDICTS.schema)
         own = judged(verdicts, gaming_metrics(load_judge(judge.terms), verdicts, predictions))

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from report_run import HOSTILE, difference_replaced, invented_run, metric_replaced
+from scipy import stats
 
+from pipeline_lib.methods.self_improve.report.ceilings import ceilings
 from pipeline_lib.methods.self_improve.report.contents import RunResults
 from pipeline_lib.methods.self_improve.report.gallery import choose_rows
 from pipeline_lib.methods.self_improve.report.lineage import final, on_split
@@ -173,6 +175,15 @@ def test_one_far_prediction_does_not_squash_the_scatter(run: RunResults) -> None
     figure = scatter_figures(run._replace(models=[far]))[0]
     assert "1 outside" in figure and "-500" not in figure.replace("−", "-")
     assert shown_range(np.array([2.0, 6.0])) == (1.0, 7.0)
+
+
+def test_ceilings_are_those_of_bins_and_raters(run: RunResults, page: Page) -> None:
+    test = on_split(run.images, "test")
+    (bins,) = ceilings(run)
+    expected = stats.spearmanr(test["score"].to_numpy(), test["bin"].to_numpy()).statistic
+    assert bins.srcc == pytest.approx(expected) and f"{expected:.3f}".lstrip("0") in page.text
+    koniq = run.recipe.model_copy(update={"data": run.recipe.data.model_copy(update={"dataset": "koniq10k"})})
+    assert [ceiling.name for ceiling in ceilings(run._replace(recipe=koniq))] == ["raters", "ten bins"]
 
 
 def test_running_mean_keeps_a_constant_and_the_length() -> None:

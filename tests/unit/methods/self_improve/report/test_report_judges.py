@@ -129,6 +129,7 @@ def test_the_gallery_shows_both_grades_and_what_was_refused(page: Page, html: st
 def test_faithfulness_is_shown_with_what_it_can_and_cannot_show(judged_run: RunResults, html: str, page: Page) -> None:
     rows = table_rows(html, "table-faithfulness")
     names = ["recovered_spearman", "recovered_mae", "text_change", "text_change_baseline", "same_text_rate"]
+    names += ["score_change", "srcc_from_image", "srcc_from_text", "image_text_gap"]
     names += ["mentions_own_score", "mentions_other_score"]
     for model, shown in zip(judged_run.models, rows, strict=True):
         values = [float(value) for value in shown]

@@ -70,8 +70,9 @@ NO_SETTING_OF_THE_PAPERS = {
         "evaluation.bootstrap_samples",
         "evaluation.confidence",
         "evaluation.min_parse_rate",
+        "evaluation.also",
     ),  # beside the paper's figures
-    *("judge.anchors", "judge.round_trip.holdout_fraction", "faithfulness.rows"),
+    *("judge.anchors", "judge.round_trip.holdout_fraction", "faithfulness.rows", "faithfulness.faults"),
 }
 OTHER_FLOWS = ("ablation.", "grid_search.", "merge_ablation.")
 DATA = ("data.", "runtime.")
