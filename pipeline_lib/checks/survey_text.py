@@ -110,7 +110,7 @@ def _duplicates(survey: Survey) -> Iterator[str]:
 
 
 def _near_duplicates(survey: Survey) -> Iterator[str]:
-    rule = f"hashes that differ in at most {survey.near_bits} of {BITS} bits, and equal brightness, in any orientation"
+    rule = f"hashes at most {survey.near_bits} of {BITS} bits apart and alike in brightness, in any orientation"
     if not survey.near:
         yield f"near-duplicates  none between splits ({rule})"
         return

@@ -147,10 +147,12 @@ def seeds_page(name: str, figures: pa.Table, summary: pa.Table) -> Page:
             "; diamonds: final models of the controls." if CONTROL in _models(figures) else "."
         )
         parts.append(Drawing(svg, f"SRCC on test by each reading, a mark a seed. {marks}"))
-    over = Grid("Mean and standard deviation over seeds, and paired tests.", *_over_seeds(summary, every))
+    caption, others = "Mean and standard deviation over seeds, and paired tests.", every[len(main) :]
+    over = Grid(caption, *_over_seeds(summary, main))
     sections = [
         Section("Over seeds", [Paragraph(conclusions), over, *map(Paragraph, notes)]),
         Section("Each seed", parts),
+        *([Section("All other figures", [Grid(caption, *_over_seeds(summary, others))])] if others else []),
     ]
     return Page(f"{name} over {len(seeds)} seeds", "seeds", f"Seeds {', '.join(map(str, seeds))}.", sections)
 
@@ -231,23 +233,27 @@ def _mean_sd(row: dict[str, float]) -> str:
 
 def _tested(row: dict[str, float]) -> list[str]:
     bounds = f"[{decimal(row['low'], 3)} {decimal(row['high'], 3)}]" if math.isfinite(row["low"]) else UNDEFINED
-    word = change(Estimate(row["mean"], row["low"], row["high"], int(row["seeds"])))
-    return [decimal(row["mean"], 3), bounds, decimal(row["p"], 4), word, str(row["seeds"])]
+    return [decimal(row["mean"], 3), bounds, decimal(row["p"], 4), _word(row), str(row["seeds"])]
+
+
+def _word(row: dict[str, float]) -> str:
+    return change(Estimate(row["mean"], row["low"], row["high"], int(row["seeds"])))
 
 
 def _notes(figures: pa.Table, summary: pa.Table) -> list[str]:
     seeds = len(_seeds(figures))
     main, _ = _main_and_every(figures)
     found = {(row["source"], row["metric"], row["quantity"]): row for row in summary.to_pylist()}
-    said = []
-    for figure in main:
-        row = found.get((*figure, difference_name(FINAL, ZERO_SHOT)))
-        if row is not None:
-            word = change(Estimate(row["mean"], row["low"], row["high"], int(row["seeds"])))
-            said.append(f"{figure.heading}: {word}")
+
+    def words(after: str, before: str) -> str:
+        rows = [(figure, found.get((*figure, difference_name(after, before)))) for figure in main]
+        return "; ".join(f"{figure.heading}: {_word(row)}" for figure, row in rows if row is not None)
+
+    beyond = words(FINAL, CONTROL)
+    against = f" The final model against that of the control: {beyond}." if beyond else ""
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1))
     return [
-        f"The final model against zero-shot over {seeds} seeds: {'; '.join(said)}.",
+        f"The final model against zero-shot over {seeds} seeds: {words(FINAL, ZERO_SHOT)}.{against}",
         f"Intervals over seeds are paired t intervals of {percent(CONFIDENCE)} with {seeds - 1} degree(s) of freedom:"
         f" mean plus and minus {t:.2f} standard errors. Raised, lowered: the interval is above or below 0. p: two-sided"
         " paired t test, without correction for the number of figures."

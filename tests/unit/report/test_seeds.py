@@ -82,6 +82,9 @@ def test_page_and_text_show_every_seed_the_readings_first_and_the_outcome() -> N
         f"seed {seed}, {model}" for seed in (1, 2, 3, 4) for model in ("zero-shot", "final", "control")
     ]
     outcome = "over 4 seeds: SRCC stated: no difference shown; SRCC fitted: raised; Cons (verdicts): raised."
+    assert "against that of the control: SRCC stated: no difference shown; SRCC fitted: raised." in " ".join(
+        text.split()
+    )
     assert outcome in " ".join(text.split()) and "fewer than five seeds" in " ".join(text.split())
     page = render_page(seeds_page("r", table, found))
     assert outcome in page and "<svg" in page and "RMSE fitted" in page and "diamonds" in page
