@@ -67,7 +67,8 @@ def test_two_workers_make_the_same_as_one_process(
     shards = {address for address in alone if "/shards/" in address}
     kinds = [re.sub("^(steps|scratch)/", "", address).split("/")[0] for address in sorted(shards)]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "answers": 3, "generate": 3, "judge": 4, "other_explanations": 1,
+        "answers": 3, "generate": 3, "judge": 4, "other_explanations": 1, "other_score_explanations": 1,
+        "text_scores": 1,
     }  # fmt: skip
     workers = list(cluster.journals().values())
     assert sorted(address for worker in workers for address in worker if address != "load") == sorted(shards)

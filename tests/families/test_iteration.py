@@ -100,6 +100,6 @@ def test_a_miniature_iteration(loaded: Loaded, tmp_path: Path) -> None:
     plain = answer_images(loaded.vlm, loaded.chat, loaded.scores, images, open_image, **options)
     assert answers.schema.equals(MODEL_ANSWERS.schema) and not answers.equals(plain)
     bins = pa.table({"mean_score": [score + 0.5 for score in range(10)]})
-    tables = evaluate_answers(answers, ("val", "test"), bins, Evaluation(bootstrap_samples=100), 1)
+    tables = evaluate_answers(answers, images, ("val", "test"), bins, Evaluation(bootstrap_samples=100), 1)
     predictions = conform(tables.predictions, PREDICTIONS.schema)
     assert predictions.num_rows == 16 and np.isfinite(predictions["predicted_unfitted"].to_numpy()).all()
