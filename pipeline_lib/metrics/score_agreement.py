@@ -1,5 +1,6 @@
 """Agreement of predicted and true scores beside correlations and errors: bins, ties, logistic, distance of votes."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,9 @@ def fit_logistic(true: Array, predicted: Array) -> Logistic:
     rising = np.cov(x, true)[0, 1] >= 0
     ends = (true.min(), true.max()) if rising else (true.max(), true.min())
     try:
-        (low, high, middle, log_scale), _ = optimize.curve_fit(_curve, x, true, p0=(*ends, 0.0, 0.0), maxfev=4000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optimize.OptimizeWarning)  # of the covariance, which is not used
+            (low, high, middle, log_scale), _ = optimize.curve_fit(_curve, x, true, p0=(*ends, 0.0, 0.0), maxfev=4000)
     except RuntimeError as error:  # no convergence
         return _no_fit(str(error))
     if not np.isfinite([low, high, middle, np.exp(log_scale)]).all():

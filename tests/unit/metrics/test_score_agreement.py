@@ -60,6 +60,12 @@ def test_a_logistic_of_one_set_straightens_another() -> None:
     assert raw < 0.9 and mapped > 0.99
 
 
+def test_a_fit_on_few_values_gives_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_logistic(np.array([1.0, 1, 1, 2, 2, 2]), np.array([0.0, 0, 0, 1, 1, 1]))
+
+
 def test_a_fit_that_fails_says_so_and_its_figures_are_nan() -> None:
     x = np.linspace(0, 1, 50)
     nan = np.where(x == 0, np.nan, x)
