@@ -1,7 +1,6 @@
 """Near-duplicates: what a perceptual hash survives, that the search finds every near pair, and the limit."""
 
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,15 +121,13 @@ def alike(n: int) -> NDArray[np.float32]:
     return np.repeat(one / np.linalg.norm(one), n, axis=0)
 
 
-def test_ten_thousand_images_take_seconds() -> None:
+def test_a_thousand_copies_among_ten_thousand_images() -> None:
     rng = np.random.default_rng(0)
     hashes = rng.integers(1, 2**63, (10_000, 8), dtype=np.uint64)
     hashes[:1000, :] = hashes[:1, :]  # the same picture a thousand times
     splits = ["train" if at % 5 else "test" for at in range(10_000)]
-    start = time.monotonic()
     pairs = near_duplicates(Looks(hashes, alike(10_000)), splits, near_bits=8)
     assert len(pairs) == 200 * 800
-    assert time.monotonic() - start < 60
 
 
 def test_looks_are_in_the_order_of_the_images(pictures: list[Image.Image]) -> None:
