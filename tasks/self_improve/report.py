@@ -57,8 +57,8 @@ class Settings(BaseModel):
         return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 
 
-# 4: four readings, paired differences
-@stage(version=4)
+# 5: four readings, paired differences, a headline that looks at the control
+@stage(version=5)
 def report(
     work: Work,
     settings: Settings,

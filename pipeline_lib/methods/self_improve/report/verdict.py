@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from pipeline_lib.methods.self_improve.report.contents import ModelResults, RunResults
+from pipeline_lib.methods.self_improve.report.control_figures import estimates_of, metrics_of, outcome
 from pipeline_lib.methods.self_improve.report.lineage import (
     final,
     first_trained,
@@ -34,7 +35,7 @@ def verdict(results: RunResults) -> list[str]:
     """A conclusion, then the sentences that support it.
 
     "Raised" and "lowered" mean that the interval of the paired difference on the same test images is above or below 0;
-    else no difference is shown.
+    else no difference is shown. With a control, the conclusion says whether a gain goes beyond it (`outcome`).
     """
     base, first, last = zero_shot(results), first_trained(results), final(results)
     if first is base:
@@ -100,11 +101,30 @@ def _conclusion(results: RunResults) -> str:
         gain = f"Self-training raised SRCC on test of {of} alone"
     else:
         gain = "Self-training showed no difference of SRCC on test"
+    gain += _against_control(results, (SRCC_STATED, own))
     if last is first:
         return f"{gain}."
     cons = cons_column(results)
     lost = [_name(column) for column in (own, cons) if _change(results, first, last, column) == "lowered"]
     return f"{gain}; compared with {first.name}, the final model lowered {' and '.join(lost)}." if lost else f"{gain}."
+
+
+def _against_control(results: RunResults, columns: tuple[Column, ...]) -> str:
+    """What the control says of the readings that rose; empty without a control, and when none rose."""
+    if results.control is None:
+        return ""
+    outcomes = {
+        column: outcome(estimates_of(results.control, column.metric))
+        for column in columns
+        if column.metric in metrics_of(results.control)
+    }
+    beyond, not_beyond = (
+        [_name(column) for column, found in outcomes.items() if found == wanted]
+        for wanted in ("counts", "does not count")
+    )
+    if not_beyond:
+        return f", but {' and '.join(not_beyond)} not beyond its control, so this gain does not count"
+    return ", beyond its control" if beyond else ""
 
 
 def _change(results: RunResults, earlier: ModelResults, later: ModelResults, column: Column) -> str:

@@ -2,6 +2,7 @@ import pytest
 from report_run import difference_replaced, metric_replaced
 
 from pipeline_lib.methods.self_improve.report.contents import RunResults
+from pipeline_lib.methods.self_improve.report.control_figures import control_figures
 from pipeline_lib.methods.self_improve.report.verdict import verdict
 
 NAN = float("nan")
@@ -37,6 +38,15 @@ def test_the_conclusion_follows_the_differences(
     for metric in metrics:
         run = difference_replaced(run, *pair, metric, value)
     assert conclusion in verdict(run)[0]
+
+
+def test_a_gain_that_the_control_has_too_does_not_count(run: RunResults) -> None:
+    """The headline agrees with the section of the control."""
+    bootstrap = run.recipe.evaluation.bootstrap
+    for control, said in ((run.models[0], ", beyond its control."), (run.models[-1], "does not count.")):
+        table = control_figures(run.models[0], run.models[-1], control, bootstrap, 0)
+        assert verdict(run._replace(control=table))[0].endswith(said)
+    assert "control" not in verdict(run)[0]
 
 
 def test_a_collapsed_model_is_no_gain(run: RunResults) -> None:
