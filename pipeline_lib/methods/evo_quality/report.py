@@ -174,7 +174,8 @@ def _outcome(results: Results) -> Iterator[Section]:
                 f" {results.recipe.evaluation.answers} sampled answers, stated is the greedy answer. Brackets are"
                 f" {results.recipe.evaluation.confidence:.0%} intervals over groups of images. Spread is the standard"
                 " deviation of the ratings over images, in points of 1..5: a correlation of ratings that hardly differ"
-                " says little. “Raised” and “lowered” follow from the interval of the paired difference to the round before."
+                " says little. “Raised” and “lowered” follow from the interval of the paired difference to the round"
+                " before."
             )
         )
         parts.append(Drawing(_draw_rounds(results), "SRCC on each labelled data set, by round, with intervals."))
