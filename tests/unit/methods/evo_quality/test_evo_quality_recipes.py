@@ -1,4 +1,4 @@
-"""The shipped recipes of evo_quality: the paper's figures, ablations that differ in one field, prompts word for word."""
+"""The shipped recipes of evo_quality: the paper's figures, ablations of one field each, prompts word for word."""
 
 import hashlib
 from pathlib import Path
