@@ -110,12 +110,16 @@ def headline(results: Results) -> str:
     )
     word = {"raised": "raised", "lowered": "lowered"}.get(change(difference), "did not change")
     sentence = (
-        f"{len(results.rounds) - 1} round(s) of voting and ranking, without any label, {word} SRCC of the mean rating"
+        f"{_rounds(len(results.rounds) - 1)} of voting and ranking, without any label, {word} SRCC of the mean rating"
         f" on {data} from {figures} (difference {estimate_text(_CORRELATION, difference)})."
     )
     if results.controls is None:
-        return f"{sentence} No control was run: `whyscore control` says what of it shuffled votes would give."
+        return f"{sentence} No control was run: whyscore control says how much of it shuffled votes would give."
     return f"{sentence} {gain_sentence(results.controls)}"
+
+
+def _rounds(count: int) -> str:
+    return "One round" if count == 1 else f"{count} rounds"
 
 
 def _difference(results: Results, data: str, before: int, after: int, reading: str) -> Estimate:
@@ -233,7 +237,11 @@ def _training(results: Results) -> Iterator[Section]:
     if not logs:
         return
     panels = [
-        ("reward", "Reward", "Sum of the parts, mean over a step’s answers. A rating that says nothing earns .707."),
+        (
+            "reward",
+            "Reward",
+            "Sum of the parts, mean over a step’s answers. A rating that says nothing earns .707, and its form more.",
+        ),
         ("kl", "KL", "Divergence from the initial model, nats a token."),
         ("parse_rate", "Parsed", "Share of sampled ratings that could be read."),
         (
