@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from pipeline_lib.demo.dataset import write_dataset
 from pipeline_lib.demo.method_data import write_unlabelled
 from pipeline_lib.store import ArtifactStore, Manifest
 from tests.crash.conftest import digests
+from whyscore.cli import app
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = ["after /shards/", "step 3", "before make_variants/", "before report/"]
@@ -97,6 +99,8 @@ def test_a_run_votes_ranks_and_measures_each_round(finished: Finished) -> None:
         json.loads((of_run / f"{name}.json").read_text()) for name in ("iteration-02/ranking/adapter", "model")
     )
     assert last["key"] == model["key"]
+    said = CliRunner().invoke(app, ["status", "--store", str(finished.store)]).output
+    assert "small: finished, iteration 2" in said and "ite-2 ranking: SRCC stated" in said
 
 
 def test_killed_again_and_again_it_ends_with_the_same_digests(
