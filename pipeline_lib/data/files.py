@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".tif", ".tiff",
+    ".bmp", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
+)  # fmt: skip
 """Files of a folder that end so are images; a file that is named itself may end in anything."""
 
 
