@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from pipeline_lib.addresses import secret_in
 from pipeline_lib.errors import StoreError
 from pipeline_lib.store.description import Description
 from pipeline_lib.store.local_files import LocalFiles
@@ -87,6 +88,8 @@ class ArtifactStore:
 
     def __init__(self, url: str):
         """A folder (a path, `file://`) or a bucket with an optional prefix (`s3://bucket/prefix`)."""
+        if secret := secret_in(url):
+            raise StoreError(f"store: {secret}")
         if url.startswith("s3://"):
             from pipeline_lib.store.s3_files import S3Files
 

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from whyscore.commands.terminal import Overrides, RecipePath, errors_for_people, parse_overrides, prepare_prefect
+from whyscore.commands.terminal import (
+    Overrides,
+    RecipePath,
+    at_home,
+    errors_for_people,
+    local_path,
+    parse_overrides,
+    prepare_prefect,
+)
 
 SHOWN = 3
 
@@ -13,13 +21,17 @@ SHOWN = 3
 def predict(
     recipe: RecipePath,
     images: Annotated[
-        list[str] | None, typer.Argument(help="Images, folders, or tables (CSV, JSON lines, Parquet) with their paths")
+        list[str] | None,
+        typer.Argument(callback=at_home, help="Images, folders, or tables (CSV, JSON lines, Parquet) with their paths"),
     ] = None,
-    out: Annotated[str, typer.Option(help="A path that ends in .parquet or .csv, local or s3://")] = "predictions.csv",
+    out: Annotated[
+        str, typer.Option(callback=at_home, help="A path that ends in .parquet or .csv, local or s3://")
+    ] = "predictions.csv",
     iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the newest")] = None,
     kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
     export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the model to a new folder, for your own server")
+        Path | None,
+        typer.Option(metavar="DIR", callback=local_path, help="Write the model to a new folder, for your own server"),
     ] = None,
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Export the adapter without its base")] = False,
     overrides: Overrides = None,

@@ -328,13 +328,10 @@ def test_no_image_is_sent_on_to_another_address(server: EngineServer) -> None:
     assert f"HTTP 307) to 127.0.0.1:{server.port}" in reply.reason and not server.requests
 
 
-@pytest.mark.parametrize("url", ["http://example.org/v1", "localhost:8000", "http://u:secret@localhost/v1"])
-def test_an_address_that_cannot_be_or_would_tell_a_secret_is_refused(
-    url: str, server: EngineServer, generate: Generate
-):
-    with pytest.raises(RecipeError, match=r"runtime\.generation_server\.base_url") as caught:
+@pytest.mark.parametrize("url", ["http://example.org/v1", "localhost:8000"])
+def test_an_address_that_cannot_be_is_refused(url: str, server: EngineServer, generate: Generate):
+    with pytest.raises(RecipeError, match=r"runtime\.generation_server\.base_url"):
         generate(server, base_url=url)
-    assert "secret" not in str(caught.value)
 
 
 def test_requests_overlap_as_many_as_are_allowed(server: EngineServer, generate: Generate) -> None:
