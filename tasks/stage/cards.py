@@ -58,7 +58,7 @@ def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: 
         _show(title, stage_card(store, manifest, state, plot=not cached), f"{title}: {state}")
         for name in RESULTS:
             if name in manifest.files:
-                text = store.files.read(store.path(manifest.address, manifest.attempt, name)).decode()
+                text = store.read_file(manifest.address, name).decode()
                 tables, _, notes = text.rstrip().rpartition("\n\n")  # the notes are sentences, and too long for a line
                 markdown = f"```\n{tables}\n```\n\n" + "\n".join(f"- {note}" for note in notes.splitlines())
                 _show("results", markdown, "Results")
