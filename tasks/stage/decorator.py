@@ -173,13 +173,20 @@ class Stage(Generic[P]):
         else:
             log.info("%s: computing [%s %s], %s", title, self.name, ref.key[:8], found.reason)
         call = self._task.with_options(refresh_cache=not hit, result_storage=artifact_references())
-        result: ArtifactRef = with_whole_inputs(store, lambda: call(at.runtime, ref, title, arguments))
+        result: ArtifactRef = call(at.runtime, ref, title, arguments)
         if isinstance(found, Manifest):
-            show_stage(store, found, title, cached=True)
+            shown = found
+            with_whole_inputs(store, lambda: show_stage(store, shown, title, cached=True))
         return result
 
     def _compute(self, runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]) -> ArtifactRef:
+        """What the Prefect task runs; when an input is lost, it runs the task of that input first."""
         store = ArtifactStore(runtime.store)
+        return with_whole_inputs(store, lambda: self._compute_once(store, runtime, ref, label, arguments))
+
+    def _compute_once(
+        self, store: ArtifactStore, runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]
+    ) -> ArtifactRef:
         if isinstance(store.lookup(ref.address), Manifest):
             return ref
         if self.gpu and not (self.in_shards and runtime.dask) and (deployment := pool_deployment()):
