@@ -13,7 +13,7 @@ from pipeline_lib.store.runs import open_run
 from pipeline_lib.use.trained import Kind, trained_model
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.predict import predict as predict_stage
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
 from tasks.stage.cards import show_recipe
 from tasks.stage.shards import check_workers
 
@@ -60,7 +60,7 @@ def predict(
         evaluated=found.evaluated,
         seed=recipe.seed,
     )
-    table = store.read_table(finished.address, "new_predictions")
+    table = with_whole_inputs(store, lambda: store.read_table(finished.address, "new_predictions"))
     problems = Counter(table["problem"].drop_null().to_pylist())
     if problems:
         most, count = problems.most_common(1)[0]
