@@ -237,7 +237,8 @@ def test_an_exported_model_says_the_same_in_plain_transformers(finished, again, 
     answer = CliRunner().invoke(app, [*arguments, "--adapter-only"] if adapter_only else arguments)
     assert answer.exit_code == 0, answer.output
     facts = json.loads((folder / "whyscore.json").read_text())
-    assert facts["prompt"] in (folder / "README.md").read_text()
+    assert facts["prompt"] in (readme := (folder / "README.md").read_text())
+    assert facts["format"] == 1 and ("import BUNDLED" in readme) == adapter_only
     assert len(facts["reference_values"]) == 10
 
     source = BUNDLED if adapter_only else folder
