@@ -68,6 +68,8 @@ def _without_formulas(table: pa.Table, out: str) -> pa.Table:
 
 
 def _flat(predictions: pa.Table) -> pa.Table:
+    if "score_distribution" not in predictions.column_names:  # a method's own ratings
+        return predictions
     distributions = predictions["score_distribution"].to_pylist()
     at = predictions.column_names.index("score_distribution")
     for score in reversed(SCORES):

@@ -38,11 +38,15 @@ def predict(
 ) -> None:
     """Score and explain new images with the model of a run, or export that model; status 1 if none can be scored."""
     with errors_for_people():
-        from pipeline_lib.config.load import load_recipe_of
+        from pipeline_lib.config.load import load_recipe, of_kind
         from pipeline_lib.errors import RecipeError
         from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 
-        parsed = load_recipe_of(SelfImproveRecipe, recipe, parse_overrides(overrides))
+        loaded = load_recipe(recipe, parse_overrides(overrides))
+        if _has_own_flow(loaded.method):
+            _rate(loaded, images, out, iteration, kind, export)
+            return
+        parsed = of_kind(SelfImproveRecipe, loaded)
         if kind not in (None, "score", "consistency", "merged"):
             raise RecipeError(f"--kind {kind}: give score, consistency or merged")
         if not images and not export:
@@ -62,6 +66,42 @@ def predict(
             finished = predict_flow(parsed, images, out, iteration, kind)  # type: ignore[arg-type]
             _show(parsed.runtime.store, finished, parsed.data.score_column)
             typer.echo(f"\nPredictions: {out}")
+
+
+def _has_own_flow(method: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(f"flows.predictions.{method}") is not None
+
+
+def _rate(
+    recipe: Any, images: list[str] | None, out: str, iteration: int | None, kind: str | None, export: Path | None
+) -> None:
+    """Run the flow of a method that rates in its own way."""
+    from importlib import import_module
+
+    from pipeline_lib.errors import RecipeError
+    from pipeline_lib.use.output import writer
+
+    if kind or export:
+        raise RecipeError(f"--kind and --export are for recipes of self_improve; this one is of {recipe.method}")
+    if not images:
+        raise RecipeError("give images, folders or tables to rate")
+    writer(out)  # refuses what cannot be written, before seconds of loading
+    prepare_prefect()
+    from pipeline_lib.store import ArtifactStore
+    from whyscore.ephemeral_server import tie_server_to_this_process
+
+    tie_server_to_this_process()
+    flow = getattr(import_module(f"flows.predictions.{recipe.method}"), f"{recipe.method}_predict")
+    finished = flow(recipe, images, out, iteration)
+    table = ArtifactStore(recipe.runtime.store).read_table(finished.address, "new_ratings")
+    for row in table.slice(0, SHOWN).to_pylist():
+        said = row["problem"] or f"{row['rating']:.2f} of 1..5 (mean of {row['ratings']} answers)"
+        typer.echo(f"\n{row['image']}: {said}")
+    if table.num_rows > SHOWN:
+        typer.echo(f"\n.. and {table.num_rows - SHOWN:,} more in the file")
+    typer.echo(f"\nRatings: {out}")
 
 
 def _show(store: str, predictions: Any, score_column: str) -> None:
