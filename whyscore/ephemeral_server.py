@@ -50,12 +50,7 @@ class _Server(subprocess.Popen[Any]):
     def poll(self) -> int | None:
         code = super().poll()
         if self.starting and code not in (None, _PORT_TAKEN):
-            self.said.seek(0)
-            lines = self.said.read().decode(errors="replace").strip().splitlines()
-            raise WhyScoreError(
-                f"Prefect's temporary server ended with status {code} before it was ready: {' '.join(lines[-1:])}. Its"
-                f" database is {database()}; remove that file if it is damaged, or set PREFECT_API_URL to a server"
-            )
+            raise _not_started(self.said)
         return code
 
 
@@ -96,14 +91,23 @@ def tie_server_to_this_process() -> None:
         try:
             with patch("subprocess.Popen", start):
                 server.start()
-        except RuntimeError as error:  # Prefect's own time limit
-            raise WhyScoreError(f"Prefect's temporary server does not start: {error}") from error
+        except RuntimeError:  # Prefect's own time limit
+            raise _not_started(said) from None
     if isinstance(server.server_process, _Server):
         server.server_process.starting = False
 
 
 def _start(*, args: list[str], env: dict[str, str], mine: dict[str, str], said: IO[bytes]) -> _Server:
     return _Server(args=args, env=env | mine, said=said)
+
+
+def _not_started(said: IO[bytes]) -> WhyScoreError:
+    said.seek(0)
+    last = " ".join(said.read().decode(errors="replace").strip().splitlines()[-1:])
+    return WhyScoreError(
+        f"Prefect's temporary server did not start{f' ({last[:300]})' if last else ''}. Its database is {database()}:"
+        " remove that file if it is damaged, or set PREFECT_API_URL to a server of your own"
+    )
 
 
 def check_server(url: str) -> None:

@@ -234,6 +234,13 @@ class ArtifactStore:
             self._whole(manifest, name, partial(self._get, local), sha256_file)
         return manifest
 
+    def file(self, address: str, name: str) -> str:
+        """Full path of a file of an artifact, for readers that take a part of it; raises `StoreError` if missing."""
+        manifest = self._hit(address)
+        if name not in manifest.files:
+            raise StoreError(f"{address} has no {name}; it has {', '.join(manifest.files)}")
+        return self.path(address, manifest.attempt, name)
+
     def _get(self, local: Path, path: str) -> Path:
         self.files.get(path, local)
         return local

@@ -89,14 +89,14 @@ def test_it_starts_behind_a_proxy_and_beside_an_old_database(tmp_path: Path) -> 
     assert ends(tmp_path)
 
 
-def test_a_server_that_cannot_start_is_said_at_once_with_its_database(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_named_with_its_database(tmp_path: Path) -> None:
     from prefect import __version__
 
     (tmp_path / "prefect").mkdir()
     (tmp_path / "prefect" / f"whyscore-prefect-{__version__}.db").write_bytes(b"no database" * 1000)
     process = start(tmp_path)
     said, _ = process.communicate("\n", timeout=600)
-    assert process.returncode == 1 and "temporary server ended with status" in said
+    assert process.returncode == 1 and "temporary server did not start" in said
     assert f"prefect-{__version__}.db" in said
     assert ends(tmp_path)
 
