@@ -33,6 +33,16 @@ def services(stack: Path, settings: dict[str, str]) -> list[Service]:
     ]
 
 
+def check_packages(settings: dict[str, str]) -> None:
+    """Raise `SystemExit` that names the programs which the services need and this machine lacks."""
+    _binary("postgres")
+    if settings.get("S3_PORT"):
+        from pipeline_lib.testing.s3_server import how_to_install, missing_packages
+
+        if missing := missing_packages():
+            raise SystemExit(how_to_install(missing))
+
+
 def postgres(stack: Path, settings: dict[str, str]) -> Service:
     """PostgreSQL on loopback, with a password; it refuses to run as root, so root hands it to another user."""
     data, port = stack.resolve() / "postgres", settings["POSTGRES_PORT"]

@@ -26,10 +26,16 @@ def stack_file(stack: Path) -> Path:
 def create_settings(stack: Path, **changes: str) -> dict[str, str]:
     """The stack's settings: those of its file, else new ones with random secrets, written to it.
 
-    `changes` replace defaults of a new file (e.g. `PREFECT_PORT="4300"`); a file that is there stays as it is.
+    `changes` replace defaults of a new file (e.g. `PREFECT_PORT="4300"`); a file that is there stays as it is. Raises
+    `SystemExit` when there is a database but no file: new secrets would not open it.
     """
     path = stack_file(stack)
     if not path.exists():
+        if (stack / "postgres").exists():
+            raise SystemExit(
+                f"{path} is missing, and {stack}/postgres was made with the password in it. Put the file back. If it is"
+                f" lost, move {stack}/postgres away: the history of runs is lost with it, and no artifact"
+            )
         settings = _new_settings(stack) | changes
         stack.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from deployments.processes import Service, kill_marked, marked, start, stop
-from deployments.services import services
+from deployments.services import check_packages, services
 from deployments.settings import (
     DEFAULT_STACK,
     create_settings,
@@ -40,11 +40,13 @@ def up(stack: Path, changes: dict[str, str] | None = None) -> None:
 
     `changes` replace defaults of the settings; only a stack that was never started takes them.
     """
+    check_packages(changes or {})
     settings = create_settings(stack, **(changes or {}))
-    if (changes or {}).items() - settings.items():
-        raise SystemExit(f"{stack_file(stack)} has other settings; edit it while the stack is down, or remove it")
+    if differing := [name for name, value in (changes or {}).items() if settings.get(name) != value]:
+        raise SystemExit(_other_settings(stack, settings, changes or {}, differing))
     supervisor = None
     if running(stack) is None:
+        check_packages(settings)
         _check_ports(stack, settings)
         (stack / "logs").mkdir(exist_ok=True)
         (stack / "state.json").unlink(missing_ok=True)
@@ -63,6 +65,22 @@ def up(stack: Path, changes: dict[str, str] | None = None) -> None:
     print(f"Prefect UI: http://127.0.0.1:{settings['PREFECT_PORT']}  (sign in with PREFECT_AUTH_STRING, see settings)")
     print(f"Store: {settings['WHYSCORE_STORE']}   settings and secrets: {stack_file(stack)}   logs: {stack}/logs/")
     print("Next, once and after each upgrade: .venv/bin/whyscore deploy")
+
+
+def _other_settings(stack: Path, settings: dict[str, str], wanted: dict[str, str], differing: list[str]) -> str:
+    """The message that names each setting that differs, and shows the values of those that are no secrets."""
+    shown = ("WHYSCORE_STORE", "S3_PORT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
+    lines = [
+        f"{name}: {settings.get(name, 'not set')}, asked for {wanted[name]}" if name in shown else f"{name} differs"
+        for name in sorted(differing)
+    ]
+    return "\n  ".join(
+        [
+            f"{stack_file(stack)} has other settings than asked for. Run `make down`, change these lines in it, and run"
+            " `make up` without STORE. Keep the file: the database was made with its POSTGRES_PASSWORD",
+            *lines,
+        ]
+    )
 
 
 def _check_ports(stack: Path, settings: dict[str, str]) -> None:

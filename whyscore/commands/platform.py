@@ -27,6 +27,13 @@ def deploy(
 
         quiet_libraries()
         wanted = use_stack(store)
+        import os
+
+        from whyscore.commands.terminal import reach_this_machine_directly
+        from whyscore.ephemeral_server import check_server
+
+        reach_this_machine_directly()
+        check_server(os.environ["PREFECT_API_URL"])
         from deployments.register import register
 
         for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus):

@@ -97,6 +97,7 @@ def prepare_prefect() -> None:
     Prefect's own lines and tracebacks go to its API, where the UI shows them; the terminal shows WhyScore's.
     """
     quiet_libraries()
+    reach_this_machine_directly()
     for name, value in {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "whyscore",
@@ -106,6 +107,17 @@ def prepare_prefect() -> None:
     }.items():
         os.environ.setdefault(name, value)
     show_log()
+    logging.getLogger("whyscore").info("starting; loading Prefect takes some seconds")
+
+
+def reach_this_machine_directly() -> None:
+    """Except this machine from the environment's proxy, which cannot reach Prefect's server here."""
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    if not any(os.environ.get(name) for proxy in proxies for name in (proxy, proxy.upper())):
+        return
+    hosts = [host.strip() for host in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")]
+    wanted = ",".join(dict.fromkeys([*filter(None, hosts), "localhost", "127.0.0.1", "::1"]))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = wanted
 
 
 def show_log() -> None:

@@ -1,5 +1,6 @@
 """The Markdown card of a run's final model."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def model_card(results: RunResults) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"python": _python_text, "plain": _plain}
     environment.filters |= {"decimal": decimal, "percent": percent, "estimate": partial(estimate_text, CONS)}
     models = compared(results)
     recipe = results.recipe
@@ -94,6 +96,16 @@ def model_card(results: RunResults) -> str:
         "recipe_yaml": recipe_yaml(recipe),
     }
     return environment.get_template("model_card.md.j2").render(context)
+
+
+def _python_text(text: str) -> str:
+    """A text as a literal of Python that ends neither itself nor the block of code that it is in."""
+    return repr(text).replace("`", "\\x60")
+
+
+def _plain(text: str) -> str:
+    """A text that is neither HTML nor Markdown, on one line."""
+    return re.sub(r"([\\`*_\[\]<>&|#])", r"\\\1", " ".join(text.split())).replace("\\<", "&lt;").replace("\\&", "&amp;")
 
 
 def _score_rows(results: RunResults) -> list[tuple[str, Column]]:

@@ -38,6 +38,19 @@ def test_the_code_to_load_it_is_python(run: RunResults) -> None:
     assert "BUNDLED" in model_card(with_model(run, "bundled"))
 
 
+def test_a_prompt_is_neither_code_nor_html(run: RunResults) -> None:
+    text = 'Rate it. #Score #Explain """ + __import__("os").system("x") + """ \\ ``` <b>'
+    criterion = run.prompt.criterion.model_copy(update={"score": "score <script>alert(1)</script> [x](http://y)"})
+    prompt = run.prompt.model_copy(update={"text": text, "criterion": criterion})
+    card = model_card(run._replace(prompt=prompt))
+    code = re.search(r"```python\n(.*?)\n```", card, re.DOTALL)
+    assert code is not None
+    (value,) = (node.value for node in ast.walk(ast.parse(code[1])) if isinstance(node, ast.Assign) and
+                [getattr(target, "id", "") for target in node.targets] == ["PROMPT"])  # fmt: skip
+    assert ast.literal_eval(value) == text
+    assert "<script>" not in card and "](http://y)" not in card.replace("\\]", "")
+
+
 def test_sft_term_is_named_only_when_on(run: RunResults) -> None:
     assert "**Not in the paper:** a likelihood (SFT) term" in model_card(run)
     assert "(SFT)" not in model_card(invented_run(steps=3, sft_weight=0.0))
@@ -109,7 +122,7 @@ def test_the_prompt_need_not_be_there_when_the_report_is_made(run: RunResults) -
     data = run.recipe.data.model_copy(update={"split_lists": lists})
     gone = run._replace(recipe=run.recipe.model_copy(update={"prompt": "/somewhere/private/defects.txt", "data": data}))
     card = model_card(gone)
-    assert run.prompt.text in card and "/somewhere" not in card and "defects.txt" in card
+    assert repr(run.prompt.text) in card and "/somewhere" not in card and "defects.txt" in card
 
 
 def test_recipe_yaml_loads_as_a_recipe_and_hides_paths(run: RunResults) -> None:
