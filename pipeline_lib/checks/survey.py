@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.config.base import Data
 from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, scan_images, unreadable
+from pipeline_lib.data.leaks import too_many_leaks
 from pipeline_lib.data.near_duplicates import NearDuplicate, joined, near_duplicates, no_look, too_many_near_duplicates
 from pipeline_lib.data.sources import is_safe
 from pipeline_lib.data.table import ImageList, check_table, too_few_images
@@ -82,6 +83,9 @@ def survey_data(data: Data, seed: int) -> Survey:
         problems.append(trouble)
     near = _near_duplicates(rows, facts, data.near_duplicate_bits)
     images, splits = list(rows["image"]), list(rows["split"])
+    digests = [fact.sha256 for fact in facts]
+    if problem := too_many_leaks(images, digests, splits, data.max_near_duplicate_fraction):
+        problems.append(problem)
     if problem := too_many_near_duplicates(near, images, splits, data.max_near_duplicate_fraction):
         problems.append(problem)
     return Survey(rows, facts, bins, missing, problems, notes, near, data.near_duplicate_bits)

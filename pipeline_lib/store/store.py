@@ -49,6 +49,9 @@ class Miss:
     reason: str
 
 
+LEAST_FREE_BYTES = 1 << 30
+"""A run does not begin with less: adapters, checkpoints and shards would soon not fit."""
+
 ABSENT = Miss("not computed yet")
 
 
@@ -134,6 +137,15 @@ class ArtifactStore:
             if created:
                 with contextlib.suppress(OSError, StoreError):
                     self.files.remove(probe)
+
+    def check_space(self) -> None:
+        """Raise `StoreError` when the disk of a folder is nearly full; the space of a bucket is not known."""
+        free = self.describe().free_bytes if self.is_local else None
+        if free is not None and free < LEAST_FREE_BYTES:
+            raise StoreError(
+                f"{self.root} has {free / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed; make"
+                " room or set runtime.store to another disk"
+            )
 
     def describe(self) -> Description:
         """The store's address and facts, without writing; raises `StoreError` when a bucket does not answer."""

@@ -109,7 +109,10 @@ def remove_a_reader(store, before, address, name):
     if name in READ_BY_THE_REPORT:
         readers = [found for found in readers if found.address.startswith("steps/report/")]
     if readers and name not in UNREAD:
-        store.retract(min(readers, key=lambda manifest: manifest.seconds).address)
+        reader = min(readers, key=lambda manifest: manifest.seconds)
+        store.retract(reader.address)
+        for folder in reader.scratch:  # else its answers are there, and no model is loaded
+            store.files.remove_folder(store.path(folder))
 
 
 def manifests(store) -> dict[str, Manifest]:
