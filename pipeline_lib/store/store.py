@@ -181,6 +181,8 @@ class ArtifactStore:
         except ValidationError as error:
             said = [str(found["ctx"]["error"]) for found in error.errors() if found["type"] == "value_error"]
             return Miss(f"damaged: its manifest cannot be {f'used: {said[0]}' if said else 'read'}")
+        if manifest.seal is None and not manifest.files:  # of an earlier version, whose stages all had files
+            return Miss("damaged: its manifest has no files")
         if manifest.address != address:
             return Miss(f"damaged: its manifest is that of {manifest.address}")
         if manifest.schema_version not in (None, LAST_SCHEMA_VERSION):

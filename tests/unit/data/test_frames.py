@@ -142,6 +142,7 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
             plain_csv().replace("Größe 3", "a, b").replace("Größe 8", "c, d").encode(),
             "2 row(s).*line 5, line 10",
         ),
+        ("csv", b'image,score,\n"a.jpg,1,\n', "unexpected end of data"),
         ("csv", b"\xd0\xcf\x11\xe0\xa1\xb1", "old or encrypted Excel"),
         ("xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1", "old or encrypted Excel"),
         ("xlsx", plain_csv().encode(), "no Excel workbook"),
