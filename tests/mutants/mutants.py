@@ -505,7 +505,7 @@ DAMAGE = (
         "pipeline_lib/store/manifest.py",
         'and fields["seal"] != _seal(fields):',
         "and False:",
-        f"{STORE}::test_a_manifest_that_was_changed_anywhere_is_damaged[host-folder]",
+        f"{STORE}::test_a_manifest_that_was_changed_anywhere_is_damaged[folder-host]",
     ),
     Mutant(
         "a-damaged-shard-ends-its-stage",
