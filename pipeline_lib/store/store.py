@@ -52,6 +52,9 @@ class Miss:
 LEAST_FREE_BYTES = 1 << 30
 """A run does not begin with less: adapters, checkpoints and shards would soon not fit."""
 
+_CHECKED: set[str] = set()
+"""Files whose digest this process has checked; an attempt's files never change."""
+
 ABSENT = Miss("not computed yet")
 
 
@@ -256,6 +259,20 @@ class ArtifactStore:
         artifact is removed first. Raises `StoreError` when the artifact has no such file, or it cannot be read.
         """
         return self._content(self._hit(address), name)
+
+    def file(self, address: str, name: str) -> str:
+        """Full path of a file of an artifact, for readers that take a part of it; raises as `read_file` does.
+
+        Its digest is checked once in a process.
+        """
+        manifest = self._hit(address)
+        if name not in manifest.files:
+            raise StoreError(f"{address} has no {name}; it has {', '.join(manifest.files)}")
+        path = self.path(address, manifest.attempt, name)
+        if path not in _CHECKED:
+            self._whole(manifest, name, self.files.sha256, str)
+            _CHECKED.add(path)
+        return path
 
     def read_table(self, address: str, name: str) -> pa.Table:
         """`<name>.parquet` of an artifact; raises as `read_file` does."""

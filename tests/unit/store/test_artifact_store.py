@@ -155,6 +155,7 @@ def test_damage_of_the_same_size_is_seen_by_every_reader(store: ArtifactStore, t
         lambda: store.read_file(AT, "pairs.parquet"),
         lambda: store.fetch(AT, tmp_path / "local"),
         lambda: store.copy_out(AT, "runs/a/report"),
+        lambda: store.file(AT, "pairs.parquet"),
     ):
         with pytest.raises(LostArtifactError, match=r"pairs\.parquet is damaged") as caught:
             read()
