@@ -1,10 +1,12 @@
 """A user's tables, lists and images: functions that take a local or an s3:// path and raise `DataError`."""
 
 import codecs
+import errno
 import logging
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -77,9 +79,17 @@ def image_names(folder: str) -> list[str]:
     return [name for name in list_folder(folder) if ending(name) in IMAGE_ENDINGS]
 
 
+def refuse_endless(path: str) -> None:
+    """Raise `OSError` for a local path that has no end or waits for a writer: a pipe, a device, a socket."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
 def read_file(path: str) -> bytes:
     """The content of a table or list. Raises `DataError` when it is not there or cannot be read."""
     try:
+        if not is_remote(path):
+            refuse_endless(path)
         return access(path).read(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline_lib.errors import LostArtifactError
+from pipeline_lib.errors import LostArtifactError, WhyScoreError
 from pipeline_lib.store import ArtifactStore, Manifest
 from pipeline_lib.store.gc import references
+from pipeline_lib.store.key import key_fields
+from tasks.stage import Work
 from tests.flows.test_resume import STAGES
 
 DAMAGES = ("swapped", "flipped", "truncated", "emptied", "re-addressed")
@@ -52,6 +54,29 @@ def test_a_damaged_report_is_made_again_before_it_is_copied(again, run_flow):
     file.write_text(file.read_text().replace("0.", "9."))
     assert run_flow(again).computed == ["report"]
     assert report_of(store) == before
+
+
+def test_damage_that_a_worker_of_the_gpu_pool_finds(again, run_flow, monkeypatch):
+    """The worker removes the input and fails; the waiting flow, which knows the input's stage, has it computed."""
+    store = ArtifactStore(again.runtime.store)
+    before = manifests(store)
+    trained, swapped = (f"steps/{s}/{store.children(f'steps/{s}')[0]}" for s in ("train_consistency", "swap"))
+
+    def in_pool(deployment, body, runtime, ref, label, arguments):
+        try:
+            with store.attempt() as attempt:
+                body(Work(store, ref.address, attempt, runtime, label), **arguments)
+                store.publish(ref.address, attempt, key_fields(arguments))
+        except LostArtifactError as error:  # all that is known of a run elsewhere is its message
+            raise WhyScoreError(f"{label}: run in the GPU pool ended as Failed: {error}") from None
+
+    monkeypatch.setattr("tasks.stage.decorator.pool_deployment", lambda: "pool")
+    monkeypatch.setattr("tasks.stage.decorator.compute_in_pool", in_pool)
+    store.retract(trained)
+    (file,) = Path(store.path(swapped)).glob("*/consistency_pairs.parquet")
+    file.write_bytes(bytes(file.stat().st_size))
+    assert run_flow(again).computed == ["ite-2 train_consistency", "ite-2 swap"]
+    assert {at: found.files for at, found in manifests(store).items()} == {at: f.files for at, f in before.items()}
 
 
 @pytest.mark.only_with("--all-moments")
