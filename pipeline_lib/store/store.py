@@ -364,7 +364,9 @@ class ArtifactStore:
     def _hit(self, address: str) -> Manifest:
         manifest = self.lookup(address)
         if isinstance(manifest, Miss):
-            raise LostArtifactError(address, f"{address} in {self.root}: {manifest.reason}; run again to compute it")
+            raise LostArtifactError(
+                address, f"{address} in {self.root}: {manifest.reason}; run the recipe again to compute it"
+            )
         return manifest
 
     def _damage(self, address: str, manifest: Manifest) -> str | None:
@@ -425,7 +427,7 @@ class ArtifactStore:
         except (OSError, StoreError) as error:
             raise StoreError(f"{what}. It cannot be removed ({error}); remove that folder and run again") from error
         log.warning("%s. The artifact was removed", what)
-        return LostArtifactError(address, f"{what}. It was removed; run again to compute it")
+        return LostArtifactError(address, f"{what}. It was removed; run the recipe again to compute it")
 
     def _create_manifest(self, address: str, manifest: Manifest) -> Manifest:
         content = manifest.model_dump_json(indent=2).encode()
