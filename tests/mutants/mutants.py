@@ -519,7 +519,7 @@ DAMAGE = (
         "tasks/stage/decorator.py",
         "if lost in again or (store.root, lost) not in _called:",
         "if True:",
-        "tests/flows/test_damage.py",
+        "tests/unit/test_work.py::test_a_lost_input_is_computed_again_once",
     ),
 )
 
