@@ -64,6 +64,16 @@ def check_memory(runtime: Runtime) -> None:
             )
 
 
+def check_weights(parameters: int, dtype: str, runtime: Runtime) -> None:
+    """Raise `ModelError` when the device has less memory than the weights of a model alone."""
+    found, weights_gb = device_memory(runtime.device), parameters * (4 if dtype == "float32" else 2) / 1e9
+    if weights_gb > found.gb:
+        raise ModelError(
+            f"{found.device} has {found.gb:.1f} GB of memory, the weights alone need {weights_gb:.1f} GB; use a larger"
+            " device or a smaller model"
+        )
+
+
 def _machine_bytes() -> int:
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _CGROUP_LIMITS:  # a container may have less than its machine

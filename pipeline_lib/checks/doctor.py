@@ -9,8 +9,6 @@ from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactStore
 
-LEAST_FREE_BYTES = 1 << 30
-FEW_VALIDATION_IMAGES = 100
 OPENED_IMAGES = 2000
 """The number of images that are opened, evenly spread; the `discretize` stage opens all."""
 
@@ -45,12 +43,8 @@ def examine(recipe: SelfImproveRecipe) -> Iterator[Finding]:
 def _store(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     store = ArtifactStore(recipe.runtime.store)
     store.check_writable()
+    store.check_space()
     found = store.describe()
-    if found.free_bytes is not None and found.free_bytes < LEAST_FREE_BYTES:
-        raise WhyScoreError(
-            f"{store.root} has {found.free_bytes / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are"
-            " needed; make room or set runtime.store to another disk"
-        )
     yield Finding("store", "ok", f"written, read back and created only once: {found.text}")
     if found.warning:
         yield Finding("store", "note", found.warning)
@@ -75,7 +69,8 @@ def _table(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         yield Finding("table", "FAIL", f"{os.path.normpath(path)} does not exist; {known}set {field}")
     if absent:
         return
-    from pipeline_lib.data.table import check_table
+    from pipeline_lib.data.table import check_table, read_image_list
+    from pipeline_lib.methods.self_improve.before_run import few_validation_images
     from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 
     checked = check_table(data, recipe.seed, LEAST_IMAGES)
@@ -89,13 +84,10 @@ def _table(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         "table", "ok", f"{len(rows)} images ({counts}), scores {rows['score'].min():g} to {rows['score'].max():g}"
     )
     yield from (Finding("table", "note", note) for note in checked.notes)
-    if splits["val"] < FEW_VALIDATION_IMAGES:
-        yield Finding(
-            "table",
-            "note",
-            f"only {splits['val']} validation images: the ten reference values fitted on them are inexact, so read"
-            f" the unfitted figures; {FEW_VALIDATION_IMAGES} or more are better",
-        )
+    for other in recipe.evaluation.also:
+        read_image_list(other, recipe.seed)
+    if few := few_validation_images(splits["val"]):
+        yield Finding("table", "note", few)
     for column, field in (("split", "split_column"), ("group", "group_column")):
         if f"user_{column}" in rows and getattr(data, field) is None:
             yield Finding(
@@ -110,6 +102,7 @@ def _images(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     if image_list is None:
         yield Finding("images", "skip", "not opened, because the table was not read")
         return
+    from pipeline_lib.data.leaks import refuse_leaks
     from pipeline_lib.methods.self_improve.discretize import discretize_scores
 
     step = -(-len(image_list.rows) // OPENED_IMAGES)
@@ -117,6 +110,9 @@ def _images(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     found = discretize_scores(opened, data.max_unreadable_fraction, data.max_megapixels)
     of = f" of {len(opened.rows)} opened ({len(image_list.rows)} in the table)" if step > 1 else ""
     yield Finding("images", "ok", f"{found.images.num_rows} readable{of}, {found.unreadable.num_rows} left out")
+    copied = found.images.select(["image", "image_sha256", "split"]).to_pydict()
+    refuse_leaks(copied["image"], copied["image_sha256"], copied["split"], data.max_near_duplicate_fraction)
+    facts["images"] = found.images
     empty = [row["bin"] for row in found.bins.to_pylist() if row["train_images"] == 0]
     if empty and step == 1:
         yield Finding(
@@ -146,24 +142,23 @@ def _model(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     base = resolve_model(recipe.model, ArtifactStore(recipe.runtime.store))
     base.folder(weights=False)  # what is not there is found without importing what would load it, which takes seconds
     from pipeline_lib.methods.self_improve.check_model import check_model
+    from pipeline_lib.vlm.shapes import check_shapes_of
 
     facts["model"] = found = check_model(base, facts["prompt"])
+    if "images" in facts:
+        check_shapes_of(facts["images"], base)
     size = f"{found['parameters'] / 1e6:.1f} M parameters"
     yield Finding("model", "ok", f"{found['architecture']}, {size}, LoRA on {found['lora_layers']} layers")
 
 
 def _memory(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    from pipeline_lib.device import check_memory, device_memory
+    from pipeline_lib.device import check_memory, check_weights, device_memory
 
     check_memory(recipe.runtime)
     found, need = device_memory(recipe.runtime.device), recipe.runtime.min_memory_gb
     known = facts.get("model")
-    weights = known["parameters"] * (4 if recipe.model.dtype == "float32" else 2) / 1e9 if known else 0.0
-    if weights > found.gb:
-        raise WhyScoreError(
-            f"{found.device} has {found.gb:.1f} GB of memory, the weights alone need {weights:.1f} GB; use a larger"
-            " device or a smaller model"
-        )
+    if known:
+        check_weights(known["parameters"], recipe.model.dtype, recipe.runtime)
     yield Finding(
         "memory", "ok", f"{found.device} has {found.gb:.1f} GB" + (f", {need:g} GB are needed" if need else "")
     )
@@ -193,12 +188,11 @@ def _judge(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     if model is None:
         yield Finding("judge", "ok", "the local round-trip judge, no key needed")
         return
-    from pipeline_lib.judges.endpoint import check_endpoint, server_name
-    from pipeline_lib.methods.self_improve.rubric import load_rubric
+    from pipeline_lib.judges.endpoint import server_name
+    from pipeline_lib.methods.self_improve.before_run import check_judge
 
     try:
-        load_rubric(recipe.judge.openai.rubric)
-        check_endpoint(endpoint)
+        check_judge(recipe.judge.openai, endpoint)
         if problem := _problem_with_server(model, endpoint):
             raise WhyScoreError(f"the judge's server {server_name(endpoint)} {problem}")
     except WhyScoreError as error:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.config.base import Data
 from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, scan_images, unreadable
+from pipeline_lib.data.leaks import too_many_leaks
 from pipeline_lib.data.near_duplicates import NearDuplicate, joined, near_duplicates, no_look, too_many_near_duplicates
 from pipeline_lib.data.sources import is_safe
 from pipeline_lib.data.table import ImageList, check_table, too_few_images
@@ -56,12 +57,16 @@ def survey_data(data: Data, seed: int) -> Survey:
     table to look at, or the storage fails.
     """
     (rows, source), problems, notes = check_table(data, seed, LEAST_IMAGES)
-    safe = rows["image"].map(lambda image: bool(image.strip()) and is_safe(image))
+    named = rows["image"].map(lambda image: bool(image.strip()))
+    safe = named & rows["image"].map(is_safe)
     scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels, with_looks=True)
-    facts = [ImageFacts("", 0, 0, "", "its name is not a path in the image folder")] * len(rows)
+    outside = ImageFacts("", 0, 0, "", "its name is not a path in the image folder")
+    facts = [outside if name else outside._replace(problem="it has no name") for name in named]
     for place, fact in zip(np.flatnonzero(safe), scanned, strict=True):
         facts[place] = fact
     missing = unreadable(ImageList(rows, source), facts)
+    if not named.any():  # it has no image column, which is said; each row again would say no more
+        missing = missing.slice(0, 0)
     try:
         refuse_too_many_unreadable(missing, len(rows), data.max_unreadable_fraction)
     except DataError:  # the survey lists them anyway
@@ -69,7 +74,7 @@ def survey_data(data: Data, seed: int) -> Survey:
             f"{missing.num_rows} of {len(rows)} images are missing or unreadable, data.max_unreadable_fraction allows"
             f" {data.max_unreadable_fraction:g}"
         )
-    readable = rows[[not fact.problem for fact in facts]]
+    readable = rows[np.array([not fact.problem for fact in facts], dtype=bool)]
     short = set(too_few_images(readable["split"], LEAST_IMAGES)) - set(too_few_images(rows["split"], LEAST_IMAGES))
     if short and (rows["split"] != "").any():
         problems.append(f"without the {missing.num_rows} unreadable images there are {', '.join(sorted(short))}")
@@ -78,6 +83,9 @@ def survey_data(data: Data, seed: int) -> Survey:
         problems.append(trouble)
     near = _near_duplicates(rows, facts, data.near_duplicate_bits)
     images, splits = list(rows["image"]), list(rows["split"])
+    digests = [fact.sha256 for fact in facts]
+    if problem := too_many_leaks(images, digests, splits, data.max_near_duplicate_fraction):
+        problems.append(problem)
     if problem := too_many_near_duplicates(near, images, splits, data.max_near_duplicate_fraction):
         problems.append(problem)
     return Survey(rows, facts, bins, missing, problems, notes, near, data.near_duplicate_bits)

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline_lib.checks.survey import Survey, crosses_splits, duplicates, histogram
 from pipeline_lib.config.base import SPLITS
+from pipeline_lib.data.leaks import leaked
 from pipeline_lib.data.near_duplicates import BITS, pair_text, share_of_evaluated
 
 _SHOWN = 20
@@ -126,7 +127,11 @@ def _near_duplicates(survey: Survey) -> Iterator[str]:
 
 def _verdict(survey: Survey) -> Iterator[str]:
     if not survey.problems:
-        yield "No problem found."
+        leaks = len(leaked([fact.sha256 for fact in survey.facts], list(survey.rows["split"])))
+        near = len({place for pair in survey.near for place in pair[:2]})
+        rest = [f"{leaks} validation and test image(s) that are copies"] if leaks else []
+        rest += [f"{near} near-duplicate(s) between splits"] if near else []
+        yield f"Nothing that stops a run; look at the {' and the '.join(rest)}." if rest else "No problem found."
         return
     yield f"{len(survey.problems)} problem(s), a run would be refused:"
     yield from (f"  {problem}" for problem in survey.problems)

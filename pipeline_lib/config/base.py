@@ -106,7 +106,8 @@ class ImageData(Section):
         ge=0,
         le=1,
         description="Refuse the table when more than this share of its validation and test images looks like an image"
-        " of another split; null: a run does not look (`whyscore check-data` always does)",
+        " of another split; null: a run only compares whole files and allows 1 % copies (`whyscore check-data` always"
+        " looks)",
     )
     near_duplicate_bits: int = Field(
         8,

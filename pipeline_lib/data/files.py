@@ -1,7 +1,12 @@
 """A user's tables, lists and images: functions that take a local or an s3:// path and raise `DataError`."""
 
+import codecs
+import errno
+import logging
 import os
 import posixpath
+import re
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -12,7 +17,12 @@ from pipeline_lib.store.local_files import LocalFiles
 if TYPE_CHECKING:
     from pipeline_lib.store.s3_files import S3Files
 
+log = logging.getLogger("whyscore.data")
+
 T = TypeVar("T")
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+"""Not what else `splitlines` takes for one: a name may hold U+2028 or U+0085."""
 
 IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".tif", ".tiff",
@@ -75,9 +85,17 @@ def image_names(folder: str) -> list[str]:
     return [name for name in list_folder(folder) if ending(name) in IMAGE_ENDINGS]
 
 
+def refuse_endless(path: str) -> None:
+    """Raise `OSError` for a local path that has no end or waits for a writer: a pipe, a device, a socket."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
 def read_file(path: str) -> bytes:
     """The content of a table or list. Raises `DataError` when it is not there or cannot be read."""
     try:
+        if not is_remote(path):
+            refuse_endless(path)
         return access(path).read(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
@@ -90,12 +108,34 @@ def with_file(path: str, read: Callable[[BinaryIO], T]) -> T:
     return access(path).with_file(path, read)
 
 
-def read_lines(path: str) -> list[str]:
-    """The lines of a UTF-8 text file, stripped; blank ones stay, so that line numbers are right."""
+def decode_text(content: bytes) -> tuple[str, str]:
+    """A text file's content, and a sentence about its encoding if that is a guess.
+
+    UTF-8, UTF-16 with its mark, or else Windows-1252, in which Excel saves CSV in Western Europe. Raises
+    `UnicodeDecodeError` when it is none of them.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16"), ""
     try:
-        return [line.strip() for line in read_file(path).decode("utf-8-sig").splitlines()]
+        return content.decode("utf-8-sig"), ""
+    except UnicodeDecodeError as error:
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            raise error from None
+    seen = next(sign for sign in text if ord(sign) > 127)
+    return text, f"it is not UTF-8 and is read as Windows-1252, so that its first special character is {seen!r}"
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, stripped; blank ones stay, so that line numbers are right."""
+    try:
+        text, guess = decode_text(read_file(path))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    if guess:
+        log.info("%s: %s", path, guess)
+    return [line.strip() for line in _LINE_END.split(text)]
 
 
 def label_file(table: str, *names: str) -> str:

@@ -49,11 +49,12 @@ class LocalFolder:
     def read(self, image: str) -> bytes:
         """The file below the folder; a file that this user may not read counts as missing."""
         try:
+            files.refuse_endless(str(self.root / image))
             return (self.root / image).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
             raise MissingImage(error.strerror or str(error)) from None
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
+            if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
                 raise MissingImage(error.strerror) from None
             # E.g. a network drive that does not answer, or too many open files: no fault of this image.
             raise files.unreachable(str(self.root / image), error) from error

@@ -6,13 +6,10 @@
     00001.jpg,23.67,44.83,42.67,34.83,26.33,21.33
 """
 
-import io
-
 import pandas as pd
 
 from pipeline_lib.data import files
 from pipeline_lib.data.frames import read_frame, require_columns
-from pipeline_lib.errors import DataError
 
 FILE = "MOS and Image attribute scores"
 ATTRIBUTES = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness")
@@ -21,14 +18,7 @@ ATTRIBUTES = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"
 def read(table: str) -> pd.DataFrame:
     """One row an image, score the MOS; any attribute can be the score by `data.score_column`."""
     path = files.label_file(table, f"{FILE}.xlsx", f"{FILE}.csv")
-    if files.ending(path) == ".xlsx":
-        try:
-            rows = pd.read_excel(io.BytesIO(files.read_file(path)), dtype={"Image name": str}, engine="openpyxl")
-        except Exception as error:  # openpyxl raises any error for a file that is not a workbook
-            raise DataError(f"{path} cannot be read: {error}") from error
-    else:
-        rows = read_frame(path, ["Image name"])
-    rows = rows.rename(columns=lambda name: str(name).strip())
+    rows = read_frame(path, ["Image name"])
     require_columns(path, rows, "Image name", "MOS", *ATTRIBUTES)
     known = pd.DataFrame({"image": rows["Image name"], "score": rows["MOS"], "group": rows["Image name"]})
     return pd.concat([known, rows.drop(columns=["Image name", "MOS"])], axis=1)

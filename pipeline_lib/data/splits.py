@@ -1,5 +1,6 @@
 """The split of each image: drawn, or given by lists."""
 
+import functools
 import hashlib
 import posixpath
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import pandas as pd
 
 from pipeline_lib.config.base import SPLITS, ImageData
 from pipeline_lib.data import files
+from pipeline_lib.data.spelling import plain
 from pipeline_lib.errors import DataError
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
@@ -52,6 +54,7 @@ def split_by_lists(images: pd.Series, groups: pd.Series, data: ImageData, seed: 
     """
     given = {split: path for split in SPLITS if (path := getattr(data.split_lists, split))}
     by_path, by_name = _rows_by_name(images)
+    plainly = functools.cache(lambda: _rows_by_name(images.map(plain)))  # only needed where spellings differ
     problems: list[str] = []
     notes: list[str] = []
     found: dict[str, list[int]] = {}
@@ -61,7 +64,7 @@ def split_by_lists(images: pd.Series, groups: pd.Series, data: ImageData, seed: 
         except DataError as error:
             lines = []
             problems.append(f"data.split_lists.{split}: {error}")
-        matches = {line: _find(line, by_path, by_name) for line in lines}
+        matches = {line: _find(line, by_path, by_name) or _find(plain(line), *plainly()) for line in lines}
         unknown = [line for line, rows in matches.items() if not rows]
         if unknown:
             few = len(unknown) <= data.max_unreadable_fraction * len(matches)

@@ -4,6 +4,8 @@ import hashlib
 import logging
 import posixpath
 from collections.abc import Mapping
+from decimal import Decimal
+from numbers import Real
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,8 +15,10 @@ import pandas as pd
 from pipeline_lib.config.base import SPLITS, Data, ImageData, Split
 from pipeline_lib.data import files, user_table
 from pipeline_lib.data.digests import image_digests
+from pipeline_lib.data.frames import with_decimal_points
 from pipeline_lib.data.known import KNOWN_DATASETS, as_on_disk
 from pipeline_lib.data.sources import ImageSource, folder_source, is_safe
+from pipeline_lib.data.spelling import as_files_are_written, plain
 from pipeline_lib.data.splits import LEFT_OUT, draw_splits, split_by_lists, split_name
 from pipeline_lib.errors import DataError
 from pipeline_lib.store import ArtifactStore
@@ -26,7 +30,7 @@ NO_LIMIT: Mapping[Split, int] = MappingProxyType({})
 _DEEP_ENDINGS, _DEEP_VERSION = {".tif", ".tiff", ".pgm", ".pnm", ".pfm"}, "pixels 2"
 """Files that may hold pixels of more than 8 bits. Change the version when `modes` gives such pixels other values."""
 
-_SHOWN = 5
+_SHOWN = 3
 _RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "split", "group"}
 
 
@@ -69,24 +73,31 @@ def read_image_list(data: ImageData, seed: int, least: Mapping[Split, int] = NO_
 
 def check_table(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> CheckedTable:
     """All that `read_image_list` finds, problems included; raises `DataError` only when there is no table."""
-    frame, wanted, source, problems, notes = _read(data)
+    frame, wanted, source, problems, notes, lines = _read(data)
+    if frame.empty:
+        problems.append("there is no image: no rows are below the header")
     absent = {name: column for name, column in wanted.items() if column not in frame.columns}
     if absent:
         problems.append(_absent_columns(absent, frame))
     others = [column for column in frame.columns if column not in wanted.values()]
     rows = pd.DataFrame({name: frame[column] for name, column in wanted.items() if name not in absent})
     rows = rows.reindex(frame.index)
-    problems += _check_images(rows, data) if "image" in rows else []
+    if "image" in rows:
+        rows["image"] = _text(rows["image"])
+        if data.dataset == "table":
+            rows["image"], note = as_files_are_written(rows["image"], source)
+            notes += [note] if note else []
+        problems += _check_images(rows, lines)
     rows["image"] = rows.get("image", "")
     scored = "score" in wanted
     if scored:
-        problems += _check_scores(rows) if "score" in rows else []
+        problems += _check_scores(rows, notes) if "score" in rows else []
         rows["score"] = rows.get("score", np.nan)
     named_groups = "group" in rows
     rows["group"] = _text(rows["group"]) if named_groups else rows["image"]
     grouped = rows["group"].str.strip() != ""
     if named_groups:
-        _note(problems, "group(s) are empty", _lines(data, rows.index[~grouped]))
+        _note(problems, "group(s) are empty", _lines(lines, rows.index[~grouped]))
     kept = pd.Series(True, index=rows.index)
     if _has_lists(data):
         listed = split_by_lists(rows["image"], rows["group"], data, seed)
@@ -155,13 +166,14 @@ class _Table(NamedTuple):
     source: ImageSource
     problems: list[str]
     notes: list[str]
+    lines: list[int] | None  # of each row in its file
 
 
 def _read(data: ImageData) -> _Table:
-    problems: list[str] = []
+    problems, notes, lines = list[str](), list[str](), None
     if data.dataset == "table":
         place = user_table.locate(data)
-        frame, source, group = user_table.read(data, place), place.source(), data.group_column
+        (frame, lines, notes), source, group = user_table.read(data, place), place.source(), data.group_column
         wanted = {"image": data.image_column}
         split = data.split_column
         if place.kind == "images" and split not in frame:
@@ -183,7 +195,7 @@ def _read(data: ImageData) -> _Table:
         wanted["split"] = split
     if group:
         wanted["group"] = group
-    return _Table(frame, wanted, source, problems, [])
+    return _Table(frame, wanted, source, problems, notes, lines)
 
 
 def _has_lists(data: ImageData) -> bool:
@@ -195,15 +207,18 @@ def _absent_columns(absent: dict[str, str], frame: pd.DataFrame) -> str:
     hint = f"; set {fields} to the right name"
     if "split" in absent:
         hint += ", or data.split_column: null to draw the splits"
+    there = {plain(str(column)): str(column) for column in frame.columns}
+    meant = [there[plain(column)] for column in absent.values() if plain(column) in there]
+    if meant:
+        hint = f"; did you mean {', '.join(meant)}?{hint.replace('; set', ' Set')}"
     missing = ", no ".join(f"{name} column {column!r}" for name, column in absent.items())
     return f"no {missing}; its columns are {', '.join(map(str, frame.columns))}{hint}"
 
 
-def _check_images(rows: pd.DataFrame, data: ImageData) -> list[str]:
+def _check_images(rows: pd.DataFrame, lines: list[int] | None) -> list[str]:
     problems: list[str] = []
-    rows["image"] = _text(rows["image"])
     named = rows["image"].str.strip() != ""
-    _note(problems, "image path(s) are empty", _lines(data, rows.index[~named]))
+    _note(problems, "image path(s) are empty", _lines(lines, rows.index[~named]))
     _note(
         problems,
         "image path(s) are not inside the image folder; write them relative to it (data.images)",
@@ -214,21 +229,37 @@ def _check_images(rows: pd.DataFrame, data: ImageData) -> list[str]:
     return problems
 
 
-def _check_scores(rows: pd.DataFrame) -> list[str]:
+def _check_scores(rows: pd.DataFrame, notes: list[str]) -> list[str]:
     problems: list[str] = []
-    scores = pd.to_numeric(rows["score"], errors="coerce").astype(float)
+    column = rows["score"]
+    if column.dtype.kind not in "iuf":
+        kept = column.map(_is_number_or_text)
+        column = column.astype(object).where(kept.astype(bool))
+        pointed = with_decimal_points(column)
+        if pointed is not None:
+            notes.append("decimal commas are read in the scores")
+            column = pointed
+    scores = pd.to_numeric(column, errors="coerce").astype(float)
     bad = ~np.isfinite(scores)
     names = rows["image"] if "image" in rows else pd.Series(rows.index + 2, index=rows.index)
     found = zip(names[bad], rows.loc[bad, "score"], strict=True)
-    _note(problems, "score(s) are not finite numbers", [f"{image}: {score!r}" for image, score in found])
+    _note(
+        problems,
+        "score(s) are not finite numbers",
+        [f"{image}: {score!r}" if isinstance(score, str) else f"{image}: {score}" for image, score in found],
+    )
     rows["score"] = scores.where(~bad)
     return problems
 
 
-def _lines(data: ImageData, index: pd.Index) -> list[str]:
-    """Line numbers of rows in a CSV file, after its header; elsewhere their number from 1."""
-    csv = files.ending(data.table) == ".csv"
-    return [f"line {row + 2}" if csv else f"row {row + 1}" for row in index]
+def _is_number_or_text(value: object) -> bool:
+    """Whether a value can be a score: no yes or no, no time, no list; pandas would make a number of each."""
+    return isinstance(value, str | Decimal | Real) and not isinstance(value, bool | np.bool_)
+
+
+def _lines(lines: list[int] | None, index: pd.Index) -> list[str]:
+    """Lines of rows in their file, where it has lines; else their number from 1."""
+    return [f"line {lines[row]}" if lines else f"row {row + 1}" for row in index]
 
 
 def _text(column: pd.Series) -> pd.Series:

@@ -1,4 +1,4 @@
-"""A user's own data: a CSV, JSON lines or Parquet table, a Hugging Face image folder, or Parquet with images in it.
+"""A user's own data: a table (CSV, Excel, JSON lines, Parquet), a Hugging Face image folder, Parquet with images in it.
 
 If no scores are read, a folder of images is a table too, with only their names.
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.config.base import SPLITS, Data, ImageData
 from pipeline_lib.data import files
 from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type, parquet_schema
-from pipeline_lib.data.frames import ENDINGS, read_frame
+from pipeline_lib.data.frames import ENDINGS, Frame, read_table
 from pipeline_lib.data.sources import ImageSource, folder_source
 from pipeline_lib.data.splits import split_name
 from pipeline_lib.errors import DataError
@@ -68,18 +68,19 @@ def locate(data: ImageData) -> Place:
     return Place(shards, "parquet", folder, embedded)
 
 
-def read(data: ImageData, place: Place) -> pd.DataFrame:
+def read(data: ImageData, place: Place) -> Frame:
     """The user's columns under their own names, images as names.
 
     A split that folders or shards are named by is put into `data.split_column` when the table has no such column.
     """
     names = [name for name in (data.image_column, data.group_column) if name]
     if place.kind == "table":
-        return read_frame(place.tables[0], names)
+        return read_table(place.tables[0], names)
     if place.kind == "images":
-        return pd.DataFrame({data.image_column: files.image_names(place.tables[0])})
+        return Frame(pd.DataFrame({data.image_column: files.image_names(place.tables[0])}), None, [])
+    notes: list[str] = []
     if place.kind == "image_folder":
-        parts = [_metadata(data, path, names) for path in place.tables]
+        parts = [_metadata(data, path, names, notes) for path in place.tables]
         splits = [_folder_split(data, path) for path in place.tables]
     else:
         parts = [_shard(path, data.image_column) for path in place.tables]
@@ -96,7 +97,7 @@ def read(data: ImageData, place: Place) -> pd.DataFrame:
     frame = pd.concat(parts, ignore_index=True)
     if place.embedded:
         frame.insert(0, data.image_column, list(place.embedded.names()))
-    return frame
+    return Frame(frame, None, notes)
 
 
 def _metadata_files(folder: str) -> tuple[str, ...]:
@@ -108,8 +109,9 @@ def _metadata_files(folder: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _metadata(data: ImageData, path: str, names: list[str]) -> pd.DataFrame:
-    frame = read_frame(path, [*names, "file_name"])
+def _metadata(data: ImageData, path: str, names: list[str], notes: list[str]) -> pd.DataFrame:
+    frame, _, guesses = read_table(path, [*names, "file_name"])
+    notes += [f"{path}: {guess}" for guess in guesses]
     if "file_name" not in frame:
         raise DataError(f"{path}: no column file_name; its columns are {', '.join(map(str, frame.columns))}")
     inner = files.parent(path)[len(data.table.rstrip("/")) + 1 :]

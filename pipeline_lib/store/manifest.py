@@ -64,7 +64,7 @@ class Manifest(BaseModel):
 
     address: Inside
     attempt: str = Field(pattern=r"^[0-9a-f]{12}$")
-    files: dict[Inside, FileEntry] = Field(min_length=1)
+    files: dict[Inside, FileEntry]
     tables: dict[str, int]  # version of each table, by its name
     rows: dict[str, int]
     scratch: list[Inside] = []  # folders of shards and checkpoints that it was computed from

@@ -50,6 +50,12 @@ class Miss:
     reason: str
 
 
+LEAST_FREE_BYTES = 1 << 30
+"""A run does not begin with less: adapters, checkpoints and shards would soon not fit."""
+
+_CHECKED: set[str] = set()
+"""Files whose digest this process has checked; an attempt's files never change."""
+
 ABSENT = Miss("not computed yet")
 
 
@@ -138,6 +144,15 @@ class ArtifactStore:
                 with contextlib.suppress(OSError, StoreError):
                     self.files.remove(probe)
 
+    def check_space(self) -> None:
+        """Raise `StoreError` when the disk of a folder is nearly full; the space of a bucket is not known."""
+        free = self.describe().free_bytes if self.is_local else None
+        if free is not None and free < LEAST_FREE_BYTES:
+            raise StoreError(
+                f"{self.root} has {free / 1e9:.1f} GB free, at least {LEAST_FREE_BYTES / 1e9:.1f} GB are needed; make"
+                " room or set runtime.store to another disk"
+            )
+
     def describe(self) -> Description:
         """The store's address and facts, without writing; raises `StoreError` when a bucket does not answer."""
         if isinstance(self.files, LocalFiles):
@@ -172,6 +187,8 @@ class ArtifactStore:
         except ValidationError as error:
             said = [str(found["ctx"]["error"]) for found in error.errors() if found["type"] == "value_error"]
             return Miss(f"damaged: its manifest cannot be {f'used: {said[0]}' if said else 'read'}")
+        if manifest.seal is None and not manifest.files:  # of an earlier version, whose stages all had files
+            return Miss("damaged: its manifest has no files")
         if manifest.address != address:
             return Miss(f"damaged: its manifest is that of {manifest.address}")
         if manifest.schema_version not in (None, LAST_SCHEMA_VERSION):
@@ -234,13 +251,6 @@ class ArtifactStore:
             self._whole(manifest, name, partial(self._get, local), sha256_file)
         return manifest
 
-    def file(self, address: str, name: str) -> str:
-        """Full path of a file of an artifact, for readers that take a part of it; raises `StoreError` if missing."""
-        manifest = self._hit(address)
-        if name not in manifest.files:
-            raise StoreError(f"{address} has no {name}; it has {', '.join(manifest.files)}")
-        return self.path(address, manifest.attempt, name)
-
     def _get(self, local: Path, path: str) -> Path:
         self.files.get(path, local)
         return local
@@ -252,6 +262,20 @@ class ArtifactStore:
         artifact is removed first. Raises `StoreError` when the artifact has no such file, or it cannot be read.
         """
         return self._content(self._hit(address), name)
+
+    def file(self, address: str, name: str) -> str:
+        """Full path of a file of an artifact, for readers that take a part of it; raises as `read_file` does.
+
+        Its digest is checked once in a process.
+        """
+        manifest = self._hit(address)
+        if name not in manifest.files:
+            raise StoreError(f"{address} has no {name}; it has {', '.join(manifest.files)}")
+        path = self.path(address, manifest.attempt, name)
+        if path not in _CHECKED:
+            self._whole(manifest, name, self.files.sha256, str)
+            _CHECKED.add(path)
+        return path
 
     def read_table(self, address: str, name: str) -> pa.Table:
         """`<name>.parquet` of an artifact; raises as `read_file` does."""
@@ -343,7 +367,9 @@ class ArtifactStore:
     def _hit(self, address: str) -> Manifest:
         manifest = self.lookup(address)
         if isinstance(manifest, Miss):
-            raise LostArtifactError(address, f"{address} in {self.root}: {manifest.reason}; run again to compute it")
+            raise LostArtifactError(
+                address, f"{address} in {self.root}: {manifest.reason}; run the recipe again to compute it"
+            )
         return manifest
 
     def _damage(self, address: str, manifest: Manifest) -> str | None:
@@ -404,7 +430,7 @@ class ArtifactStore:
         except (OSError, StoreError) as error:
             raise StoreError(f"{what}. It cannot be removed ({error}); remove that folder and run again") from error
         log.warning("%s. The artifact was removed", what)
-        return LostArtifactError(address, f"{what}. It was removed; run again to compute it")
+        return LostArtifactError(address, f"{what}. It was removed; run the recipe again to compute it")
 
     def _create_manifest(self, address: str, manifest: Manifest) -> Manifest:
         content = manifest.model_dump_json(indent=2).encode()

@@ -1,6 +1,6 @@
 """Special cases of model families; a family that is not in the table needs none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from PIL.Image import Image
@@ -71,3 +71,33 @@ def check_image(model_type: str, image: Image) -> None:
             f"{name} is {image.width}x{image.height} px when resized for the model: models of type {model_type} take no"
             f" image whose sides are more than {limit:g} : 1, this one's are {ratio:.0f} : 1; remove it from the table"
         )
+
+
+def check_shapes(model_type: str, images: Sequence[str], sizes: Sequence[tuple[int, int]], resize_px: int) -> None:
+    """Raise `DataError` for images that `check_image` would refuse, found by their width and height alone."""
+    limit = family_of(model_type).max_aspect_ratio
+    if limit is None:
+        return
+    resized = [_resized(*size, resize_px) for size in sizes]
+    found = [(name, size) for name, size in zip(images, resized, strict=True) if max(size) / min(size) > limit]
+    if found:
+        shown = ", ".join(f"{name} ({width}x{height} px when resized)" for name, (width, height) in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise DataError(
+            f"{len(found)} of {len(images)} images have a shape that models of type {model_type} refuse, longer than"
+            f" {limit:g} : 1: {shown}{more}; remove them from the table"
+        )
+
+
+def _resized(width: int, height: int, side: int) -> tuple[int, int]:
+    """The size of an image after `Image.thumbnail`; the shorter side is rounded to the nearest aspect ratio."""
+    if max(width, height) <= side:
+        return width, height
+    aspect, short = width / height, min(width, height) * side / max(width, height)
+    near = [max(int(short), 1), max(-int(-short // 1), 1)]
+
+    def error(candidate: int) -> float:
+        return abs(aspect - (side / candidate if width >= height else candidate / side))
+
+    best = min(near, key=error)
+    return (side, best) if width >= height else (best, side)

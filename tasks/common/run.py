@@ -1,11 +1,13 @@
 """Shared by the runs of all methods: the checks before the first stage, and the run's folder."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.data.image_set import ImageSet
+from pipeline_lib.data.leaks import leaked, refuse_leaks
 from pipeline_lib.data.near_duplicates import NearDuplicate, refuse_near_duplicates
 from pipeline_lib.data.table import ImageList, fingerprint
 from pipeline_lib.data.user_table import image_folder
@@ -14,12 +16,15 @@ from pipeline_lib.errors import RecipeError
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import RunFolder, control_name, folder_of, read_run
 from pipeline_lib.vlm.model_ref import ModelRef
+from pipeline_lib.vlm.shapes import check_shapes_of
 from tasks.common.find_near_duplicates import find_near_duplicates
 from tasks.stage import At, with_whole_inputs
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
 from tasks.stage.plan import is_planning, note_role
 from tasks.stage.shards import check_workers
+
+log = logging.getLogger("whyscore.run")
 
 Recipe = TypeVar("Recipe", bound=BaseRecipe)
 
@@ -75,6 +80,7 @@ def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> N
         return
     show_recipe(recipe)
     store.check_writable()
+    store.check_space()
     if not pool_deployment():  # else the worker checks its own memory
         check_memory(recipe.runtime)
     check_workers(recipe.runtime, model.location, image_folder(recipe.data))
@@ -86,23 +92,33 @@ def image_fingerprint(images: ImageList, store: ArtifactStore) -> str:
 
 
 def check_near_duplicates(recipe: BaseRecipe, at: At, images: ImageSet) -> None:
-    """Keep the recipe's limit of near-duplicates between splits, if it has one; raises `DataError` above it."""
-    data = recipe.data
-    if data.max_near_duplicate_fraction is None:
+    """Keep the limits of copies and of near-duplicates between splits, if there is one; raises `DataError` above it."""
+    data, limit = recipe.data, recipe.data.max_near_duplicate_fraction
+    store = ArtifactStore(recipe.runtime.store)
+    read = partial(with_whole_inputs, store)
+    if not is_planning():
+        table = read(lambda: store.read_table(images.table.address, "images"))
+        names, digests, splits = (table[name].to_pylist() for name in ("image", "image_sha256", "split"))
+        refuse_leaks(names, digests, splits, limit)
+        if copies := leaked(digests, splits):
+            log.warning("%d validation and test images are copies of images of another split", len(copies))
+    if limit is None:
         return
     found = find_near_duplicates(at, images, data.near_duplicate_bits)
     if is_planning():
         return
-    store = ArtifactStore(recipe.runtime.store)
-    read = partial(with_whole_inputs, store)
-    table = read(lambda: store.read_table(images.table.address, "images")).select(["image", "split"])
-    names, splits = table["image"].to_pylist(), table["split"].to_pylist()
     place = {name: at for at, name in enumerate(names)}
     pairs = [
         NearDuplicate(place[row["image"]], place[row["other_image"]], row["bits"], row["correlation"])
         for row in read(lambda: store.read_table(found.address, "near_duplicates")).to_pylist()
     ]
-    refuse_near_duplicates(pairs, names, splits, data.max_near_duplicate_fraction)
+    refuse_near_duplicates(pairs, names, splits, limit)
+
+
+def check_shapes(store: ArtifactStore, model: ModelRef, images: ImageSet) -> None:
+    """Raise `DataError` for images of a shape that the model's family refuses."""
+    if not is_planning():
+        check_shapes_of(with_whole_inputs(store, lambda: store.read_table(images.table.address, "images")), model)
 
 
 def run_folder(recipe: BaseRecipe, store: ArtifactStore, images: ArtifactRef) -> RunFolder:

@@ -20,7 +20,7 @@ from tasks.common import run as common
 from tasks.common.list_images import list_images
 from tasks.evo_quality.evaluate_ratings import compare_with_votes, evaluate_ratings
 from tasks.evo_quality.report import EvaluatedRound, Settings
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
 from tasks.stage.plan import PlanEnds, is_planning
 
 log = logging.getLogger("whyscore.stage")
@@ -59,6 +59,8 @@ def prepare(recipe: EvoQualityRecipe) -> Run:
     evaluation = recipe.evaluation
     labelled = {data.name: _list_labelled(recipe, data, store) for data in evaluation.labelled}
     stop = _list_labelled(recipe, evaluation.stop, store) if evaluation.stop else None
+    for asked in (images, *labelled.values(), *([stop] if stop else [])):
+        common.check_shapes(store, model, asked)
     run = Run(recipe, common.run_folder(recipe, store, table), model, prompts, images, labelled, stop)
     run.keep("images", table)
     return run
@@ -122,7 +124,7 @@ def fell_on_stop_set(run: Run, round_number: int, before: Rater, after: Rater) -
     both = [evaluate_ratings(at, bootstrap, rater, run.stop, data.split, seed) for rater in (before, after)]
     if any(isinstance(run.store.lookup(ref.address), Miss) for ref in both) and is_planning():
         raise PlanEnds
-    first, second = (run.store.read_table(ref.address, "ratings") for ref in both)
+    first, second = with_whole_inputs(run.store, lambda: [run.store.read_table(ref.address, "ratings") for ref in both])
     word = srcc_change(first, second, bootstrap, seed)
     log.info("round %d: SRCC on %s, which only stops the rounds: %s", round_number, data.name, word)
     return word == "lowered"

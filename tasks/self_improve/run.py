@@ -1,17 +1,22 @@
 """The beginning of every flow (checked recipe, images, base model), and the evaluation of each model."""
 
+import json
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline_lib.config.base import NamedData, Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import read_image_list
+from pipeline_lib.device import check_weights
+from pipeline_lib.methods.self_improve.before_run import check_judge, few_validation_images
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import read_run
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.common import run as common
 from tasks.common.list_images import list_images
@@ -24,7 +29,14 @@ from tasks.self_improve.judge_openai import judge_openai
 from tasks.self_improve.permute_scores import permute_scores
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel, EvaluatedOther
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
+from tasks.stage.gpu_pool import pool_deployment
+from tasks.stage.plan import is_planning
+
+log = logging.getLogger("whyscore.run")
+
+SMALL = 100_000_000
+"""Parameters of a model that fits every machine."""
 
 Kind = Literal["zero-shot", "score", "consistency", "merged"]
 
@@ -53,15 +65,42 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     prompt, model = load_prompt(recipe.prompt), resolve_model(recipe.model, store)
     common.check_before(recipe, store, model)
     image_list = read_image_list(recipe.data, recipe.seed, LEAST_IMAGES)
+    _check_what_comes_last(recipe, store)
+    if few := few_validation_images(int((image_list.rows["split"] == "val").sum())):
+        log.warning("%s", few)
     facts = check_model(At(runtime, "base"), model, prompt)
     table = discretize(At(runtime), recipe.data, recipe.seed, common.image_fingerprint(image_list, store))
     images = ImageSet.of(recipe.data, table, runtime)
     common.check_near_duplicates(recipe, At(runtime), images)
+    common.check_shapes(store, model, images)
+    _check_weights(recipe, store, facts)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
     run = Run(recipe, common.run_folder(recipe, store, table), base, images)
     run.keep("images", table)
     run.keep("model_facts", facts)
     return run
+
+
+def _check_what_comes_last(recipe: SelfImproveRecipe, store: ArtifactStore) -> None:
+    """Raise an error for a judge model or other data set that a run asks for hours later.
+
+    A run that has ended needs none of them again.
+    """
+    before = read_run(store, recipe.name)
+    if is_planning() or (before and before.fields == recipe.run_fields() and before.find("report")):
+        return
+    check_judge(recipe.judge.openai, recipe.runtime.openai)
+    for data in recipe.evaluation.also:
+        read_image_list(data, recipe.seed)
+
+
+def _check_weights(recipe: SelfImproveRecipe, store: ArtifactStore, facts: ArtifactRef) -> None:
+    """Raise `ModelError` when the device that computes stages has less memory than the weights need."""
+    if is_planning() or pool_deployment():
+        return
+    found = json.loads(with_whole_inputs(store, lambda: store.read_file(facts.address, "model_facts.json")))
+    if found["parameters"] > SMALL:  # else torch need not be imported
+        check_weights(found["parameters"], recipe.model.dtype, recipe.runtime)
 
 
 def evaluate_and_judge(

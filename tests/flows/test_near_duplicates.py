@@ -28,6 +28,8 @@ def test_a_copy_of_a_training_image_in_test_stops_the_run(prefect_server: str, t
         assert part in str(raised.value)
 
     said = whyscore("check-data", path)
-    assert "images/train-00003.jpg (train) ~ images/test-00005.jpg (test)" in said and "No problem found" in said
+    assert (
+        "images/train-00003.jpg (train) ~ images/test-00005.jpg (test)" in said and "Nothing that stops a run" in said
+    )
     said = refused("check-data", path, "--set", "data.max_near_duplicate_fraction=0")
     assert "1 problem(s)" in said and "max_near_duplicate_fraction allows 0 %" in said

@@ -478,6 +478,96 @@ TRUST = (
     ),
 )
 
+DAMAGE = (
+    Mutant(
+        "damage-on-the-way-is-damage-in-the-store",
+        "pipeline_lib/store/store.py",
+        "for second in (False, True):",
+        "for second in (True,):",
+        f"{STORE}::test_damage_on_the_way_is_not_damage_in_the_store[folder]",
+    ),
+    Mutant(
+        "a-damaged-artifact-stays",
+        "pipeline_lib/store/store.py",
+        "if isinstance(present, Manifest) and present.attempt == manifest.attempt:",
+        "if False:",
+        f"{STORE}::test_damage_of_the_same_size_is_seen_by_every_reader[folder]",
+    ),
+    Mutant(
+        "what-another-run-has-replaced-is-removed",
+        "pipeline_lib/store/store.py",
+        "if isinstance(present, Manifest) and present.attempt == manifest.attempt:",
+        "if True:",
+        f"{STORE}::test_a_damaged_artifact_that_another_run_has_replaced_meanwhile_stays[folder]",
+    ),
+    Mutant(
+        "a-changed-manifest-is-believed",
+        "pipeline_lib/store/manifest.py",
+        'and fields["seal"] != _seal(fields):',
+        "and False:",
+        f"{STORE}::test_a_manifest_that_was_changed_anywhere_is_damaged[folder-host]",
+    ),
+    Mutant(
+        "a-damaged-shard-ends-its-stage",
+        "pipeline_lib/store/shards.py",
+        "except LostArtifactError:",
+        "except ZeroDivisionError:",
+        SHARDS,
+    ),
+    Mutant(
+        "a-lost-input-ends-the-run",
+        "tasks/stage/decorator.py",
+        "if lost in again or (store.root, lost) not in _called:",
+        "if True:",
+        "tests/unit/test_work.py::test_a_lost_input_is_computed_again_once",
+    ),
+)
+
+DATA = (
+    Mutant(
+        "white-is-zero-is-black",
+        "pipeline_lib/data/modes.py",
+        "share = 1 - share",
+        "share = share + 0",
+        "tests/unit/data/test_modes.py::test_the_same_picture_is_the_same_in_every_format",
+    ),
+    Mutant(
+        "a-negative-value-is-black",
+        "pipeline_lib/data/modes.py",
+        "if least < low or (high is not None and most > high):",
+        "if high is not None and most > high:",
+        "tests/unit/data/test_modes.py::test_pixels_without_a_rule_are_refused_with_what_they_are",
+    ),
+    Mutant(
+        "a-comma-may-be-a-thousand-and-is-decimal",
+        "pipeline_lib/data/frames.py",
+        "if not commas or not (certain or any(not _THOUSANDS.fullmatch(value) for value in commas)):",
+        "if not commas:",
+        "tests/unit/data/test_frames.py::test_a_comma_that_may_mean_a_thousand_is_not_guessed",
+    ),
+    Mutant(
+        "a-quote-that-is-never-closed-is-lost",
+        "pipeline_lib/data/frames.py",
+        "delimiter=separator, strict=True):",
+        "delimiter=separator):",
+        "tests/unit/data/test_frames.py::test_what_is_no_table_is_refused_in_one_sentence",
+    ),
+    Mutant(
+        "copies-in-another-split-are-not-counted",
+        "pipeline_lib/data/leaks.py",
+        "if other != split]",
+        "if other == split]",
+        "tests/unit/checks/test_survey.py::test_copies_that_a_recipe_allows_are_no_problem_and_still_not_nothing",
+    ),
+    Mutant(
+        "the-judge-is-checked-when-it-is-asked",
+        "pipeline_lib/methods/self_improve/before_run.py",
+        "if config.model is not None:",
+        "if config.model == '':",
+        "tests/flows/test_before_run.py::test_a_run_that_has_ended_needs_its_judge_no_more",
+    ),
+)
+
 VOTES = "tests/unit/methods/evo_quality/test_votes.py"
 FIDELITY = "tests/unit/methods/evo_quality/test_fidelity.py"
 RATING_FIGURES = "tests/unit/methods/evo_quality/test_rating_figures.py"
@@ -561,5 +651,7 @@ MUTANTS = (
     *CACHES,
     *DRAWN_SPLITS,
     *TRUST,
+    *DAMAGE,
+    *DATA,
     *VOTING,
 )

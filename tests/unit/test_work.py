@@ -1,15 +1,19 @@
 """A running stage says in its manifest where its scratch lies, and in its shards whose they are."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from pipeline_lib.config.base import Runtime
+from pipeline_lib.errors import LostArtifactError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore, Manifest
 from pipeline_lib.store.shards import InShards, writer_of
 from pipeline_lib.tables.table import Table
-from tasks.stage import Work
+from tasks.stage import Work, with_whole_inputs
 
 TABLE = Table("numbers", 1, pa.schema([pa.field("n", pa.int64())]))
 
@@ -35,3 +39,24 @@ def test_scratch_is_in_the_manifest_and_the_stage_in_its_shards(tmp_path: Path) 
     assert manifest.scratch == [f"{shared}/shards", f"{own}/checkpoints", f"{own}/shards"]
     shard = store.lookup(f"{shared}/shards/00000000-00000002")
     assert isinstance(shard, Manifest) and writer_of(shard) == (own, "ite-1 count")
+
+
+def test_a_lost_input_is_computed_again_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, done = ArtifactStore(str(tmp_path)), list[str]()
+
+    def lost(*addresses: str) -> Callable[[], str]:
+        left = list(addresses)
+
+        def work() -> str:
+            if left:
+                raise LostArtifactError(left.pop(0), "damaged")
+            return "done"
+
+        return work
+
+    known = {(store.root, at): partial(done.append, at) for at in ("steps/a/k", "steps/b/k")}
+    monkeypatch.setattr("tasks.stage.decorator._called", known)
+    assert with_whole_inputs(store, lost("steps/a/k", "steps/b/k")) == "done" and done == ["steps/a/k", "steps/b/k"]
+    for again in (("steps/a/k", "steps/a/k"), ("steps/of another run/k",)):
+        with pytest.raises(LostArtifactError):
+            with_whole_inputs(store, lost(*again))

@@ -210,3 +210,36 @@ def test_a_judge_that_cannot_be_reached_or_paid_is_named(recipe: dict[str, Any])
     unused = "http://127.0.0.1:9/v1"
     (problem,) = of(findings(recipe, judge=judge, runtime={"openai": {"base_url": unused}}), "FAIL")
     assert "127.0.0.1:9 cannot be reached" in problem[1]
+
+
+def test_copies_between_splits_beyond_a_limit_are_refused(recipe: dict[str, Any]) -> None:
+    folder = Path(recipe["data"]["table"]).parent
+    for number in (6, 13):  # of 20 test images
+        (folder / f"{number}.png").write_bytes((folder / f"{number - 6}.png").read_bytes())
+    (problem,) = of(findings(recipe), "FAIL")
+    assert problem[0] == "images" and "2 of 120" in problem[1] and "6.png (test) = 0.png (train)" in problem[1]
+    assert not of(findings(recipe, data={"max_near_duplicate_fraction": 0.02}), "FAIL")
+
+
+def test_other_data_sets_are_looked_for_too(recipe: dict[str, Any]) -> None:
+    also = [{"name": "other", "table": "absent.csv"}]
+    (problem,) = of(findings(recipe, evaluation={"also": also}), "FAIL")
+    assert problem[0] == "table" and "absent.csv" in problem[1]
+
+
+def test_a_shape_that_the_models_family_refuses_is_named(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline_lib.vlm import families
+
+    monkeypatch.setitem(families.FAMILIES, "llava", families.Family(max_aspect_ratio=50))
+    folder = Path(recipe["data"]["table"]).parent
+    Image.new("RGB", (2000, 8)).save(folder / "3.png")
+    (problem,) = of(findings(recipe), "FAIL")
+    assert problem[0] == "model" and "1 of 140" in problem[1] and "3.png (96x1 px" in problem[1]
+
+
+def test_a_nearly_full_disk_is_refused(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.store.store.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**8})())
+    (problem,) = of(findings(recipe), "FAIL")
+    assert problem[0] == "store" and "0.1 GB free" in problem[1]

@@ -142,10 +142,24 @@ def test_equal_images_in_two_splits_are_a_leak(folder: Path) -> None:
     assert first.images == ("1.png", "2.png", "12.png", "24.png") and crosses_splits(first)
     assert second.images == ("3.png", "4.png") and not crosses_splits(second)
     text = render_survey(survey)
+    (problem,) = survey.problems
+    assert "2 of 13 validation and test images are copies" in problem and "12.png (val) = 1.png (train)" in problem
+    assert run(folder / "t.csv")[0] == 1
     assert "LEAK: 1" in text
     assert (
         "1.png (train, score 0.25) = 2.png (train, score 0.5) = 12.png (val, score 3) = 24.png (test, score 6)" in text
     )
+
+
+def test_copies_that_a_recipe_allows_are_no_problem_and_still_not_nothing(folder: Path) -> None:
+    (folder / "12.png").write_bytes((folder / "1.png").read_bytes())
+    allowed = ("--set", "data.max_near_duplicate_fraction=0.1")
+    code, text = run(folder / "t.csv", *allowed)
+    assert code == 0 and "LEAK: 1" in text and "No problem found" not in text
+    assert text.rstrip().splitlines()[-1].startswith("Nothing that stops a run; look at the 1 ")
+    (folder / "13.png").write_bytes((folder / "1.png").read_bytes())
+    code, text = run(folder / "t.csv", *allowed)
+    assert code == 1 and "10 % are allowed" in text
 
 
 def test_tied_and_empty_bins_are_seen(folder: Path) -> None:

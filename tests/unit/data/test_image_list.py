@@ -94,7 +94,7 @@ def test_too_few_or_constant_training_scores_are_problems(tmp_path: Path) -> Non
 
 def test_long_lists_of_problems_are_shortened(tmp_path: Path) -> None:
     assert re.search(r"20 score\(s\).*: 0\.jpg", problems(tmp_path, frame(score=["x"] * 20 + [1, 2])))
-    assert "and 15 more" in problems(tmp_path, frame(score=["x"] * 20 + [1, 2]))
+    assert "and 17 more" in problems(tmp_path, frame(score=["x"] * 20 + [1, 2]))
 
 
 def test_missing_columns_are_named_with_those_there_are(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_blank_image_path_in_a_parquet_table_is_empty_too(tmp_path: Path, blan
 
 
 def test_files_that_are_no_table_are_refused_with_their_path(tmp_path: Path) -> None:
-    assert "scores.csv cannot be read" in problems(tmp_path, b"image,score\n\xff\xfe.jpg,1\n")
+    assert "scores.csv cannot be read" in problems(tmp_path, b"image,score\n\x81\x8d.jpg,1\n")
     assert "scores.csv cannot be read" in problems(tmp_path, b"")
     assert "scores.csv cannot be read" in problems(tmp_path, 'image,score,split\n"open,1,train\n')
     assert "0 train image(s)" in problems(tmp_path, "image,score,split\n")

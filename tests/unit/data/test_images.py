@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,9 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline_lib.config.base import Data
 from pipeline_lib.data.images import decode, open_image, scan_images
 from pipeline_lib.data.sources import LocalFolder
-from pipeline_lib.data.table import ImageList
+from pipeline_lib.data.table import ImageList, check_table
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.discretize import discretize_scores
 from pipeline_lib.methods.self_improve.tables import BINS, IMAGES
@@ -246,3 +248,16 @@ def test_no_split_may_be_lost_to_unreadable_images(folder: Path) -> None:
         (folder / f"{n}.png").unlink()
     with pytest.raises(DataError, match=r"2 unreadable.* 9 val image\(s\).* 10"):
         discretize_scores(image_list(folder), 0.5, 1.0)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_and_an_endless_device_are_missing_images_and_no_table(folder: Path) -> None:
+    for name in ("0.png", "1.png"):
+        (folder / name).unlink()
+    os.mkfifo(folder / "0.png")
+    (folder / "1.png").symlink_to("/dev/zero")
+    facts = scan_images(image_list(folder), 1)
+    assert [fact.problem for fact in facts[:3]] == ["it is not a regular file"] * 2 + [""]
+    os.mkfifo(folder / "t.csv")
+    with pytest.raises(DataError, match="not a regular file"):
+        check_table(Data(table=str(folder / "t.csv")), 0)

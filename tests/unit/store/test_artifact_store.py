@@ -155,6 +155,7 @@ def test_damage_of_the_same_size_is_seen_by_every_reader(store: ArtifactStore, t
         lambda: store.read_file(AT, "pairs.parquet"),
         lambda: store.fetch(AT, tmp_path / "local"),
         lambda: store.copy_out(AT, "runs/a/report"),
+        lambda: store.file(AT, "pairs.parquet"),
     ):
         with pytest.raises(LostArtifactError, match=r"pairs\.parquet is damaged") as caught:
             read()
@@ -184,7 +185,7 @@ def test_a_manifest_of_before_without_files_is_damaged(store: ArtifactStore) -> 
     store.files.write(manifest_path(store), json.dumps(fields).encode())
     assert isinstance(store.lookup(AT), Manifest)
     store.files.write(manifest_path(store), json.dumps(fields | {"files": {}}).encode())
-    assert reason(store) == "damaged: its manifest cannot be read"
+    assert reason(store) == "damaged: its manifest has no files"
 
 
 def test_damage_on_the_way_is_not_damage_in_the_store(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
