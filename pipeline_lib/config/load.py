@@ -48,8 +48,8 @@ def of_kind(kind: type[Recipe], recipe: BaseRecipe) -> Recipe:
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> BaseRecipe:
     """Read a YAML recipe of any method; `overrides` maps dotted field names to values, e.g. `{"data.table": "my.csv"}`.
 
-    A relative path in the file (`table` and `images` of any section, `data.split_lists`, a `prompt` ending in .txt,
-    `prompts` ending in .yaml) is relative to the file's folder; one in `overrides` to the working directory. Raises
+    A relative path in the file (`data.table`, `data.images`, `data.split_lists`, tables of `evaluation.also`, a
+    `prompt` ending in .txt) is relative to the file's folder; one in `overrides` to the working directory. Raises
     `RecipeError` that lists every wrong field at once.
     """
     path = Path(path)
@@ -68,25 +68,21 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Ba
 def _resolve_paths(fields: dict[str, Any], folder: Path) -> None:
     data = fields.get("data")
     lists = data.get("split_lists") if isinstance(data, dict) else None
+    evaluation = fields.get("evaluation")
+    also = evaluation.get("also") if isinstance(evaluation, dict) else None
     sections: list[tuple[Any, tuple[str, ...]]] = [
-        (fields, ("prompt", "prompts")),
+        (data, ("table", "images")),
         (lists, SPLITS),
-        *((section, ("table", "images")) for section in _sections(fields)),
+        (fields, ("prompt",)),
+        *((other, ("table", "images")) for other in (also if isinstance(also, list) else [])),
     ]
     for section, names in sections:
         for name in names:
             value = section.get(name) if isinstance(section, dict) else None
             if not isinstance(value, str) or not value or "://" in value:
                 continue
-            if not name.startswith("prompt") or value.endswith((".txt", ".yaml")):  # other prompts are names, not paths
+            if name != "prompt" or value.endswith(".txt"):  # other prompts are names, not paths
                 section[name] = str(folder / value)
-
-
-def _sections(value: Any) -> list[dict[str, Any]]:
-    """All mappings in the fields of a recipe, also those in lists."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    found = [section for item in inner for section in _sections(item)]
-    return [value, *found] if isinstance(value, dict) else found
 
 
 def parse_recipe(

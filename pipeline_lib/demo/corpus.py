@@ -193,7 +193,9 @@ def known_statements(subject: Subject | None, severity: Severity) -> list[Topic]
         kinds = ("dark", "bright") if attribute == "exposure" else (attribute,)
         phrases = sorted({phrase for kind in kinds for words in PHRASES[kind] for phrase in words})
         found.append(
-            Topic(attribute, [text for text in phrases if text in right], [text for text in phrases if text not in right])
+            Topic(
+                attribute, [text for text in phrases if text in right], [text for text in phrases if text not in right]
+            )
         )
     return [*found, Topic("thing", [], list(INVENTED))]
 

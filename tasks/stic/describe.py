@@ -15,9 +15,7 @@ def describe(
     work: Work, prompt: str, temperature: float, model: ModelRef, images: ImageSet, max_new_tokens: int, seed: int
 ) -> None:
     """Let the model describe each image once, to put before the questions about it (section 4.2)."""
-    work.write(
-        DESCRIPTIONS, work.in_shards(descriptions, prompt, temperature, model, images, max_new_tokens, seed)
-    )
+    work.write(DESCRIPTIONS, work.in_shards(descriptions, prompt, temperature, model, images, max_new_tokens, seed))
 
 
 def descriptions(

@@ -36,7 +36,9 @@ class Settings(BaseModel):
 
     def key_fields(self) -> dict[str, Any]:
         """Every field that can change a result or a word, without the place of files."""
-        fields = self.recipe.model_dump(mode="json", exclude={"runtime", "data", "prompts", "instructions", "questions"})
+        fields = self.recipe.model_dump(
+            mode="json", exclude={"runtime", "data", "prompts", "instructions", "questions"}
+        )
         data = {name: getattr(self.recipe, name).key_fields() for name in ("data", "instructions", "questions")}
         return fields | data | {"prompts": self.prompts.model_dump()}
 
@@ -81,9 +83,7 @@ def stic_report(
         preference_metrics=work.read(preferences, "metrics"),
         infused=work.read(infused, "infused"),
         logs=[work.read(found.training, "training_log") for found in models if found.training],
-        unreadable=pa.concat_tables(
-            work.read(found.table, "unreadable_images") for found in (images, questions)
-        ),
+        unreadable=pa.concat_tables(work.read(found.table, "unreadable_images") for found in (images, questions)),
     )
     folder = work.attempt.folder
     page = report_page(results, images.opener(base.resize_px), questions.opener(base.resize_px))

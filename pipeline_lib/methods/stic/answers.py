@@ -15,7 +15,6 @@ from pipeline_lib.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline_lib.vlm.batches import Record
-    from pipeline_lib.vlm.generate import Generated
     from pipeline_lib.vlm.load import Vlm
 
 
@@ -65,7 +64,9 @@ def by_image(descriptions: pa.Table) -> dict[str, "Record"]:
     return {row["image"]: row for row in descriptions.to_pylist()}
 
 
-def infuse(processor: Any, questions: pa.Table, descriptions: pa.Table, prompts: Prompts, *, describe: bool) -> pa.Table:
+def infuse(
+    processor: Any, questions: pa.Table, descriptions: pa.Table, prompts: Prompts, *, describe: bool
+) -> pa.Table:
     """`INFUSED` of instructions: the description before the question, the answer unchanged; text alone stays as it is.
 
     Without `describe` no question gets a description. Of several reference answers the first is taught. Raises

@@ -97,7 +97,9 @@ def description_metrics(checked: pa.Table, bootstrap: Bootstrap, seed: int) -> p
         shares = {"wrong_statements": known.share, "statements": lambda weights: weights @ known.all / weights.sum(1)}
         found |= grouped_estimates(shares, groups=known.groups, **options)
         checked_words = _column(checked, "checked_words")[known.rows].astype(float)
-        found["checked_words"] = grouped_estimate(_ratio, checked_words, words[known.rows], groups=known.groups, **options)
+        found["checked_words"] = grouped_estimate(
+            _ratio, checked_words, words[known.rows], groups=known.groups, **options
+        )
     absent = checked["absent"].to_pylist()
     if rows := [at for at, things in enumerate(absent) if things is not None]:
         names = np.array([bool(absent[at]) for at in rows])
@@ -118,9 +120,7 @@ class Counts(NamedTuple):
         """The counts of `CHECKED`; with `topics` those of statements in these topics alone, a set a row."""
         stated: list[list[dict[str, Any]] | None] = checked["statements"].to_pylist()
         rows = [at for at, statements in enumerate(stated) if statements is not None]
-        kept = [
-            [each for each in stated[at] or [] if topics is None or each["topic"] in topics[at]] for at in rows
-        ]
+        kept = [[each for each in stated[at] or [] if topics is None or each["topic"] in topics[at]] for at in rows]
         return cls(
             np.array(rows, np.int64),
             np.array([sum(not each["right"] for each in statements) for statements in kept], float),
@@ -167,7 +167,13 @@ def differences(pairs: Sequence[tuple[Model, Model]], bootstrap: Bootstrap, seed
                 mean, named[1].values - named[0].values, groups=named[0].groups, **options
             )
         rows += [
-            {"earlier": earlier.name, "later": later.name, "metric": name, **estimate._asdict(), "change": change(estimate)}
+            {
+                "earlier": earlier.name,
+                "later": later.name,
+                "metric": name,
+                **estimate._asdict(),
+                "change": change(estimate),
+            }
             for name, estimate in found.items()
         ]
     return pa.Table.from_pylist(rows, schema=DIFFERENCES.schema)

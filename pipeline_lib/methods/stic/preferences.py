@@ -23,7 +23,7 @@ from pipeline_lib.sampling import draw
 
 if TYPE_CHECKING:
     from pipeline_lib.vlm.batches import Record
-    from pipeline_lib.vlm.generate import Decoding, Generated
+    from pipeline_lib.vlm.generate import Decoding
     from pipeline_lib.vlm.load import Vlm
 
 log = logging.getLogger("whyscore.stic")

@@ -1,10 +1,10 @@
 """A set of prompts is a YAML file; its content is part of every key that depends on it.
 
-    curated: Please provide a detailed description ..     # its answer is preferred
-    plain: [Illustrate the details of the picture., ..]    # stored with the image and both answers
-    bad: [Describe the image with imaginative objects ..]  # its answer is dis-preferred
-    describe: Detail the composition ..                    # of the descriptions before a question
-    infused: "Image description:\\n{description}\\n\\n{question}"
+curated: Please provide a detailed description ..     # its answer is preferred
+plain: [Illustrate the details of the picture., ..]    # stored with the image and both answers
+bad: [Describe the image with imaginative objects ..]  # its answer is dis-preferred
+describe: Detail the composition ..                    # of the descriptions before a question
+infused: "Image description:\\n{description}\\n\\n{question}"
 """
 
 import re

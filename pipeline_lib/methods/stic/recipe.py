@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import BaseRecipe, Bootstrap, Fraction, ImageData, Lora, Section
+from pipeline_lib.config.base import BaseRecipe, Bootstrap, ImageData, Lora, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,7 +21,9 @@ class Preferences(Section):
     )
     low_resolution_px: int = Field(20, ge=4, description="Shorter side of an image of low resolution")
     brightness: float = Field(0.5, ge=0, lt=1, description="Colour jitter: the factor is 1 - this to 1 + this")
-    hue: float = Field(0.3, ge=0, le=0.5, description="Colour jitter: the hue is turned by up to this share of a circle")
+    hue: float = Field(
+        0.3, ge=0, le=0.5, description="Colour jitter: the hue is turned by up to this share of a circle"
+    )
     temperature: float = Field(0.2, ge=0, description="Of both answers; 0: greedy")
 
 

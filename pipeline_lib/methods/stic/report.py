@@ -135,9 +135,7 @@ def _estimate(metrics: pa.Table, metric: str) -> Estimate:
 
 
 def _model_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    shown = [
-        column for column in COLUMNS if any(np.isfinite(_value(results, at, column.metric)) for at in range(3))
-    ]
+    shown = [column for column in COLUMNS if any(np.isfinite(_value(results, at, column.metric)) for at in range(3))]
     rows = [
         [model.name, *(estimate_text(column, _estimate(metrics, column.metric)) for column in shown)]
         for model, metrics in zip(results.models, results.metrics, strict=True)
