@@ -1,6 +1,7 @@
 # `make` alone lists what there is. Everything runs in .venv, made from pyproject.toml.
 PYTHON ?= python3
 SEED ?= 0
+METHOD ?= self_improve
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo        self-train the bundled model on bundled photographs (SEED=0)"
+	@echo "make demo        self-train the bundled model on bundled photographs (METHOD=self_improve or all, SEED=0)"
 	@echo "make test        lint, types and the tests (docs/testing.md)"
 	@echo "make test-all    the same with parity for all families of models and a kill at each kind of moment"
 	@echo "make mutants     break the library in forty-eight ways, one at a time, and see a test fail (minutes)"
@@ -31,7 +32,7 @@ setup: $(VENV)/.installed
 
 demo: export PREFECT_HOME ?= $(CURDIR)/whyscore-data/prefect
 demo: setup
-	$(BIN)/whyscore demo --seed $(SEED)
+	$(BIN)/whyscore demo --method $(METHOD) --seed $(SEED)
 
 demo-model: setup
 	$(BIN)/python -m pipeline_lib.demo.make_model --out pipeline_lib/demo/model --seed 0

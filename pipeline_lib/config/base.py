@@ -4,7 +4,7 @@ Two kinds of fields, and one place that separates them: everything under `runtim
 result and never enters an artifact's key); every other field belongs to the key of each stage that gets its section.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +20,16 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+class RelativeToRecipe(NamedTuple):
+    """Marks a field of a path: a relative one in a recipe file is relative to the file's folder."""
+
+    ending: str = ""  # other values are names, not paths
+
+
+DataPath = Annotated[str, RelativeToRecipe()]
+"""A file or folder, local or s3://."""
+
+
 class Section(BaseModel):
     """A frozen group of recipe fields; an unknown field is an error, so that no typing error is ignored."""
 
@@ -32,9 +42,11 @@ DatasetName = Literal["table", "ava", "aadb", "koniq10k", "spaq", "kadid10k", "t
 class SplitLists(Section):
     """Files that list the images of a split: one image a line, with or without folder and ending."""
 
-    train: str | None = Field(None, description="If given, images in no list are left out; else they are for training")
-    val: str | None = Field(None, description="If not given, data.val_fraction of the rest is drawn")
-    test: str | None = None
+    train: DataPath | None = Field(
+        None, description="If given, images in no list are left out; else they are for training"
+    )
+    val: DataPath | None = Field(None, description="If not given, data.val_fraction of the rest is drawn")
+    test: DataPath | None = None
 
 
 class ImageData(Section):
@@ -43,11 +55,11 @@ class ImageData(Section):
     dataset: DatasetName = Field(
         "table", description="'table': any CSV, Parquet or image folder; else a known data set"
     )
-    table: str = Field(
+    table: DataPath = Field(
         description="CSV or Parquet file with one row an image, or a Hugging Face image folder; without scores also a"
         " folder of images; for a known data set its label file or the folder of its label files. Local or s3://"
     )
-    images: str = Field(
+    images: DataPath = Field(
         "", description="Folder or s3:// prefix that the image column is relative to; empty: the table's own folder"
     )
     image_column: str = Field("image", description="Path of the image, or the image itself as bytes (Parquet)")

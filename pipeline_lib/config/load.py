@@ -3,13 +3,14 @@
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import pipeline_lib.methods
-from pipeline_lib.config.base import SPLITS, BaseRecipe
+from pipeline_lib.config.base import BaseRecipe, RelativeToRecipe
 from pipeline_lib.errors import RecipeError
 
 DEFAULT_METHOD = "self_improve"
@@ -48,9 +49,8 @@ def of_kind(kind: type[Recipe], recipe: BaseRecipe) -> Recipe:
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> BaseRecipe:
     """Read a YAML recipe of any method; `overrides` maps dotted field names to values, e.g. `{"data.table": "my.csv"}`.
 
-    A relative path in the file (`data.table`, `data.images`, `data.split_lists`, tables of `evaluation.also`, a
-    `prompt` ending in .txt) is relative to the file's folder; one in `overrides` to the working directory. Raises
-    `RecipeError` that lists every wrong field at once.
+    A relative path in the file is relative to the file's folder, in every field that is marked as `RelativeToRecipe`;
+    one in `overrides` to the working directory. Raises `RecipeError` that lists every wrong field at once.
     """
     path = Path(path)
     try:
@@ -61,28 +61,30 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Ba
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path} must be a mapping of fields, found {type(fields).__name__}")
-    _resolve_paths(fields, path.parent)
-    return parse_recipe(fields, overrides, source=str(path))
+    of_method = recipe_class(fields.get("method", DEFAULT_METHOD))
+    return parse_recipe(_resolve_paths(of_method, fields, path.parent), overrides, source=str(path))
 
 
-def _resolve_paths(fields: dict[str, Any], folder: Path) -> None:
-    data = fields.get("data")
-    lists = data.get("split_lists") if isinstance(data, dict) else None
-    evaluation = fields.get("evaluation")
-    also = evaluation.get("also") if isinstance(evaluation, dict) else None
-    sections: list[tuple[Any, tuple[str, ...]]] = [
-        (data, ("table", "images")),
-        (lists, SPLITS),
-        (fields, ("prompt",)),
-        *((other, ("table", "images")) for other in (also if isinstance(also, list) else [])),
-    ]
-    for section, names in sections:
-        for name in names:
-            value = section.get(name) if isinstance(section, dict) else None
-            if not isinstance(value, str) or not value or "://" in value:
-                continue
-            if name != "prompt" or value.endswith(".txt"):  # other prompts are names, not paths
-                section[name] = str(folder / value)
+def _resolve_paths(kind: Any, value: Any, folder: Path) -> Any:
+    """The value of a field of some type, with `folder` before each relative path that the type marks."""
+    found = get_origin(kind)
+    if found is Annotated:
+        of, *marks = get_args(kind)
+        for mark in marks:
+            if isinstance(mark, RelativeToRecipe) and isinstance(value, str):
+                is_path = value and "://" not in value and value.endswith(mark.ending)
+                return str(folder / value) if is_path else value
+        return _resolve_paths(of, value, folder)
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
+        types = get_type_hints(kind, include_extras=True)
+        known = {name: types[name] for name in value if name in kind.model_fields}
+        return value | {name: _resolve_paths(of, value[name], folder) for name, of in known.items()}
+    if found is tuple and isinstance(value, list):
+        return [_resolve_paths(get_args(kind)[0], part, folder) for part in value]
+    if found in (Union, UnionType):
+        for of in get_args(kind):
+            value = _resolve_paths(of, value, folder)
+    return value
 
 
 def parse_recipe(

@@ -41,29 +41,25 @@ def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Seed of the data set: another seed is another data set")] = 0,
-    folder: Annotated[Path, typer.Option(help="Where the data set and the store are kept")] = Path("whyscore-data"),
+    method: Annotated[str, typer.Option(help="The method to try; `all`: each of them in turn")] = "self_improve",
+    seed: Annotated[int, typer.Option(help="Seed of the data sets: another seed is other data")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where the data sets and the store are kept")] = Path("whyscore-data"),
     seeds: Annotated[str | None, typer.Option(help="Several data sets, e.g. 1,2,3, compared as `seeds` does")] = None,
     controls: Annotated[bool, typer.Option("--controls", help="With --seeds: the control of each run too")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Self-train the bundled model on bundled images: minutes on two cores, no network, no GPU."""
     with errors_for_people():
-        from pipeline_lib.config.load import load_recipe
-        from pipeline_lib.demo.dataset import write_dataset
-        from pipeline_lib.store.runs import seed_name
+        from pipeline_lib.demo.recipes import demo_recipe, methods_with_demo
 
-        def recipe_of(seed: int) -> Any:
-            table = write_dataset(folder / "demo" / f"seed-{seed}", seed)
-            fields = {"name": seed_name("demo", seed), "data.table": str(table)}
-            return load_recipe(
-                _demo_recipe(), {**fields, "runtime.store": str(folder / "store"), **parse_overrides(overrides)}
-            )
-
-        if seeds is None:
-            _run(recipe_of(seed))
-        else:
-            _compare_seeds("demo", {number: recipe_of(number) for number in _numbers(seeds)}, controls)
+        changed = parse_overrides(overrides)
+        for name in methods_with_demo() if method == "all" else [method]:
+            if seeds is None:
+                _run(demo_recipe(name, folder, seed, changed))
+            else:
+                recipes = {number: demo_recipe(name, folder, number, changed) for number in _numbers(seeds)}
+                first = next(iter(recipes))
+                _compare_seeds(recipes[first].name.removesuffix(f"-seed-{first}"), recipes, controls)
 
 
 def demo_data(
@@ -72,12 +68,11 @@ def demo_data(
 ) -> None:
     """Write images for methods without scores: variants of images, questions with answers, pairs of answers."""
     with errors_for_people():
-        from pipeline_lib.demo.method_data import write_answer_pairs, write_questions, write_unlabelled
+        from pipeline_lib.demo.recipes import WRITERS
 
-        for write, name in (
-            (write_unlabelled, "unlabelled"), (write_questions, "questions"), (write_answer_pairs, "answer_pairs"),
-        ):  # fmt: skip
-            typer.echo(write(folder / name, seed))
+        for kind, write in WRITERS.items():
+            if kind != "scores":
+                typer.echo(write(folder / kind, seed))
 
 
 def rejudge(recipe: RecipePath, overrides: Overrides = None) -> None:
@@ -215,7 +210,3 @@ def _check_has_control(recipe: Any) -> None:
             f"method {recipe.method} has no control; CONTRIBUTING.md says how a method gets one (a class variable"
             f" `control` of its recipe, and a flow in flows/controls/{recipe.method}.py)"
         )
-
-
-def _demo_recipe() -> Path:
-    return Path(__file__).parents[2] / "recipes" / "self_improve" / "demo.yaml"

@@ -5,7 +5,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline_lib.config.base import BaseRecipe, Bootstrap, Data, Fraction, JudgeModel, Lora, Positive, Section
+from pipeline_lib.config.base import (
+    BaseRecipe,
+    Bootstrap,
+    Data,
+    Fraction,
+    JudgeModel,
+    Lora,
+    Positive,
+    RelativeToRecipe,
+    Section,
+)
 
 SCORES = tuple(range(10))
 """The integer scores a model may state (section 4.1 of the paper): ten bins, 0 the lowest."""
@@ -215,7 +225,7 @@ class SelfImproveRecipe(BaseRecipe):
     method: Literal["self_improve"] = "self_improve"
     data: Data
     iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
-    prompt: str = Field(
+    prompt: Annotated[str, RelativeToRecipe(".txt")] = Field(
         "aesthetics",
         description="The criterion: a shipped prompt by its name, or the path of your own (.txt)",
     )
