@@ -166,7 +166,7 @@ def description(statements: list[Statement]) -> str:
 
 
 class Topic(NamedTuple):
-    """All that the little English can say about one topic of an image: the words that are right, and those that are not."""
+    """All that the little English can say about one topic of an image: which words are right, and which are wrong."""
 
     topic: str
     right: list[str]
@@ -176,7 +176,8 @@ class Topic(NamedTuple):
 def known_statements(subject: Subject | None, severity: Severity) -> list[Topic]:
     """What is right and what is wrong to say of an image, by topic, so that any reader can check a description of it.
 
-    A level of a fault is right when its middle is within `ONE_LEVEL_OFF` of what is seen. Of a photograph no colour and no place of a subject is right.
+    A level of a fault is right when its middle is within `ONE_LEVEL_OFF` of what is seen. Of a photograph no colour and
+    no place of a subject is right.
     """
     shown = ("photograph", None, None) if subject is None else (subject.kind, subject.colour, subject.place)
     named = {

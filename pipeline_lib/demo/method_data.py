@@ -75,7 +75,8 @@ def write_questions(folder: Path, seed: int, train: int = 600, val: int = 200, t
             rng = np.random.default_rng([seed, _QUESTIONS, SPLITS.index(split), int(name[-9:-4]), 1])
             for _ in range(2):
                 text, right, answers = question(of, rng)
-                line = {"image": name, "split": split, "group": drawn.group, "question": text, "answer": right}
+                line: dict[str, Any] = {"image": name, "split": split, "group": drawn.group}
+                line |= {"question": text, "answer": right}
                 line |= {"choices": list(answers), "shows": [drawn.subject.kind] if drawn.subject else []}
                 if split != "train":
                     line["statements"] = [topic._asdict() for topic in known_statements(drawn.subject, drawn.severity)]

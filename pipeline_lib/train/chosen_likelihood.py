@@ -1,8 +1,8 @@
 """DPO with the summed log-probability of the chosen answer as a second term.
 
-The loss of a pair is `-log sigmoid(beta x margin) - weight x log p(chosen | image, prompt)`, and a step's loss is the mean
-over its pairs. TRL's own second term (`sft`) is a mean over the tokens of a batch: there a token of a long answer counts
-less than one of a short answer.
+The loss of a pair is `-log sigmoid(beta x margin) - weight x log p(chosen | image, prompt)`, and a step's loss is the
+mean over its pairs. TRL's own second term (`sft`) is a mean over the tokens of a batch, which does not grow with the
+length of an answer.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ from tasks.stage import Work, stage
 
 @stage(version=1, gpu=True)
 def train_preferences(work: Work, job: TrainingJob, preferences: ArtifactRef, reference: ArtifactRef | None) -> None:
-    """Prefer the better description: DPO, less alpha times its log-probability (section 4.1); or supervised training."""
+    """Prefer the better description: DPO, less alpha times its log-probability (section 4.1); or SFT on it alone."""
     from pipeline_lib.methods.stic.preferences import usable_preferences
 
     pairs = usable_preferences(work.read(preferences, "preferences"))

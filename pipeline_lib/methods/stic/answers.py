@@ -1,4 +1,4 @@
-"""Descriptions of images, questions behind them, and answers: in stage 2 and in evaluation (section 4.2, Algorithm 2)."""
+"""Descriptions of images, questions behind them, and answers: for stage 2 and for evaluation (Algorithm 2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""Corrupted images for dis-preferred answers (section 4.1): a low resolution, or colour jitter, drawn for each image."""
+"""Corrupted images for dis-preferred answers (section 4.1): low resolution or colour jitter, drawn for each image."""
 
 import numpy as np
 from PIL import Image

@@ -211,7 +211,7 @@ def _less(later: Callable[[Array], Array], earlier: Callable[[Array], Array]) ->
     return lambda weights: later(weights) - earlier(weights)
 
 
-def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic], weights: Array) -> Array:
+def _ratio(part: Array, whole: Array, weights: Array) -> Array:
     with np.errstate(invalid="ignore"):
         found: Array = (weights @ part) / (weights @ whole)
     return found

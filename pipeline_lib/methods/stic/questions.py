@@ -2,10 +2,10 @@
 
     {"image": "images/1.jpg", "question": "What colour is the boat?", "answer": "red", "choices": ["red", "blue"]}
 
-The answer is a text, a list of equally right texts, or the number of the right choice. An image is a path, or bytes in a
-Parquet file; a row without an image is one of text alone. Two further columns say what an image shows, where that is
-known: `shows`, a list of names of things; `statements`, a list of topics with what is `right` and what is `wrong` to say
-of the image: `[{"topic": "colour", "right": ["red"], "wrong": ["blue", "green"]}]`.
+The answer is a text, a list of equally right texts, or the number of the right choice. An image is a path, or bytes in
+a Parquet file; a row without an image is one of text alone. Two further columns say what an image shows, where that is
+known: `shows`, a list of names of things; `statements`, a list of topics with what is `right` and what is `wrong` to
+say of the image: `[{"topic": "colour", "right": ["red"], "wrong": ["blue", "green"]}]`.
 """
 
 import hashlib

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.config.base import BaseRecipe, Bootstrap, ImageData, Lora, Section
+from pipeline_lib.config.base import BaseRecipe, Bootstrap, DataPath, ImageData, Lora, RelativeToRecipe, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -45,8 +45,8 @@ class Training(Lora):
 class QuestionData(Section):
     """A table of questions with reference answers: JSON lines or Parquet, with images as paths or bytes."""
 
-    table: str = Field(description="JSON lines, CSV or Parquet file, or a folder of Parquet files; local or s3://")
-    images: str = Field("", description="Folder or s3:// prefix of the image paths; empty: the table's own folder")
+    table: DataPath = Field(description="JSON lines, CSV or Parquet file, or a folder of Parquet files; local or s3://")
+    images: DataPath = Field("", description="Folder or s3:// prefix of the image paths; empty: the table's own folder")
     image_column: str = Field("image", description="Path or bytes of the image; empty in a row of text alone")
     question_column: str = "question"
     answer_column: str = Field(
@@ -133,7 +133,9 @@ class SticRecipe(BaseRecipe):
     """A run of stic."""
 
     method: Literal["stic"] = "stic"
-    prompts: str = Field("stic", description="A shipped set of prompts by its name, or the path of your own (.yaml)")
+    prompts: Annotated[str, RelativeToRecipe(".yaml")] = Field(
+        "stic", description="A shipped set of prompts by its name, or the path of your own (.yaml)"
+    )
     preferences: Preferences = Preferences()
     training: Training = Training()
     instructions: Instructions

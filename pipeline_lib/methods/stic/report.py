@@ -1,6 +1,7 @@
 """The report of a run: the paper's table for this run, what was wrong in descriptions, how training went, examples."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -302,22 +303,22 @@ def _training(results: Results) -> Section:
             if name in log.column_names
         ]
         for name, title in figures:
-
-            def draw(axes: Axes, values: Any = log[name].to_numpy(), title: str = title) -> None:
-                axes.plot(steps, values, color=GREY, linewidth=0.8, alpha=0.7)
-                window = max(1, len(values) // 15)
-                smooth = np.convolve(values, np.ones(window) / window, "valid")
-                axes.plot(steps[window - 1 :], smooth, color=INK)
-                axes.set_title(title)
-                axes.set_xlabel("step")
-                axes.grid(axis="y", color=FAINT)
-
+            draw = partial(_draw_curve, steps=steps, values=log[name].to_numpy(), title=title)
             svg = draw_svg(draw, 420, 230, name=f"training-{stage}-{name}", description=f"{title} in stage {stage}")
             drawings.append(Drawing(svg, f"Stage {stage}: {title} over {len(steps)} steps; dark: moving mean."))
     infused = results.infused
     described = infused.num_rows - infused["description"].null_count
     text = f"Stage 2 learnt {infused.num_rows} instructions, {described} of them behind a description of their image."
     return Section("Training", [Paragraph(text), *drawings])
+
+
+def _draw_curve(axes: Axes, *, steps: Any, values: Any, title: str) -> None:
+    axes.plot(steps, values, color=GREY, linewidth=0.8, alpha=0.7)
+    window = max(1, len(values) // 15)
+    axes.plot(steps[window - 1 :], np.convolve(values, np.ones(window) / window, "valid"), color=INK)
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.grid(axis="y", color=FAINT)
 
 
 def _answers(results: Results, open_image: Open) -> Section:

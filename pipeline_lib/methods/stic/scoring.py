@@ -1,6 +1,6 @@
 """How far an answer is right, by the rules of the benchmarks that the paper measures on.
 
-An answer without the form that is scored (a letter, a number) is wrong, and is counted as not read; it is never guessed.
+An answer without the form that is scored (a letter, a number) is wrong and is counted as not read; nothing is guessed.
 """
 
 import re
