@@ -113,7 +113,9 @@ def describe_both_ways(
         row |= {"prompt": chat.prompt}
         row |= {"prompt_tokens": image_tokens + len(tokens(vlm.processor.tokenizer, chat.prompt))}
         for side, answer in (("chosen", chosen), ("rejected", rejected)):
-            row |= {side: answer.text.strip(), f"{side}_tokens": answer.tokens + 1, f"{side}_finished": answer.finished}
+            text = answer.text.strip()
+            length = len(tokens(vlm.processor.tokenizer, chat.answer(text, finished=answer.finished)))
+            row |= {side: text, f"{side}_tokens": length, f"{side}_finished": answer.finished}
         rows.append(row)
     return pa.Table.from_pylist(rows)
 
@@ -167,14 +169,10 @@ def preference_metrics(pairs: pa.Table) -> pa.Table:
 
 def exchange(pairs: pa.Table) -> pa.Table:
     """The pairs with the preferred and the dis-preferred answer exchanged: the control."""
-    sides = ("chosen", "rejected")
-    swapped = dict(zip(sides, sides[::-1], strict=True))
-    columns = {}
-    for name in pairs.column_names:
-        side, _, rest = name.partition("_")
-        other = f"{swapped[side]}_{rest}" if rest else swapped.get(side, name)
-        columns[name] = pairs[other] if side in swapped and other in pairs.column_names else pairs[name]
-    return pa.table(columns)
+    columns = {name: pairs[name] for name in pairs.column_names}
+    for end in ("", "_tokens", "_finished"):
+        columns |= {f"chosen{end}": pairs[f"rejected{end}"], f"rejected{end}": pairs[f"chosen{end}"]}
+    return pa.table(columns, schema=pairs.schema)
 
 
 def _flaws(pairs: pa.Table) -> list[str]:

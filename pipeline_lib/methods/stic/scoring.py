@@ -42,8 +42,8 @@ def read_letter(answer: str, choices: Sequence[str]) -> str | None:
     texts = [choice for choice in choices if len(choice) > 1]
     allowed = letters[: len(texts)] if len(texts) > 1 else letters
     text = answer.strip()
-    if alone := re.match(rf"\(?([{allowed}])\)?(?:[.:,)\s]|$)", text):
-        return alone[1]
+    if alone := re.match(rf"(?:\(([{allowed}])\)|([{allowed}])(?:[.:,)]|$))", text):
+        return alone[1] or alone[2]
     if named := re.findall(rf"(?i:answer(?: is)?|option)\s*:?\s*\(?([{allowed}])\b", text):
         return str(named[-1])
     said = [letters[at] for at, choice in enumerate(texts) if normalized(choice) == normalized(text)]
