@@ -48,7 +48,7 @@ def learn(run: Run, *, exchanged: bool = False) -> Trained:
     reference = None
     if recipe.training.loss == "dpo":
         length = recipe.training.max_length
-        reference = compute_preference_logps(at, length, run.prompts, run.model, run.images, preferences)
+        reference = compute_preference_logps(at, length, run.model, run.images, preferences)
         keep("iteration-01/reference", reference)
     if exchanged:
         preferences = exchange_preferences(at, preferences)
@@ -62,7 +62,7 @@ def learn(run: Run, *, exchanged: bool = False) -> Trained:
 
     at = run.at.labelled("stage-2")
     described = keep("iteration-02/descriptions", run.descriptions(at, describer, run.instructions))
-    infused = infuse(at, run.prompts, run.model, run.instructions.table, described, recipe.infusion.describe)
+    infused = infuse(at, run.prompts.infused, run.model, run.instructions.table, described, recipe.infusion.describe)
     keep("iteration-02/infused_data", infused)
     job = infused_job(recipe.infusion, run.model, run.instructions, run.prompts, stage_1, seed)
     stage_2 = keep("iteration-02/infused/adapter", train_infused(at, job, infused))

@@ -3,7 +3,6 @@
 import pyarrow as pa
 
 from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.methods.stic.prompt import Prompts
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
@@ -14,15 +13,13 @@ from tasks.stage import Work, stage
 
 @stage(version=1, gpu=True, in_shards=True)
 def compute_preference_logps(
-    work: Work, max_length: int, prompts: Prompts, base: ModelRef, images: ImageSet, preferences: ArtifactRef
+    work: Work, max_length: int, base: ModelRef, images: ImageSet, preferences: ArtifactRef
 ) -> None:
     """Compute the log-probabilities of all answers under the base: the reference of stage 1."""
-    work.write(REFERENCE_LOGPS, work.in_shards(logps, max_length, prompts, base, images, preferences))
+    work.write(REFERENCE_LOGPS, work.in_shards(logps, max_length, base, images, preferences))
 
 
-def logps(
-    work: Work, max_length: int, prompts: Prompts, base: ModelRef, images: ImageSet, preferences: ArtifactRef
-) -> InShards:
+def logps(work: Work, max_length: int, base: ModelRef, images: ImageSet, preferences: ArtifactRef) -> InShards:
     """The log-probabilities of both answers of every pair."""
     from pipeline_lib.methods.stic.preferences import usable_preferences, with_sizes
     from pipeline_lib.train.pairs import check_lengths
@@ -37,7 +34,7 @@ def logps(
         vlm = work.vlm(base)
         return reference_logps(
             vlm,
-            render_chat(vlm.processor, prompts.plain[0]),
+            render_chat(vlm.processor, "Describe the image."),  # each row has its prompt; the end of an answer is read
             part,
             PAIR,
             images.opener(base.resize_px),

@@ -6,8 +6,7 @@ import pyarrow as pa
 
 from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.methods.stic.prompt import Prompts
-from pipeline_lib.methods.stic.recipe import Questions
+from pipeline_lib.methods.stic.recipe import Scoring
 from pipeline_lib.methods.stic.tables import ANSWERS, CHECKED, PREDICTIONS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, artifact_key
@@ -20,9 +19,9 @@ from tasks.stage import Work, stage
 @stage(version=1, gpu=True, in_shards=True)
 def evaluate_answers(
     work: Work,
-    config: Questions,
+    config: Scoring,
     bootstrap: Bootstrap,
-    prompts: Prompts,
+    infused: str,
     model: ModelRef,
     images: ImageSet,
     descriptions: ArtifactRef,
@@ -39,8 +38,8 @@ def evaluate_answers(
 
     questions, described = work.read(images.table, "questions"), work.read(descriptions, "descriptions")
     of_image = {image: row["description"] for image, row in by_image(described).items()}
-    direct = work.in_shards(answers, config.max_new_tokens, prompts, model, images, None, None)
-    behind = work.in_shards(answers, config.max_new_tokens, prompts, model, images, descriptions, of_image)
+    direct = work.in_shards(answers, config.max_new_tokens, infused, model, images, None, None)
+    behind = work.in_shards(answers, config.max_new_tokens, infused, model, images, descriptions, of_image)
     predictions = score_answers(questions, direct, behind, config)
     checked = check_descriptions(questions, described, config.things)
     work.write(PREDICTIONS, predictions)
@@ -52,7 +51,7 @@ def evaluate_answers(
 def answers(
     work: Work,
     max_new_tokens: int,
-    prompts: Prompts,
+    infused: str,
     model: ModelRef,
     images: ImageSet,
     descriptions: ArtifactRef | None,
@@ -66,7 +65,7 @@ def answers(
         "max_new_tokens": max_new_tokens,
         "model": model,
         "images": images,
-        "infused": prompts.infused if descriptions else "",
+        "infused": infused if descriptions else "",
         "descriptions": descriptions,
     }
     address = f"scratch/stic_answers/{artifact_key('stic_answers', 1, decided_by)}"
@@ -77,7 +76,7 @@ def answers(
             part,
             images.opener(model.resize_px),
             of_image,
-            prompts,
+            infused,
             max_new_tokens=max_new_tokens,
             batch_size=work.runtime.generation_batch_size,
             progress=progress,

@@ -79,7 +79,7 @@ def prepare(recipe: SticRecipe) -> Run:
 
 def _questions(recipe: SticRecipe, label: str, data: QuestionData, store: ArtifactStore) -> ImageSet:
     digest = fingerprint(read_questions(data, recipe.seed), store, keep=not is_planning())
-    table = list_questions(At(recipe.runtime, label), data, recipe.seed, digest)
+    table = list_questions(At(recipe.runtime, label), data.listing, recipe.seed, digest)
     return ImageSet.of(data.image_data, table, recipe.runtime)
 
 
@@ -94,7 +94,14 @@ def evaluate(
     at, folder = run.at.labelled(kind), f"iteration-{number:02d}/{kind}"
     descriptions = run.descriptions(at, model, run.questions)
     predictions = evaluate_answers(
-        at, recipe.questions, recipe.evaluation.bootstrap, run.prompts, model, run.questions, descriptions, recipe.seed
+        at,
+        recipe.questions.how,
+        recipe.evaluation.bootstrap,
+        run.prompts.infused,
+        model,
+        run.questions,
+        descriptions,
+        recipe.seed,
     )
     run.keep(f"{folder}/descriptions", descriptions)
     run.keep(f"{folder}/predictions", predictions)

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.stic.preferences import decoding_at
-from pipeline_lib.methods.stic.prompt import Prompts
+from pipeline_lib.methods.stic.prompt import infused_question
 from pipeline_lib.methods.stic.tables import ANSWERS, INFUSED
 from pipeline_lib.progress import Progress
 
@@ -64,9 +64,7 @@ def by_image(descriptions: pa.Table) -> dict[str, "Record"]:
     return {row["image"]: row for row in descriptions.to_pylist()}
 
 
-def infuse(
-    processor: Any, questions: pa.Table, descriptions: pa.Table, prompts: Prompts, *, describe: bool
-) -> pa.Table:
+def infuse(processor: Any, questions: pa.Table, descriptions: pa.Table, infused: str, *, describe: bool) -> pa.Table:
     """`INFUSED` of instructions: the description before the question, the answer unchanged; text alone stays as it is.
 
     Without `describe` no question gets a description. Of several reference answers the first is taught. Raises
@@ -81,8 +79,8 @@ def infuse(
         if lacking := [name for name in names if name not in described]:
             raise DataError(f"{', '.join(lacking)} has no description; they were written for other images")
         description = described[names[0]]["description"] if names else None
-        infused = description is not None and describe
-        text = prompts.infuse(description or "", row["question"]) if infused else row["question"]
+        behind = description is not None and describe
+        text = infused_question(infused, description or "", row["question"]) if behind else row["question"]
         chat = render_chat(processor, text, images=len(names))
         image_tokens = sum(described[name]["image_tokens"] for name in names)
         answer = row["answers"][0]
@@ -94,7 +92,7 @@ def infuse(
                 "prompt_tokens": image_tokens + len(tokens(processor.tokenizer, chat.prompt)),
                 "chosen_tokens": len(tokens(processor.tokenizer, chat.answer(answer))),
                 "chosen_finished": True,
-                "description": description if infused else None,
+                "description": description if behind else None,
             }
         )
     return pa.Table.from_pylist(rows, schema=INFUSED.schema)
@@ -105,7 +103,7 @@ def answer_questions(
     questions: pa.Table,
     open_image: Callable[[str, str], Image],
     descriptions: Mapping[str, str] | None,
-    prompts: Prompts,
+    infused: str,
     *,
     max_new_tokens: int,
     batch_size: int,
@@ -122,7 +120,7 @@ def answer_questions(
         question: str = record["question"]
         if descriptions is None or not record["images"]:
             return question
-        return prompts.infuse(descriptions[record["images"][0]["image"]], question)
+        return infused_question(infused, descriptions[record["images"][0]["image"]], question)
 
     def ask(batch: Sequence[Record], shown: Sequence[Sequence[Image]]) -> list[Generated]:
         rows = [

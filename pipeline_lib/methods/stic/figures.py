@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline_lib.config.base import Bootstrap
-from pipeline_lib.methods.stic.recipe import Questions
+from pipeline_lib.methods.stic.recipe import Scoring
 from pipeline_lib.methods.stic.scoring import score
 from pipeline_lib.methods.stic.statements import count_words, find_statements, named_things
 from pipeline_lib.methods.stic.tables import CHECKED, DIFFERENCES, PREDICTIONS
@@ -23,7 +23,7 @@ SPLIT = "test"
 """The split under which figures are stored: `questions` are what a run is measured on."""
 
 
-def score_answers(questions: pa.Table, direct: pa.Table, described: pa.Table, config: Questions) -> pa.Table:
+def score_answers(questions: pa.Table, direct: pa.Table, described: pa.Table, config: Scoring) -> pa.Table:
     """`PREDICTIONS` from both answers to each question; the three tables have the same rows."""
     rows = []
     for asked, first, second in zip(*(table.to_pylist() for table in (questions, direct, described)), strict=True):

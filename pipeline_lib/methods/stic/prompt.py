@@ -44,10 +44,11 @@ class Prompts(BaseModel):
         """The texts; the name of the file changes nothing."""
         return self.model_dump(exclude={"name"})
 
-    def infuse(self, description: str, question: str) -> str:
-        """The question behind the description of its image."""
-        parts = {"description": description, "question": question}
-        return re.sub(r"\{(description|question)\}", lambda found: parts[found[1]], self.infused)
+
+def infused_question(infused: str, description: str, question: str) -> str:
+    """The question behind the description of its image, in the form of a set of prompts (`Prompts.infused`)."""
+    parts = {"description": description, "question": question}
+    return re.sub(r"\{(description|question)\}", lambda found: parts[found[1]], infused)
 
 
 def load_prompts(name: str) -> Prompts:

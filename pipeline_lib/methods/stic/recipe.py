@@ -71,6 +71,11 @@ class QuestionData(Section):
         return self.model_dump(exclude={"table", "images"})
 
     @property
+    def listing(self) -> "QuestionData":
+        """The fields that decide which questions there are, without those of a section that has more."""
+        return QuestionData(**{name: getattr(self, name) for name in QuestionData.model_fields})
+
+    @property
     def image_data(self) -> ImageData:
         """Where the images are, as the data section of a recipe says it."""
         return ImageData(
@@ -101,8 +106,8 @@ class Infusion(Lora):
     batch_size: int = Field(8, ge=1, description="Rows an optimiser step")
 
 
-class Questions(QuestionData):
-    """Questions with reference answers, to measure with."""
+class Scoring(Section):
+    """How answers and descriptions are asked for and checked."""
 
     scoring: Literal["exact", "choice", "numeric", "vqa"] = Field(
         "exact",
@@ -114,6 +119,15 @@ class Questions(QuestionData):
     things: tuple[str, ...] = Field(
         (), description="Names of things beside those of the table's column `shows`, to see which are named wrongly"
     )
+
+
+class Questions(QuestionData, Scoring):
+    """Questions with reference answers, to measure with."""
+
+    @property
+    def how(self) -> Scoring:
+        """The fields of measuring alone."""
+        return Scoring(**{name: getattr(self, name) for name in Scoring.model_fields})
 
 
 class Evaluation(Bootstrap):

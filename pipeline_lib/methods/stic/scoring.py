@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline_lib.methods.stic.recipe import Questions
+from pipeline_lib.methods.stic.recipe import Scoring
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*|[-+]?\.\d+")
@@ -21,7 +21,7 @@ class Scored(NamedTuple):
     read: bool
 
 
-def score(answer: str, reference: Sequence[str], choices: Sequence[str], config: Questions) -> Scored:
+def score(answer: str, reference: Sequence[str], choices: Sequence[str], config: Scoring) -> Scored:
     """Compare an answer with its reference answers by the rule of the recipe (`questions.scoring`)."""
     if config.scoring == "choice":
         letter = read_letter(answer, choices)

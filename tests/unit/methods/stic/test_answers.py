@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.recipe import Training
 from pipeline_lib.methods.stic.answers import answer_questions, describe_images, infuse
-from pipeline_lib.methods.stic.prompt import load_prompts
+from pipeline_lib.methods.stic.prompt import infused_question, load_prompts
 from pipeline_lib.methods.stic.tables import ANSWERS, DESCRIPTIONS, QUESTIONS
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
@@ -79,18 +79,24 @@ def test_every_image_is_described_in_any_batches_alike(vlm: Vlm) -> None:
 
 
 def test_descriptions_stand_before_questions_and_answers_are_unchanged(vlm: Vlm) -> None:
-    rows = infuse(vlm.processor, ASKED, descriptions(a="A boat.", b="A tree."), PROMPTS, describe=True).to_pylist()
-    texts = [PROMPTS.infuse("A boat.", "What is it?"), "How many?", PROMPTS.infuse("A tree.", "Where?")]
+    rows = infuse(
+        vlm.processor, ASKED, descriptions(a="A boat.", b="A tree."), PROMPTS.infused, describe=True
+    ).to_pylist()
+    texts = [
+        infused_question(PROMPTS.infused, "A boat.", "What is it?"),
+        "How many?",
+        infused_question(PROMPTS.infused, "A tree.", "Where?"),
+    ]
     for row, text, count in zip(rows, texts, (1, 0, 1), strict=False):
         chat = render_chat(vlm.processor, text, images=count)
         assert row["prompt"] == chat.prompt and row["chosen_finished"]
         assert row["chosen_tokens"] == len(tokens(vlm.processor.tokenizer, chat.answer(row["chosen"])))
     assert [row["chosen"] for row in rows] == ["red", "7", "left", "so"]
     assert [row["description"] for row in rows] == ["A boat.", None, "A tree.", "A boat."]
-    plain = infuse(vlm.processor, ASKED, descriptions(a="A boat.", b="A tree."), PROMPTS, describe=False)
+    plain = infuse(vlm.processor, ASKED, descriptions(a="A boat.", b="A tree."), PROMPTS.infused, describe=False)
     assert plain["description"].null_count == 4 and "boat" not in plain["prompt"][0].as_py()
     with pytest.raises(DataError, match="b has no description"):
-        infuse(vlm.processor, ASKED, descriptions(a="A boat."), PROMPTS, describe=True)
+        infuse(vlm.processor, ASKED, descriptions(a="A boat."), PROMPTS.infused, describe=True)
 
 
 def test_the_length_of_a_prompt_counts_its_image(vlm: Vlm) -> None:
@@ -99,7 +105,9 @@ def test_the_length_of_a_prompt_counts_its_image(vlm: Vlm) -> None:
         vlm, PROMPTS.describe, images, open_picture,
         temperature=0.0, max_new_tokens=4, seed=0, batch_size=2, progress=Progress("d", 2),
     )  # fmt: skip
-    row = infuse(vlm.processor, ASKED, conform(written, DESCRIPTIONS.schema), PROMPTS, describe=True).to_pylist()[0]
+    row = infuse(
+        vlm.processor, ASKED, conform(written, DESCRIPTIONS.schema), PROMPTS.infused, describe=True
+    ).to_pylist()[0]
     given = vlm.processor(images=[picture("a")], text=[row["prompt"]], add_special_tokens=False)
     assert len(given["input_ids"][0]) == row["prompt_tokens"]
 
@@ -107,7 +115,7 @@ def test_the_length_of_a_prompt_counts_its_image(vlm: Vlm) -> None:
 def test_the_loss_is_on_the_answers_alone_and_rows_of_text_alone_count(
     vlm: Vlm, tiny_model: Path, tmp_path: Path
 ) -> None:
-    infused = infuse(vlm.processor, ASKED, descriptions(a="A boat.", b="A tree."), PROMPTS, describe=True)
+    infused = infuse(vlm.processor, ASKED, descriptions(a="A boat.", b="A tree."), PROMPTS.infused, describe=True)
     config = Training(learning_rate=1e-2, lora_rank=2, batch_size=4, micro_batch_size=4)
 
     def train(table: pa.Table, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -149,7 +157,7 @@ def test_questions_are_asked_directly_or_behind_the_description(vlm: Vlm, monkey
     def answers(texts: dict[str, str] | None) -> pa.Table:
         asked.clear()
         options: dict[str, Any] = {"max_new_tokens": 3, "batch_size": 3, "progress": Progress("a", 4)}
-        return answer_questions(vlm, ASKED, open_picture, texts, PROMPTS, **options)
+        return answer_questions(vlm, ASKED, open_picture, texts, PROMPTS.infused, **options)
 
     direct = answers(None)
     assert direct.schema == ANSWERS.schema and direct["row"].to_pylist() == [0, 1, 2, 3]

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline_lib.demo import lessons
 from pipeline_lib.errors import RecipeError
-from pipeline_lib.methods.stic.prompt import load_prompts
+from pipeline_lib.methods.stic.prompt import infused_question, load_prompts
 
 OWN = "curated: a\nplain: [b]\nbad: [c]\ndescribe: d\ninfused: '{question} ({description})'\n"
 
@@ -27,7 +27,7 @@ def test_the_shipped_sets_hold_the_prompts_of_the_experiments_word_for_word() ->
 
 def test_braces_in_a_description_or_question_are_text() -> None:
     prompts = load_prompts("stic")
-    assert prompts.infuse("a {question} mark", "why {description}?") == (
+    assert infused_question(prompts.infused, "a {question} mark", "why {description}?") == (
         "Image description:\na {question} mark\n\nwhy {description}?"
     )
 
@@ -36,7 +36,11 @@ def test_a_set_of_ones_own_is_read_and_its_name_is_not_in_the_key(tmp_path: Path
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(OWN)
     one, two = (load_prompts(str(tmp_path / f"{name}.yaml")) for name in ("one", "two"))
-    assert one.infuse("D", "Q") == "Q (D)" and one.name != two.name and one.key_fields() == two.key_fields()
+    assert (
+        infused_question(one.infused, "D", "Q") == "Q (D)"
+        and one.name != two.name
+        and one.key_fields() == two.key_fields()
+    )
 
 
 @pytest.mark.parametrize(
