@@ -76,7 +76,7 @@ def results_text(results: Results) -> str:
     changes = [[*row] for row in _difference_rows(results.differences)]
     tables = [
         text_table(headings, rows),
-        text_table(["later less earlier", "figure", "difference", ""], changes),
+        text_table(["later less earlier", "difference", ""], changes),
     ]
     notes = [lead(results), *NOTES]
     return "\n\n".join(tables) + "\n\n" + "\n".join(notes) + "\n"
@@ -90,7 +90,7 @@ def report_page(results: Results, open_image: Open, open_question_image: Open) -
     parts += [Paragraph(note) for note in _verdicts(results)]
     differences = Grid(
         f"Paired differences on the same rows, with {results.confidence} intervals.",
-        ["Later less earlier", "Figure", "Difference", "Change"],
+        ["Later less earlier", "Difference", "Change"],
         _difference_rows(results.differences),
     )
     sections = [
@@ -120,8 +120,18 @@ def lead(results: Results) -> str:
         if found:
             before, after = (_value(results, at, metric) for at in (0, 2))
             word = {"raised": "rose", "lowered": "fell"}.get(found[0]["change"], "shows no difference:")
-            return f"From base to stage 2 {what} {word} from {decimal(before, 3)} to {decimal(after, 3)}."
+            same = _same_topics(results) if metric == "wrong_statements" else ""
+            return f"From base to stage 2 {what} {word} from {decimal(before, 3)} to {decimal(after, 3)}.{same}"
     return "Nothing was measured."
+
+
+def _same_topics(results: Results) -> str:
+    """A sentence on the topics that both base and stage 2 name: there no easier topic helps."""
+    for row in results.differences.to_pylist():
+        if (row["earlier"], row["later"], row["metric"]) == ("base", "stage 2", "wrong_statements_same_topics"):
+            word = {"raised": "it rose", "lowered": "it fell"}.get(row["change"], "no difference is shown")
+            return f" In the topics that both name, {word} ({decimal(row['value'], 3)})."
+    return ""
 
 
 def _value(results: Results, model: int, metric: str) -> float:
@@ -147,8 +157,7 @@ def _model_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 def _difference_rows(differences: pa.Table) -> list[list[str]]:
     return [
         [
-            f"{row['later']} less {row['earlier']}",
-            DIFFERENCE_COLUMNS[row["metric"]],
+            f"{row['later']} less {row['earlier']}: {DIFFERENCE_COLUMNS[row['metric']]}",
             estimate_text(Column("", "", 3, 3), Estimate(row["value"], row["low"], row["high"], row["rows"])),
             row["change"],
         ]
@@ -161,8 +170,8 @@ def _verdicts(results: Results) -> list[str]:
     gain = _estimate(results.metrics[2], "gain_of_describing")
     kept = gain.low > -margin
     found = [
-        f"Describing first {'costs' if not kept else 'does not cost'} stage 2 more than the margin of"
-        f" {decimal(margin, 2)}: the interval of the difference begins at {decimal(gain.low, 3)}."
+        f"Describing first does not cost stage 2 more than the margin of {decimal(margin, 2)}: the interval of the"
+        f" difference begins at {decimal(gain.low, 3)}."
         if kept
         else f"It is not shown that describing first costs stage 2 less than the margin of {decimal(margin, 2)}: the"
         f" interval of the difference begins at {decimal(gain.low, 3)}."
