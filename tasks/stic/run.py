@@ -62,12 +62,14 @@ def prepare(recipe: SticRecipe) -> Run:
     instructions = _questions(recipe, "instructions", recipe.instructions, store)
     questions = _questions(recipe, "questions", recipe.questions, store)
     table = list_images(At(runtime), recipe.data, recipe.seed, common.image_fingerprint(image_list, store))
+    images = ImageSet.of(recipe.data, table, runtime)
+    common.check_near_duplicates(recipe, At(runtime), images)
     run = Run(
         recipe,
         common.run_folder(recipe, store, table),
         prompts,
         model,
-        ImageSet.of(recipe.data, table, runtime),
+        images,
         instructions,
         questions,
     )

@@ -163,12 +163,14 @@ class SticRecipe(BaseRecipe):
     control: ClassVar[str] = "the preferred and the dis-preferred answer of each pair are exchanged"
 
     @model_validator(mode="after")
-    def _ranks_agree(self) -> "SticRecipe":
+    def _sections_agree(self) -> "SticRecipe":
         if self.infusion.start_from == "preferences" and self.infusion.lora_rank != self.training.lora_rank:
             raise ValueError(
                 f"infusion.lora_rank {self.infusion.lora_rank} must be training.lora_rank {self.training.lora_rank},"
                 " because stage 2 starts from the adapter of stage 1"
             )
+        if self.runtime.fsdp and self.runtime.training_processes == 1:
+            raise ValueError("runtime.fsdp shares the weights among processes: set runtime.training_processes")
         return self
 
 

@@ -48,7 +48,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "data.test_fraction": (0.2, {"list_images"}),
     "data.max_unreadable_fraction": (0.2, {"list_images"}),
     "data.max_near_duplicate_fraction": (0.5, NOWHERE),
-    "data.near_duplicate_bits": (2, NOWHERE),
+    "data.near_duplicate_bits": (2, {"find_near_duplicates"}),
     "data.max_megapixels": (5.0, {"list_images"}),
     "model.id": ("owner/name", NOWHERE),
     "model.from_run": (None, NOWHERE),
@@ -112,7 +112,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "method": "stic",
         "name": "r",
-        "data": {"table": str(images)},
+        "data": {"table": str(images), "max_near_duplicate_fraction": 1.0},  # else no stage looks for them
         "model": {"id": "owner/model", "revision": "a" * 40},
         "instructions": {"table": str(questions)},
         "questions": {"table": str(questions)},

@@ -95,4 +95,6 @@ def test_the_jobs_are_dpo_with_alpha_and_supervised_training_from_its_adapter() 
 def test_the_adapter_of_stage_1_fits_stage_2() -> None:
     with pytest.raises(RecipeError, match=r"infusion.lora_rank 8 must be training.lora_rank 128"):
         stic(**{"infusion.lora_rank": 8})
+    with pytest.raises(RecipeError, match=r"runtime.training_processes"):
+        stic(**{"runtime.fsdp": True})
     assert stic(**{"infusion.lora_rank": 8, "infusion.start_from": "base"}).infusion.lora_rank == 8
