@@ -11,7 +11,7 @@ from tasks.stic.compute_preference_logps import compute_preference_logps
 from tasks.stic.describe_both_ways import describe_both_ways
 from tasks.stic.exchange_preferences import exchange_preferences
 from tasks.stic.infuse import infuse
-from tasks.stic.report import EvaluatedModel, Settings, stic_report
+from tasks.stic.report import EvaluatedModel, Settings, report
 from tasks.stic.run import Run, evaluate, finished_control, prepare
 from tasks.stic.train_infused import train_infused
 from tasks.stic.train_preferences import train_preferences
@@ -74,7 +74,7 @@ def learn(run: Run, *, exchanged: bool = False) -> Trained:
 def conclude(run: Run, trained: Trained, control: EvaluatedModel | None) -> ArtifactRef:
     """The report of a run, which shows the final model of its control where there is one."""
     settings = Settings(recipe=run.recipe, prompts=run.prompts)
-    finished = stic_report(
+    finished = report(
         run.at,
         settings,
         run.model,

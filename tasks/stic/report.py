@@ -44,7 +44,7 @@ class Settings(BaseModel):
 
 
 @stage(version=1)
-def stic_report(
+def report(
     work: Work,
     settings: Settings,
     base: ModelRef,

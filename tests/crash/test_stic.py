@@ -18,11 +18,11 @@ def test_killed_in_each_stage_it_ends_with_the_same_digests(
     assert "small-stic" in log or journal
     killed = tmp_path / "killed.yaml"
     killed.write_text(whole.read_text().replace(str(tmp_path / "whole"), str(tmp_path / "killed")))
-    for moment in ("after /shards/", "step 3", "before infuse/", "step 4", "before stic_report/"):
+    for moment in ("after /shards/", "step 3", "before infuse/", "step 4", "before report/"):
         done, _, log = run(killed, moment)
         assert done == -signal.SIGKILL, (moment, log[-3000:])
     done, last, log = run(killed)
     assert done == 0, log[-3000:]
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
-    assert {address.split("/")[1] for address in last} == {"stic_report"}
+    assert {address.split("/")[1] for address in last} == {"report"}
     shutil.rmtree(tmp_path / "killed")

@@ -32,7 +32,7 @@ STAGES = [
     "stage-2 train_infused",
     "infused describe",
     "infused evaluate_answers",
-    "stic_report",
+    "report",
 ]
 CONTROL = [f"control {stage}" for stage in STAGES[7:-1]]
 
@@ -77,9 +77,7 @@ def test_a_finished_run_computes_nothing_and_a_field_only_what_follows_from_it(m
     assert watch(stic, recipe_over(made)).computed == []
     shutil.copytree(made / "store", tmp_path / "store")
     other = watch(stic, recipe_over(made, tmp_path / "store", questions__scoring="vqa", evaluation__margin=0.2))
-    assert other.computed == [f"{kind} evaluate_answers" for kind in ("base", "preferences", "infused")] + [
-        "stic_report"
-    ]
+    assert other.computed == [f"{kind} evaluate_answers" for kind in ("base", "preferences", "infused")] + ["report"]
 
 
 def test_the_ablations_run(made: Path, tmp_path: Path) -> None:
@@ -102,7 +100,7 @@ def test_its_control_exchanges_the_answers_and_both_are_in_one_report(
     recipe = recipe_over(made, tmp_path / "store")
     watched = watch(stic_control, recipe)
     changed = [stage for stage in CONTROL if "base" not in stage]
-    assert watched.computed == ["control stage-1 exchange_preferences", *changed, "stic_report"]
+    assert watched.computed == ["control stage-1 exchange_preferences", *changed, "report"]
     store = ArtifactStore(str(tmp_path / "store"))
     run, control = read_run(store, "small-stic"), read_run(store, "small-stic-control")
     assert run is not None and control is not None

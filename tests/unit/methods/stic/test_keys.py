@@ -122,7 +122,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def planned(fields: dict[str, Any]) -> dict[str, Planned]:
     found = plan(stic.fn, SticRecipe.model_validate(fields))
-    return {stage.label: stage for stage in found if stage.ref.stage != "stic_report"}  # which shows the whole recipe
+    return {stage.label: stage for stage in found if stage.ref.stage != "report"}  # which shows the whole recipe
 
 
 def changed(fields: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
