@@ -165,6 +165,63 @@ def description(statements: list[Statement]) -> str:
     return f"The image shows {first}. It has {', '.join(others[:-1])} and {others[-1]}."
 
 
+class Topic(NamedTuple):
+    """All that the little English can say about one topic of an image: which words are right, and which are wrong."""
+
+    topic: str
+    right: list[str]
+    wrong: list[str]
+
+
+def known_statements(subject: Subject | None, severity: Severity) -> list[Topic]:
+    """What is right and what is wrong to say of an image, by topic, so that any reader can check a description of it.
+
+    A level of a fault is right when its middle is within `ONE_LEVEL_OFF` of what is seen. Of a photograph no colour and
+    no place of a subject is right.
+    """
+    shown = ("photograph", None, None) if subject is None else (subject.kind, subject.colour, subject.place)
+    named = {
+        "subject": {kind: kind for kind in ("photograph", *KINDS)},
+        "colour": {colour: colour for colour in COLOURS},
+        "place": {place: "in the middle" if place == "middle" else f"on the {place}" for place in PLACES},
+    }
+    found = [
+        Topic(topic, [text for name, text in words.items() if name == right], [*_others(words, right)])
+        for (topic, words), right in zip(named.items(), shown, strict=True)
+    ]
+    for attribute, value in zip(ATTRIBUTES, severity, strict=True):
+        right = _right_phrases(attribute, value)
+        kinds = ("dark", "bright") if attribute == "exposure" else (attribute,)
+        phrases = sorted({phrase for kind in kinds for words in PHRASES[kind] for phrase in words})
+        found.append(
+            Topic(
+                attribute, [text for text in phrases if text in right], [text for text in phrases if text not in right]
+            )
+        )
+    return [*found, Topic("thing", [], list(INVENTED))]
+
+
+def _others(words: dict[str, str], right: str | None) -> list[str]:
+    return [text for name, text in words.items() if name != right]
+
+
+def _right_phrases(attribute: str, value: float) -> set[str]:
+    kinds = [attribute]
+    if attribute == "exposure":
+        kinds = [kind for kind, sign in (("dark", -1), ("bright", 1)) if sign * value >= 0]
+    return {
+        phrase
+        for kind in kinds
+        for number, words in enumerate(PHRASES[kind])
+        if abs((number + 0.5) / len(PHRASES[kind]) - (1 - abs(value))) <= ONE_LEVEL_OFF
+        for phrase in words
+    }
+
+
+ONE_LEVEL_OFF = 0.3
+"""How far the middle of a right level may be from what is seen, on 0..1; levels are .25 wide."""
+
+
 def invention(rng: np.random.Generator) -> str:
     """A sentence about something that no image of the demo shows."""
     thing = INVENTED[int(rng.integers(len(INVENTED)))]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_lib.demo.corpus import known_statements
 from pipeline_lib.demo.dataset import SPLITS, DrawnImage, draw_image, draw_source, save, write_whole
 from pipeline_lib.demo.distortions import ATTRIBUTES, FAULTLESS, distort
 from pipeline_lib.demo.lessons import Known, answer_pair, question
@@ -63,7 +64,8 @@ def write_questions(folder: Path, seed: int, train: int = 600, val: int = 200, t
     """Write images with two questions each, and return the path of `questions.jsonl`.
 
     A line has `image`, `split`, `group`, `question`, `answer`, `choices` (all answers of its kind) and `shows` (the
-    kinds of subject that are in the image). Same arguments, same bytes.
+    kinds of subject that are in the image). A line of validation or test also has `statements`: by topic, what is right
+    and what is wrong to say in a description of the image. Same arguments, same bytes.
     """
     counts = {"train": train, "val": val, "test": test}
 
@@ -73,10 +75,14 @@ def write_questions(folder: Path, seed: int, train: int = 600, val: int = 200, t
             rng = np.random.default_rng([seed, _QUESTIONS, SPLITS.index(split), int(name[-9:-4]), 1])
             for _ in range(2):
                 text, right, answers = question(of, rng)
-                line = {"image": name, "split": split, "group": drawn.group, "question": text, "answer": right}
-                yield line | {"choices": list(answers), "shows": [drawn.subject.kind] if drawn.subject else []}
+                line: dict[str, Any] = {"image": name, "split": split, "group": drawn.group}
+                line |= {"question": text, "answer": right}
+                line |= {"choices": list(answers), "shows": [drawn.subject.kind] if drawn.subject else []}
+                if split != "train":
+                    line["statements"] = [topic._asdict() for topic in known_statements(drawn.subject, drawn.severity)]
+                yield line
 
-    return _write_lines(folder, "questions", {"seed": seed, **counts}, lines)
+    return _write_lines(folder, "questions", {"seed": seed, **counts}, lines, version=2)
 
 
 def write_answer_pairs(folder: Path, seed: int, count: int = 400) -> Path:
@@ -113,11 +119,11 @@ def _images(seed: int, stream: int, counts: dict[str, int]) -> Iterator[tuple[st
             yield split, drawn, of, f"images/{split}-{index:05d}.jpg"
 
 
-def _write_lines(folder: Path, name: str, asked: dict[str, int], lines: Any) -> Path:
+def _write_lines(folder: Path, name: str, asked: dict[str, int], lines: Any, version: int = 1) -> Path:
     def write(attempt: Path) -> None:
         (attempt / "images").mkdir()
         with (attempt / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines(attempt))
 
-    write_whole(folder, {"kind": name, "format": 1, **asked}, write)
+    write_whole(folder, {"kind": name, "format": version, **asked}, write)
     return folder / f"{name}.jsonl"

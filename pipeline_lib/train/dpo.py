@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from trl import DPOConfig
 
+from pipeline_lib.train.chosen_likelihood import with_chosen_likelihood
 from pipeline_lib.train.job import DPO, Place, TrainingJob
 from pipeline_lib.train.pairs import check_lengths, lazy_rows, render_answer
 from pipeline_lib.train.prefix_rows import PAIR
@@ -52,8 +53,9 @@ def train_dpo(
     def fields(pair: dict[str, Any]) -> dict[str, Any]:
         return {side: render_answer(chat, pair, side) for side in PAIR} | {name: pair[name] for name in REFERENCE}
 
+    trainer_class = FastDPOTrainer if reason is None else StoredReferenceDPOTrainer
     history = train_adapter(
-        FastDPOTrainer if reason is None else StoredReferenceDPOTrainer,
+        with_chosen_likelihood(trainer_class, loss.chosen_logp_weight),
         partial(
             DPOConfig,
             beta=loss.beta,

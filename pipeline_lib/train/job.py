@@ -13,13 +13,22 @@ from pipeline_lib.vlm.model_ref import ModelRef
 
 
 class DPO(BaseModel):
-    """TRL's sigmoid loss, plus `sft_weight` times the negative log-likelihood of the chosen answer, a token's mean."""
+    """TRL's sigmoid loss, plus `sft_weight` times the negative log-likelihood of the chosen answer, a token's mean.
+
+    `chosen_logp_weight` times its log-probability, summed over its tokens, is subtracted (STIC's alpha): a mean over
+    tokens would count those of long answers less.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     loss: Literal["dpo"] = "dpo"
     beta: float
     sft_weight: float = 0.0
+    chosen_logp_weight: float = 0.0
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields; the weight of the summed log-probability only if it is used, so that earlier adapters stay."""
+        return self.model_dump(exclude=set() if self.chosen_logp_weight else {"chosen_logp_weight"})
 
 
 class SFT(BaseModel):

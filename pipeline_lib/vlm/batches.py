@@ -76,9 +76,9 @@ def ask_in_batches(
 
 
 def images_of(record: Record) -> list[Record]:
-    """The images of a record, a record each."""
-    images: list[Record] = record.get("images") or [record]
-    return images
+    """The images of a record, a record each; none for a record with an empty list of them."""
+    images: list[Record] | None = record.get("images")
+    return [record] if images is None else images
 
 
 def proportions(record: Record) -> tuple[float, bool]:

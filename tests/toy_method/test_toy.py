@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from pipeline_lib.config.load import method_names
 from pipeline_lib.store import ArtifactStore
 from tests.crash.conftest import digests
 from tests.forked import ForkServer
@@ -139,7 +140,8 @@ def test_its_deployment_and_its_form_are_generated(copy: Copy) -> None:
     said = json.loads(copy.logs[FORMS].splitlines()[-1])
     found = {item["name"]: item for item in said["deployments"]}
     others = {"ablation", "seeds", "predict", "gpu_stage", "watch_base_model"}
-    assert set(found) == {"toy", "toy_control", "self_improve", "self_improve_control", *others}
+    methods = ["toy", *method_names()]
+    assert set(found) == {*methods, *(f"{method}_control" for method in methods), *others}
     assert found["toy_control"]["entrypoint"] == "deployments/deployed.py:toy_control"
     assert found["toy"]["entrypoint"] == "deployments/deployed.py:toy"
     assert {**found["toy"], "name": "", "entrypoint": ""} == {**found["self_improve"], "name": "", "entrypoint": ""}

@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline_lib.demo.corpus import description, full_statements, inject_errors, invention, known_statements
 from pipeline_lib.demo.dataset import write_dataset
-from pipeline_lib.demo.distortions import ATTRIBUTES
+from pipeline_lib.demo.distortions import ATTRIBUTES, Severity
 from pipeline_lib.demo.method_data import write_answer_pairs, write_questions, write_unlabelled
+from pipeline_lib.demo.scenes import COLOURS, KINDS, PLACES, Subject
 from pipeline_lib.errors import DataError
+from pipeline_lib.methods.stic.statements import find_statements
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -75,3 +78,31 @@ def test_no_image_of_the_methods_data_is_one_of_the_data_set(tmp_path: Path) -> 
     unlabelled = write_unlabelled(tmp_path / "unlabelled", 3, images=8, variants=1)
     seen = {path.read_bytes() for path in (scores.parent / "images").iterdir()}
     assert not seen & {path.read_bytes() for path in (unlabelled.parent / "images").iterdir()}
+
+
+def test_what_is_right_and_wrong_to_say_agrees_with_the_pixels_truth(tmp_path: Path) -> None:
+    """Full descriptions that are taught are right; those with injected errors are wrong where they were changed."""
+    rng = np.random.default_rng(0)
+    taught = wrong = 0
+    for _ in range(300):
+        subject = (
+            None if rng.random() < 0.3 else Subject(*(str(rng.choice(words)) for words in (KINDS, COLOURS, PLACES)))
+        )
+        severity = Severity(*(rng.uniform(-1, 1) if name == "exposure" else rng.random() for name in ATTRIBUTES))
+        topics = [topic._asdict() for topic in known_statements(subject, severity)]
+        assert [topic["topic"] for topic in topics] == ["subject", "colour", "place", *ATTRIBUTES, "thing"]
+        assert all(not set(topic["right"]) & set(topic["wrong"]) for topic in topics)
+        statements = full_statements(subject, severity, rng)
+        found = find_statements(description(statements), topics)
+        assert len(found) >= len(statements) and all(stated.right for stated in found)
+        taught += len(found)
+        changed = find_statements(description(inject_errors(statements, subject, severity, rng, 1)), topics)
+        wrong += any(not stated.right for stated in changed)
+        invented = find_statements(invention(rng), topics)
+        assert [stated.right for stated in invented] == [False]
+    assert taught > 2000 and wrong == 300
+
+
+def test_only_the_images_that_are_measured_on_have_statements(tmp_path: Path) -> None:
+    lines = _lines(write_questions(tmp_path / "data", 3, train=2, val=2, test=2))
+    assert all(("statements" in line) == (line["split"] != "train") for line in lines)
