@@ -112,6 +112,13 @@ class Data(ImageData):
     score_column: str = Field("score", description="A numeric column, on any scale; higher is better")
 
 
+class NamedData(Data):
+    """A labelled data set beside that of the run: all its images are evaluated, and nothing is fitted on them."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Its name in the report")
+    split_column: str | None = Field(None, description="Not used, unless a method names a split")
+
+
 class Model(Section):
     """The base vision-language model and its settings, the same in generation, training and evaluation."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline_lib.data import files
+from pipeline_lib.tables.images import MADE_PREFIX
 
 SETTLED_S = 2.0
 """A file that changed so recently may change again without another time: some file systems count in steps of 2 s."""
@@ -109,6 +110,33 @@ class Bucket:
     def names(self) -> Iterable[str]:
         """Everything below the prefix."""
         return self._versions.keys()
+
+
+class WithMade:
+    """Image files of a user, and those of images that a stage made, whose names begin with `MADE_PREFIX`."""
+
+    def __init__(self, own: ImageSource, made: ImageSource):
+        self.own, self.made = own, made
+
+    def _of(self, image: str) -> ImageSource:
+        return self.made if image.startswith(MADE_PREFIX) else self.own
+
+    def read(self, image: str) -> bytes:
+        """The file, from where it is."""
+        return self._of(image).read(image)
+
+    @property
+    def place(self) -> str:
+        """Both places."""
+        return f"{self.own.place}\n{self.made.place}"
+
+    def version(self, image: str) -> str | None:
+        """That of the file's own place."""
+        return self._of(image).version(image)
+
+    def names(self) -> Iterable[str]:
+        """The names in both."""
+        return [*self.own.names(), *self.made.names()]
 
 
 def folder_source(root: str) -> ImageSource:

@@ -229,6 +229,13 @@ class ArtifactStore:
             self._check(address, name, entry, sha256_file(local))
         return manifest
 
+    def file(self, address: str, name: str) -> str:
+        """Full path of a file of an artifact, for readers that take a part of it; raises `StoreError` if missing."""
+        manifest = self._hit(address)
+        if name not in manifest.files:
+            raise StoreError(f"{address} has no {name}; it has {', '.join(manifest.files)}")
+        return self.path(address, manifest.attempt, name)
+
     def read_table(self, address: str, name: str) -> pa.Table:
         """Read `<name>.parquet` of an artifact, its digest checked; raises `StoreError` when missing or damaged."""
         manifest = self._hit(address)

@@ -17,6 +17,24 @@ IMAGES = Table(
 )
 """One row a readable image; split, group and the user's other columns follow behind these."""
 
+MADE_PREFIX = "made:"
+"""The beginning of the names of images that a stage made, which no user's image may have."""
+
+MADE_IMAGES = Table(
+    "made_images",
+    1,
+    pa.schema(
+        [
+            *IMAGES.schema,
+            required("source", pa.string()),  # the image that it was made from
+            required("what", pa.string()),  # what was done to that
+            required("level", pa.int8()),  # how much of it, from 1 on
+            required("file", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),  # the path is its name
+        ]
+    ),
+)
+"""Images that a stage made from others, with their files."""
+
 UNREADABLE_IMAGES = Table(
     "unreadable_images",
     1,

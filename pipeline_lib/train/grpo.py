@@ -151,7 +151,7 @@ def log_table(history: list[dict[str, Any]]) -> pa.Table:
     parts = [
         [
             {"part": name.removeprefix("rewards/"), "mean": value}
-            for name, value in record.items()
+            for name, value in sorted(record.items())  # as they are in a checkpoint, whatever their order was before
             if name.startswith("rewards/")
         ]
         for record in history

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline_lib.config.base import Split
+from pipeline_lib.config.base import NamedData, Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import read_image_list
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
 from pipeline_lib.methods.self_improve.prompt import load_prompt
-from pipeline_lib.methods.self_improve.recipe import OtherData, SelfImproveRecipe
+from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import resolve_model
@@ -106,7 +106,7 @@ def evaluate_and_judge(
 
 
 def evaluate_other_data(
-    run: Run, data: OtherData, inputs: GenerationInputs, evaluated: EvaluatedModel
+    run: Run, data: NamedData, inputs: GenerationInputs, evaluated: EvaluatedModel
 ) -> EvaluatedOther:
     """A model on another labelled data set; predictions use the reference values of its own evaluation."""
     recipe, at = run.recipe, run.at.labelled(f"also {data.name}")

@@ -12,6 +12,7 @@ from pipeline_lib.config.base import (
     Fraction,
     JudgeModel,
     Lora,
+    NamedData,
     Positive,
     RelativeToRecipe,
     Section,
@@ -129,13 +130,6 @@ class GridSearch(Section):
     )
 
 
-class OtherData(Data):
-    """Another labelled data set: all its images are evaluated, and nothing is fitted on them."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Its name in the report")
-    split_column: str | None = Field(None, description="Not used: every image of the table counts")
-
-
 class Evaluation(Bootstrap):
     """Scores, explanations and their intervals (section 4.3)."""
 
@@ -146,13 +140,13 @@ class Evaluation(Bootstrap):
         " or ('val') on validation alone, which from iteration 2 on saves the test answers of two models of three",
     )
 
-    also: tuple[OtherData, ...] = Field(
+    also: tuple[NamedData, ...] = Field(
         (), description="Further labelled data sets that the base and the final model are evaluated on"
     )
 
     @field_validator("also")
     @classmethod
-    def _distinct_names(cls, also: tuple[OtherData, ...]) -> tuple[OtherData, ...]:
+    def _distinct_names(cls, also: tuple[NamedData, ...]) -> tuple[NamedData, ...]:
         names = [data.name for data in also]
         if len(names) != len(set(names)):
             raise ValueError(f"each data set needs a name of its own, found {', '.join(names)}")

@@ -1,0 +1,72 @@
+"""Ratings of images: K sampled ones, whose mean is the rating, and the greedy one."""
+
+from collections.abc import Callable
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from PIL.Image import Image
+
+from pipeline_lib.methods.evo_quality.answers import read_rating
+from pipeline_lib.methods.evo_quality.inputs import Rater
+from pipeline_lib.methods.evo_quality.tables import RATINGS
+from pipeline_lib.progress import Progress
+from pipeline_lib.tables.images import IMAGES
+
+if TYPE_CHECKING:
+    from pipeline_lib.vlm.batches import Record
+    from pipeline_lib.vlm.generate import Generated
+    from pipeline_lib.vlm.load import Vlm
+
+
+def rate(
+    vlm: "Vlm",
+    rater: Rater,
+    images: pa.Table,
+    open_image: Callable[[str, str], Image],
+    *,
+    seed: int,
+    batch_size: int,
+    progress: Progress,
+) -> pa.Table:
+    """Ask for the sampled ratings and one greedy rating of every image, as `RATINGS`; `vlm` is the rater's model.
+
+    An answer that cannot be read is kept as text, and left out of mean and spread.
+    """
+    from pipeline_lib.vlm.batches import ask_in_batches
+    from pipeline_lib.vlm.chat import render_chat
+    from pipeline_lib.vlm.generate import Greedy, Question, Sampled, generate_answers
+
+    chat, beginnings = render_chat(vlm.processor, rater.prompt), [""] * rater.answers
+    sampled = Sampled(max_new_tokens=rater.max_new_tokens, temperature=rater.temperature, seed=seed)
+    greedy = Greedy(max_new_tokens=rater.max_new_tokens)
+
+    def ask(batch: list["Record"], pictures: list[list[Image]]) -> list[tuple[list["Generated"], list["Generated"]]]:
+        asked = list(zip((record["image"] for record in batch), pictures, strict=True))
+        drawn = generate_answers(vlm, [Question(chat, one, beginnings, key=name) for name, one in asked], sampled)
+        stated = generate_answers(vlm, [Question(chat, one) for _, one in asked], greedy)
+        return list(zip(drawn.answers, stated.answers, strict=True))
+
+    records = images.to_pylist()
+    found = ask_in_batches(vlm.model, records, open_image, batch_size, ask, progress)
+    rows = [
+        rated(record, [one.text.strip() for one in drawn], stated[0].text.strip())
+        for record, (drawn, stated) in zip(records, found, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=RATINGS.schema)
+
+
+def rated(record: dict[str, Any], answers: list[str], stated: str) -> dict[str, Any]:
+    """A row of `RATINGS` of an image (a row of `IMAGES`, with `score` and `group` where it has them)."""
+    ratings = [rating for text in answers if (rating := read_rating(text)) is not None]
+    return {
+        **{name: record[name] for name in IMAGES.schema.names},
+        "score": record.get("score"),
+        "group": record.get("group", record["image"]),
+        "answers": answers,
+        "ratings": ratings,
+        "mean": fmean(ratings) if ratings else None,
+        "spread": stdev(ratings) if len(ratings) > 1 else None,
+        "stated_answer": stated,
+        "stated": read_rating(stated),
+    }
