@@ -29,7 +29,8 @@ _PLACEHOLDER = re.compile(r"\{(question|a|b)\}")
 _VERDICT = re.compile(
     r"\b(?i:verdict|judge?ment)\b\W{0,4}(?i:answer\W{1,3})?([AB])\b"  # Verdict: A; Judgment: Answer B
     r"|\[\[([AB])\]\]"  # as Multimodal RewardBench asks
-    r"|\b(?i:answer)\W{0,3}([AB])\W{0,3}(?i:is\W+(?:the\W+)?(?:clearly\W+|slightly\W+|much\W+)?better)\b"  # VL-RewardBench
+    # as VL-RewardBench asks
+    r"|\b(?i:answer)\W{0,3}([AB])\W{0,3}(?i:is\W+(?:the\W+)?(?:clearly\W+|slightly\W+|much\W+)?better)\b"
 )
 
 

@@ -69,7 +69,8 @@ def prepare(recipe: SelfJudgeRecipe) -> Run:
         listed = list_pairs(At(runtime, data.name), data, seed, digest)
         where = ImageSet.of(answer_pairs.image_data(data), listed, runtime)
         measured.append(Measured(data.name, listed, where, "answer_pairs"))
-    of_val = recipe.pairs.model_copy(update={"share": recipe.evaluation.held_out, "closed": "majority"})
+    others = {"share": recipe.evaluation.held_out, "closed_share": None, "closed": "majority"}
+    of_val = recipe.pairs.model_copy(update=others)
     held_out = synthesize_pairs(At(runtime, "held-out"), of_val, inject_prompt, base, images, "val", seed, 0)
     measured.append(Measured(HELD_OUT, held_out, images, "synthesis"))
     folder = common.run_folder(recipe, store, table)

@@ -46,7 +46,7 @@ def synthesis(
     """A pair, or why there is none, for every question that is drawn."""
     from pipeline_lib.methods.self_judge.pairs import draw_prompts, synthesize
 
-    prompts = draw_prompts(work.read(images.table, "multimodal_prompts"), split, config.share, f"{seed}:{iteration}")
+    prompts = draw_prompts(work.read(images.table, "multimodal_prompts"), split, config, f"{seed}:{iteration}")
 
     def make(part: pa.Table, progress: Progress) -> pa.Table:
         return synthesize(

@@ -1,4 +1,4 @@
-"""How well a judge judges: accuracy in one and both orders, by dimension; biases of position and length; calibration."""
+"""How well a judge judges: accuracy in one and both orders, by dimension; biases of place and length; calibration."""
 
 from collections.abc import Callable
 from functools import partial

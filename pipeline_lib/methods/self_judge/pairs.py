@@ -1,4 +1,4 @@
-"""Synthetic preference pairs (stage I): an answer and the same with injected errors; the majority and another answer."""
+"""Synthetic pairs (stage I): an answer and the same with injected errors; the majority and another answer."""
 
 import re
 from collections import Counter
@@ -61,7 +61,7 @@ def load_inject_prompt(name: str) -> InjectPrompt:
     return InjectPrompt(name=path.stem, text=text)
 
 
-def draw_prompts(prompts: pa.Table, split: str, share: float, purpose: str) -> pa.Table:
+def draw_prompts(prompts: pa.Table, split: str, config: Pairs, purpose: str) -> pa.Table:
     """A share of the split's questions of each kind, at least one of each, in the table's order."""
     of_split = prompts.filter(pc.equal(prompts["split"], split))
     chosen: list[int] = []
@@ -69,6 +69,7 @@ def draw_prompts(prompts: pa.Table, split: str, share: float, purpose: str) -> p
     for kind in sorted(set(kinds)):
         rows = [at for at, found in enumerate(kinds) if found == kind]
         rows.sort(key=lambda at: draw(purpose, ids[at]))
+        share = config.closed_share if kind == "closed" and config.closed_share is not None else config.share
         chosen += rows[: max(1, round(share * len(rows)))]
     return of_split.take(pa.array(sorted(chosen), pa.int64()))
 

@@ -44,6 +44,8 @@ def read_prompts(data: PromptData, seed: int) -> PromptList:
     """
     if data.dataset != "table":
         raise DataError(f"data.dataset {data.dataset}: self_judge reads images with questions; use dataset: table")
+    if any(getattr(data.split_lists, split) for split in SPLITS):
+        raise DataError("data.split_lists: self_judge takes the splits from data.split_column, or draws them")
     place = user_table.locate(data)
     frame = user_table.read(data, place).reset_index(drop=True)
     wanted = [data.image_column, data.kind_column, data.answer_column, data.group_column]

@@ -43,6 +43,7 @@ class Pairs(Section):
     """Synthetic preference pairs (section 3.1 of the paper, stage I)."""
 
     share: Fraction = Field(1.0, description="Share of the training questions of each kind, drawn anew each iteration")
+    closed_share: Fraction | None = Field(None, description="The same for closed questions; null: as pairs.share")
     inject_prompt: PromptName = Field(
         "detailed", description="How errors are asked for: a shipped prompt by its name, or the path of your own (.txt)"
     )
@@ -104,8 +105,10 @@ class Training(Lora):
     start_from: Literal["previous", "fresh"] = Field(
         "previous", description="The adapter starts from that of the previous iteration, or anew"
     )
-    balance: bool = Field(
-        True, description="Draw equally many reasons of each order and of each kind of question (the scarcest decides)"
+    balance: Literal["order_and_kind", "order", "none"] = Field(
+        "order_and_kind",
+        description="Draw equally many reasons of each order, or of each order and kind of question (the scarcest"
+        " decides)",
     )
 
 

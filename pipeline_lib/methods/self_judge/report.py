@@ -268,8 +268,9 @@ def _counts(results: Results) -> tuple[list[str], list[list[str]]]:
     rows.append(["reasons that say A", *[_share(of.filter_metrics, "says_a") for of in learned]])
     rows.append(["reasons without a verdict", *[_share(of.filter_metrics, "no_verdict") for of in learned]])
     rows.append(["reasons kept", *[str(of.traces.num_rows) for of in learned]])
-    if results.recipe.training.balance:
-        rows.append(["trained on, after balancing", *[str(balanced(of.traces, "").num_rows) for of in learned]])
+    over = results.recipe.training.balance
+    if over != "none":
+        rows.append(["trained on, after balancing", *[str(balanced(of.traces, over, "").num_rows) for of in learned]])
     return ["", *[judge.name for judge, _ in _learned(results.judges)]], rows
 
 

@@ -145,18 +145,18 @@ def _metrics(pairs: pa.Table, reasons: pa.Table, confidence: float) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=METRICS.schema)
 
 
-def balanced(traces: pa.Table, purpose: str) -> pa.Table:
-    """Equally many reasons of each order and of each kind of question that is there; the scarcest decides.
+def balanced(traces: pa.Table, over: Literal["order_and_kind", "order", "none"], purpose: str) -> pa.Table:
+    """Equally many reasons of each order, or of each order and kind of question that is there; the scarcest decides.
 
-    The rest is left out; who is drawn depends on the names of the pairs. A kind without any kept reason is no reason
-    to train on nothing: it is not there. Kept in the table's order.
+    The rest is left out; which ones stay depends on the names of the pairs. The table's order is kept.
     """
+    if over == "none":
+        return traces
     cells: dict[tuple[str, str], list[int]] = defaultdict(list)
-    keys = zip(*(traces[name].to_pylist() for name in ("kind", "better_letter", "pair_id")), strict=True)
-    for at, (kind, letter, _) in enumerate(keys):
+    kinds = traces["kind"].to_pylist() if over == "order_and_kind" else [""] * traces.num_rows
+    for at, (kind, letter) in enumerate(zip(kinds, traces["better_letter"].to_pylist(), strict=True)):
         cells[kind, letter].append(at)
-    kinds = {kind for kind, _ in cells}
-    fewest = min((len(cells[kind, letter]) for kind in kinds for letter in LETTERS), default=0)
+    fewest = min((len(cells[kind, letter]) for kind in sorted(set(kinds)) for letter in LETTERS), default=0)
     names = traces["pair_id"].to_pylist()
     chosen = [
         at

@@ -23,7 +23,7 @@ from pipeline_lib.vlm.model_ref import resolve_model
         ("Verdict: B.", "B"),
         ("**Verdict:** B", "B"),
         ("Overall Judgment: Answer B is better.", "B"),
-        ("Answer A is the clearly better one", None),
+        ("Answer A is the clearly better one", "A"),
         ("Answer A is slightly better.", "A"),
         ("So [[B]]", "B"),
         ("First verdict: A. On second thoughts, verdict: B", "B"),

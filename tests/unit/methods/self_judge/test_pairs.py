@@ -62,11 +62,15 @@ def _prompts(count: int) -> pa.Table:
 
 
 def test_a_share_of_each_kind_is_drawn_anew_each_iteration() -> None:
-    drawn = [draw_prompts(_prompts(20), "train", 0.25, f"0:{at}")["prompt_id"].to_pylist() for at in (1, 1, 2)]
+    drawn = [
+        draw_prompts(_prompts(20), "train", Pairs(share=0.25), f"0:{at}")["prompt_id"].to_pylist() for at in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert [sum(name.startswith(kind) for name in drawn[0]) for kind in ("open", "closed")] == [5, 5]
-    assert set(draw_prompts(_prompts(20), "val", 1.0, "0")["split"].to_pylist()) == {"val"}
-    assert draw_prompts(_prompts(2), "train", 0.01, "0").num_rows == 2  # one of each at least
+    assert set(draw_prompts(_prompts(20), "val", Pairs(), "0")["split"].to_pylist()) == {"val"}
+    fewer = draw_prompts(_prompts(20), "train", Pairs(share=0.25, closed_share=0.1), "0")["kind"].to_pylist()
+    assert fewer.count("open") == 5 and fewer.count("closed") == 2
+    assert draw_prompts(_prompts(2), "train", Pairs(share=0.01), "0").num_rows == 2  # one of each at least
 
 
 def test_dropped_pairs_are_counted_by_their_reason() -> None:

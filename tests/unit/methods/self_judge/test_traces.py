@@ -89,10 +89,14 @@ def test_orders_and_kinds_are_trained_on_equally() -> None:
     )
     rows += reasons({"c9": ("A", "A")}, kind="closed")
     kept = filter_reasons(pa.Table.from_pylist(rows, REASONS.schema), Filter(both_orders=False)).traces
-    drawn = balanced(kept, "0")
+    drawn = balanced(kept, "order_and_kind", "0")
     cells = Counter(zip(drawn["kind"].to_pylist(), drawn["better_letter"].to_pylist(), strict=True))
     assert cells == {("open", "A"): 3, ("open", "B"): 3, ("closed", "A"): 3, ("closed", "B"): 3}
-    assert balanced(kept, "0").equals(drawn) and not balanced(kept, "1").equals(drawn)
+    assert balanced(kept, "order_and_kind", "0").equals(drawn) and not balanced(kept, "order_and_kind", "1").equals(
+        drawn
+    )
+    by_order = balanced(kept, "order", "0")["better_letter"].to_pylist()
+    assert Counter(by_order) == {"A": 10, "B": 10} and balanced(kept, "none", "0").num_rows == 21
     one_kind = filter_reasons(pa.Table.from_pylist(reasons({"o": ("A", "B")}), REASONS.schema), Filter()).traces
-    assert balanced(one_kind, "0").num_rows == 2
-    assert balanced(one_kind.slice(0, 0), "0").num_rows == 0
+    assert balanced(one_kind, "order_and_kind", "0").num_rows == 2
+    assert balanced(one_kind.slice(0, 0), "order_and_kind", "0").num_rows == 0
