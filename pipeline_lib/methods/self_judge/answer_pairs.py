@@ -25,6 +25,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -90,7 +91,9 @@ def read_pairs(data: JudgedPairs, seed: int) -> PairList:
     found: list[KnownPair] = []
     problems: list[str] = []
     for at, record in enumerate(frame.to_dict("records")):
-        pair = read(record, at)
+        # A cell without a value is NaN in a frame, which is a text or a list in none of the formats.
+        there = {name: "" if isinstance(value, float) and np.isnan(value) else value for name, value in record.items()}
+        pair = read(there, at)
         problem = pair if isinstance(pair, str) else _problem(pair)
         if problem:
             problems.append(f"row {at + 1}: {problem}")

@@ -35,9 +35,9 @@ MM = {
 }
 
 
-def _read(folder: Path, rows: list[Any], kind: str, ending: str = ".jsonl", **fields: Any) -> pd.DataFrame:
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / f"t{ending}").write_text(json.dumps(rows) if ending == ".json" else lines)
+def _read(folder: Path, table: list[Any], kind: str, ending: str = ".jsonl", **fields: Any) -> pd.DataFrame:
+    lines = "".join(json.dumps(row) + "\n" for row in table)
+    (folder / f"t{ending}").write_text(json.dumps(table) if ending == ".json" else lines)
     data = JudgedPairs.model_validate({"name": "n", "table": str(folder / f"t{ending}"), "format": kind} | fields)
     return read_pairs(data, 0).rows
 
