@@ -1,6 +1,6 @@
 """The sections of a self_judge recipe (arXiv 2512.05145); the defaults are the paper's where it gives them."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -64,6 +64,10 @@ class Pairs(Section):
     vote_temperature: float = Field(1.0, gt=0, description="Of these samples; the paper gives none")
     max_new_tokens: int = Field(512, ge=1, description="Longest answer")
 
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the prompt's name: the stage gets its text separately."""
+        return self.model_dump(exclude={"inject_prompt"})
+
     @model_validator(mode="after")
     def _majority_is_possible(self) -> "Pairs":
         if self.min_votes > self.votes:
@@ -84,6 +88,10 @@ class Reasons(Section):
     top_k: int | None = Field(50, ge=1)
     top_p: float = Field(0.9, gt=0, le=1)
     max_new_tokens: int = Field(1024, ge=1, description="Longest reason with its verdict")
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields but the prompt's name: the stage gets its text separately."""
+        return self.model_dump(exclude={"prompt"})
 
 
 class Filter(Section):

@@ -38,6 +38,8 @@ FIGURES = {
 }
 """The figures of the table, and their headings."""
 
+_WITHOUT_INTERVAL = ("parse_rate",)  # a bootstrap has no width where every answer is parsed
+
 _DROPPED = {
     "pair": "made",
     "equal": "dropped: texts are equal",
@@ -177,12 +179,14 @@ def _figures(results: Results, name: str) -> tuple[list[str], list[list[str]]]:
     named = [(judge.name, judge) for judge in results.judges]
     named += [(f"control, {judge.name}", judge) for judge in results.control if judge.iteration]
     for label, judge in named:
-        found = [figure(judge.metrics[name], metric) for metric in (*FIGURES, *dimensions)]
-        rows.append([label, *map(_with_interval, found)])
+        rows.append([label, *[_cell(judge.metrics[name], metric) for metric in (*FIGURES, *dimensions)]])
     return headings, rows
 
 
-def _with_interval(found: Estimate) -> str:
+def _cell(metrics: pa.Table, metric: str) -> str:
+    found = figure(metrics, metric)
+    if metric in _WITHOUT_INTERVAL:
+        return decimal(found.value, 3)
     return f"{decimal(found.value, 3)} [{decimal(found.low, 3)}, {decimal(found.high, 3)}]"
 
 
@@ -429,7 +433,7 @@ def _examples(results: Results) -> Section:
     open_image = results.openers[name]
     for heading, rows in groups.items():
         parts.append(Paragraph(f"{heading}: {len(rows)} of {len(base)} pairs."))
-        for before, after in rows[:_SHOWN]:
+        for before, after in _varied(rows):
             texts = [
                 ("Question", before["question"]),
                 ("Better", before["better"]),
@@ -441,6 +445,17 @@ def _examples(results: Results) -> Section:
             image = open_image(before["image"], before["image_sha256"])
             parts.append(Exhibit([(before["image"], image)], texts))
     return Section("Examples", parts)
+
+
+def _varied(rows: list[tuple[dict[str, str], dict[str, str]]]) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """The first rows of each dimension in turn, `_SHOWN` at most."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in rows:
+        turns.append(seen[row[0]["dimension"]])
+        seen[row[0]["dimension"]] += 1
+    order = sorted(range(len(rows)), key=turns.__getitem__)
+    return [rows[at] for at in order[:_SHOWN]]
 
 
 def _rights(row: dict[str, str]) -> int:
