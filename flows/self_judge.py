@@ -50,7 +50,8 @@ def learn(run: Run, *, flipped: bool = False) -> list[EvaluatedJudge]:
 
 def conclude(run: Run, judges: list[EvaluatedJudge], control: list[EvaluatedJudge] | None = None) -> ArtifactRef:
     """The report of a run, beside its control where there is one."""
-    settings = Settings(recipe=run.recipe, judge_prompt=run.judge_prompt, inject_prompt=run.inject_prompt)
+    recipe = run.recipe.model_copy(update={"name": run.folder.name})  # that of a control is another one
+    settings = Settings(recipe=recipe, judge_prompt=run.judge_prompt, inject_prompt=run.inject_prompt)
     where = {data.name: data.images for data in run.measured}
     finished = report(run.at, settings, run.base, run.images, where, judges, control or [])
     run.show("report", finished, "report")

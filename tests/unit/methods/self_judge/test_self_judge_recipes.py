@@ -57,7 +57,7 @@ def test_the_demo_asks_what_the_bundled_model_was_taught() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValidationError, match="more than pairs.votes"):
+    with pytest.raises(ValidationError, match=r"more than pairs\.votes"):
         Pairs(votes=4, min_votes=5)
     fields: dict[str, Any] = {"name": "r", "data": {"table": "t"}, "model": {"id": "bundled"}}
     with pytest.raises(ValidationError, match="answer_column"):
