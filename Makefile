@@ -12,7 +12,7 @@ help:
 	@echo "make demo        self-train the bundled model on bundled photographs (METHOD=self_improve or all, SEED=0)"
 	@echo "make test        lint, types and the tests (docs/testing.md)"
 	@echo "make test-all    the same with parity for all families of models and a kill at each kind of moment"
-	@echo "make mutants     break the library in forty-eight ways, one at a time, and see a test fail (minutes)"
+	@echo "make mutants     break the library in many ways, one at a time, and see a test fail (minutes)"
 	@echo "make test-crash  a run killed at each kind of moment, and at demo size at every publish boundary (long)"
 	@echo "make test-s3     the store and a demo-size run on a real S3 server, which it starts and stops (long)"
 	@echo "make test-platform  runs on PostgreSQL, a Prefect server and workers, killed in the middle (long)"

@@ -16,7 +16,7 @@ from pipeline_lib.testing.tiny_families import (
     byte_level,
     sentencepiece,
 )
-from pipeline_lib.vlm.families import InternVLImageProcessor, Qwen25VLImageProcessor
+from pipeline_lib.vlm.image_processors import InternVLImageProcessor, Qwen25VLImageProcessor
 
 
 class Shape(NamedTuple):

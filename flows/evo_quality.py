@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 from prefect import flow
 
+from pipeline_lib.methods.evo_quality.inputs import Rater
 from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe
 from pipeline_lib.methods.evo_quality.training import ranking_job
 from pipeline_lib.store import ArtifactRef
@@ -12,7 +13,7 @@ from tasks.evo_quality.draw_pairs import draw_pairs
 from tasks.evo_quality.make_variants import make_variants
 from tasks.evo_quality.rate_images import rate_images
 from tasks.evo_quality.report import EvaluatedRound, report
-from tasks.evo_quality.run import Run, evaluate, fell_on_stop_set, finished_control, prepare, rater_of, settings_of
+from tasks.evo_quality.run import Run, evaluate, fell_on_stop_set, finished_control, prepare, settings_of
 from tasks.evo_quality.train_ranking import train_ranking
 from tasks.evo_quality.vote import vote
 
@@ -51,7 +52,7 @@ def evolve(run: Run, labels: Labels = "own", rounds: int | None = None) -> Evolv
     """The rounds themselves; a control learns other labels of the same pairs."""
     recipe, keep, seed = run.recipe, run.keep, run.recipe.seed
     config, variants = recipe.pairs, recipe.pairs.variants
-    rater, images, made = rater_of(run), run.images, None
+    rater, images, made = Rater.of(recipe, run.model, run.prompts), run.images, None
 
     held_out_pairs = draw_pairs(run.at, images, config.held_out, seed, 0)
     held_out = keep(

@@ -1,9 +1,11 @@
 """Score and explain new images with a model of a run."""
 
 import logging
+from collections import Counter
 
 from prefect import flow
 
+from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
@@ -11,7 +13,7 @@ from pipeline_lib.store.runs import open_run
 from pipeline_lib.use.trained import Kind, trained_model
 from pipeline_lib.vlm.model_ref import resolve_model
 from tasks.self_improve.predict import predict as predict_stage
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
 from tasks.stage.cards import show_recipe
 from tasks.stage.shards import check_workers
 
@@ -28,6 +30,8 @@ def predict(
 ) -> ArtifactRef:
     """Score and explain new images with a model of the recipe's run; after a kill, the next start continues.
 
+    An image that cannot be scored has a row with its problem. Raises `DataError` when there is no other.
+
     Args:
         recipe: The recipe of a run that is in its store.
         images: Images, folders of images, or tables with a column of paths; local or s3://.
@@ -39,14 +43,14 @@ def predict(
     from pipeline_lib.use.output import writer
 
     show_recipe(recipe)
-    write = writer(out) if out else None
+    write = writer(out) if out else None  # before anything is computed
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
     base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     log.info("predicting with %s of run %s", found.name, recipe.name)
-    kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels)
+    kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels, found.model)
     finished = predict_stage(
         At(recipe.runtime, found.name),
         prompt,
@@ -56,11 +60,21 @@ def predict(
         evaluated=found.evaluated,
         seed=recipe.seed,
     )
-    table = store.read_table(finished.address, "new_predictions")
-    without = table["problem"].drop_null()
-    if len(without):
-        log.warning("%d of %d images could not be read; column problem says why", len(without), table.num_rows)
+    table = with_whole_inputs(store, lambda: store.read_table(finished.address, "new_predictions"))
+    problems = Counter(table["problem"].drop_null().to_pylist())
+    if problems:
+        most, count = problems.most_common(1)[0]
+        log.warning(
+            "%d of %d images could not be scored; column problem says why, e.g. %d times: %s",
+            problems.total(),
+            table.num_rows,
+            count,
+            most,
+        )
     if write:
         write(table)
-        log.info("%d predictions are in %s", table.num_rows - len(without), out)
+        log.info("%d predictions are in %s", table.num_rows - problems.total(), out)
+    if problems.total() == table.num_rows:
+        where = f"; column problem of {out} says why for each" if out else ""
+        raise DataError(f"none of the {table.num_rows} images could be scored, e.g. {most}{where}")
     return finished

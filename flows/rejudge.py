@@ -13,7 +13,7 @@ from pipeline_lib.store import ArtifactStore, Miss
 from pipeline_lib.store.key import read_reference
 from pipeline_lib.store.runs import open_run
 from tasks.self_improve.judge_anchors import judge_anchors
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
 
 log = logging.getLogger("whyscore.judge")
 
@@ -46,7 +46,8 @@ def rejudge(recipe: SelfImproveRecipe) -> str:
     role = f"anchor_verdicts/{re.sub(r'[^A-Za-z0-9_.-]+', '--', config.model)}-{rubric.name}"
     run.keep(role, verdicts, judge=config.model, anchors=texts)
 
-    judges = [AnchorVerdicts(config.model, store.read_table(verdicts.address, "verdicts"))]
+    table = with_whole_inputs(store, lambda: store.read_table(verdicts.address, "verdicts"))
+    judges = [AnchorVerdicts(config.model, table)]
     for other, found in run.pointers("anchor_verdicts").items():
         if other == role:
             continue

@@ -10,7 +10,7 @@ from pipeline_lib.config.seeds import check_seeds
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from tasks.common.compare_seeds import SeedModel, compare_seeds
 from tasks.common.seeds import comparison_folder, models_to_compare
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
 
 log = logging.getLogger("whyscore.seeds")
 
@@ -38,7 +38,7 @@ def seeds(name: str, recipes: dict[int, BaseRecipe], controls: bool = False) -> 
         models += models_to_compare(store, seed, recipe, controls=controls)
     folder = comparison_folder(store, name, recipes, controls=controls)
     compared = compare_seeds(At(runtime), name, models)
-    folder.copy_out(compared, "report")
+    with_whole_inputs(store, lambda: folder.copy_out(compared, "report"))
     folder.keep("report", compared)
     folder.end()
     return compared

@@ -24,6 +24,17 @@ class StoreError(WhyScoreError):
     """The artifact store cannot be read or written, or holds damaged files."""
 
 
+class LostArtifactError(StoreError):
+    """An artifact is not in the store, or was damaged there and was removed; a run computes it again."""
+
+    def __init__(self, address: str, why: str):
+        super().__init__(address, why)
+        self.address, self.why = address, why
+
+    def __str__(self) -> str:
+        return self.why
+
+
 class S3Error(StoreError):
     """An S3 server refused a request, or did not answer in time; `code` is the server's or the client's name for it."""
 

@@ -211,12 +211,15 @@ def _problem_with_server(model: str, endpoint: OpenAIEndpoint) -> str | None:
 
     Its own error text is not passed on, because it may repeat parts of the key.
     """
-    from openai import APIConnectionError, APIStatusError, OpenAI, OpenAIError
+    from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI, OpenAIError
 
     from pipeline_lib.judges.endpoint import KEY_VARIABLE, read_key, server_url
+    from pipeline_lib.openai_server import client_settings
 
+    url = server_url(endpoint)
+    http = DefaultHttpxClient(timeout=5.0, **client_settings(url))
     try:
-        with OpenAI(api_key=read_key(), base_url=server_url(endpoint), timeout=5.0, max_retries=0) as client:
+        with OpenAI(api_key=read_key(), base_url=url, timeout=5.0, max_retries=0, http_client=http) as client:
             offered = sorted({found.id for found in client.models.list()})
     except APIConnectionError:
         return "cannot be reached; start it, or check the network and runtime.openai.base_url"

@@ -14,6 +14,7 @@ from pipeline_lib.store.runs import folder_of, models_of, read_pointers, read_ru
 from pipeline_lib.store.shards import Writer, writer_of
 
 KINDS = ("zero-shot", "score", "consistency", "merged")
+"""The models of an iteration in their order, where a method has several."""
 
 _PART = re.compile(
     r"(?P<folder>(?:steps|scratch)/.+/(?P<kind>shards|checkpoints))/(?P<name>\d+-\d+|step-\d+)/manifest\.json"
@@ -140,10 +141,11 @@ def _scratch_in_use(store: ArtifactStore) -> set[str]:
 
 
 def _newest_model(store: ArtifactStore, pointers: dict[str, Any]) -> Evaluated | None:
-    models = [model for model in models_of(pointers) if model.kind in KINDS]
+    models = models_of(pointers)
     if not models:
         return None
-    model = max(models, key=lambda model: (model.iteration, KINDS.index(model.kind)))
+    place = {kind: at for at, kind in enumerate(KINDS)}
+    model = max(models, key=lambda model: (model.iteration, place.get(model.kind, 0)))
     judged = next((name for name in ("openai_verdicts", "verdicts") if model.role(name) in pointers), None)
     figures = [_figure(store, pointers[model.role("predictions")], "srcc_stated", "SRCC stated")]
     if judged:
@@ -157,10 +159,14 @@ def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> st
     address = next(references(pointer), None)
     if address is None or not isinstance(store.lookup(address), Manifest):
         return f"{heading} is not in the store any more"
-    for row in store.read_table(address, "metrics").to_pylist():
+    rows = store.read_table(address, "metrics").to_pylist()
+    for row in rows:
         if row["metric"] == metric and row["split"] == "test":
             return f"{heading} {row['value']:.3f} [{row['low']:.2f} {row['high']:.2f}]"
-    return f"no {heading} on test"
+    if not rows:
+        return f"no {heading} on test"
+    main = rows[0]  # a method that measures something else has its main figure first
+    return f"{main['metric'].replace('_', ' ')} {main['value']:.3f} [{main['low']:.2f} {main['high']:.2f}]"
 
 
 def _lines(run: RunStatus) -> list[str]:

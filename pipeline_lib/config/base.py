@@ -4,9 +4,13 @@ Two kinds of fields, and one place that separates them: everything under `runtim
 result and never enters an artifact's key); every other field belongs to the key of each stage that gets its section.
 """
 
+import os
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline_lib.addresses import secret_in
 
 Split = Literal["train", "val", "test"]
 
@@ -20,20 +24,42 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+SECRET = "holds_a_secret"
+"""Type of the error of a field whose value must not be shown."""
+
+
+def _at_home(path: str) -> str:
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+LocalPath = Annotated[str, AfterValidator(_at_home)]
+"""A path or address; ~ is the home folder, as in a shell."""
+
+
 class RelativeToRecipe(NamedTuple):
     """Marks a field of a path: a relative one in a recipe file is relative to the file's folder."""
 
     ending: str = ""  # other values are names, not paths
 
 
-DataPath = Annotated[str, RelativeToRecipe()]
+DataPath = Annotated[LocalPath, RelativeToRecipe()]
 """A file or folder, local or s3://."""
 
 
 class Section(BaseModel):
     """A frozen group of recipe fields; an unknown field is an error, so that no typing error is ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fit_to_be_shown(cls, value: Any) -> Any:
+        """A recipe is shown in the UI, in reports and in logs, and its texts are names of files and columns."""
+        if isinstance(value, str) and (secret := secret_in(value)):
+            raise PydanticCustomError(SECRET, "{why}", {"why": secret})
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a character with the code 0")
+        return value
 
 
 DatasetName = Literal["table", "ava", "aadb", "koniq10k", "spaq", "kadid10k", "tid2013"]
@@ -125,7 +151,7 @@ class Model(Section):
     from_run: FromRun | None = Field(
         None, description="Instead of an id: the model of another run, folded into its base when it is loaded"
     )
-    id: str = Field(
+    id: LocalPath = Field(
         "",
         validate_default=True,
         description="Hub id, a local or s3:// directory, or 'bundled' for the base VLM that ships with WhyScore",
@@ -181,7 +207,7 @@ class GenerationServer(Section):
 
     base_url: str = Field("http://localhost:8000/v1", description="Of vLLM or SGLang (there port 30000)")
     model: str | None = Field(None, min_length=1, description="The server's name for the base; null: model.id")
-    adapters: str = Field(
+    adapters: LocalPath = Field(
         "whyscore-data/served_adapters",
         description="Folder that this machine and the server see by the same path; the server loads adapters from it",
     )
@@ -193,7 +219,7 @@ class GenerationServer(Section):
 class Runtime(Section):
     """Transient settings: they change place and speed of the work, never its result, and are in no key."""
 
-    store: str = Field(
+    store: LocalPath = Field(
         "whyscore-data/store", description="Where artifacts are kept: a local folder or s3://bucket/prefix"
     )
     min_memory_gb: float = Field(
@@ -213,7 +239,7 @@ class Runtime(Section):
     decode_workers: int = Field(
         0, ge=0, description="Processes that open images for training while the GPU computes; 0: none, for a CPU"
     )
-    pixel_cache: str | None = Field(
+    pixel_cache: LocalPath | None = Field(
         None, description="Local folder that keeps resized images, so that each is decoded once; null: none"
     )
     pixel_cache_gb: float = Field(20.0, gt=0, description="Size limit of the cache; at 448 px 20 GB are 50,000 images")

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -10,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import pipeline_lib.methods
-from pipeline_lib.config.base import BaseRecipe, RelativeToRecipe
+from pipeline_lib.addresses import without_secrets
+from pipeline_lib.config.base import SECRET, BaseRecipe, RelativeToRecipe
 from pipeline_lib.errors import RecipeError
 
 DEFAULT_METHOD = "self_improve"
@@ -25,9 +27,10 @@ def method_names() -> list[str]:
 def recipe_class(method: object) -> type[BaseRecipe]:
     """The recipe of a method: `RECIPE` in its module `recipe`. Raises `RecipeError` for an unknown method."""
     if method not in method_names():
-        raise RecipeError(f"method: there is no method {method!r}; there are {', '.join(method_names())}")
-    found: type[BaseRecipe] = importlib.import_module(f"pipeline_lib.methods.{method}.recipe").RECIPE
-    return found
+        found = shorten(without_secrets(repr(method)))
+        raise RecipeError(f"method: there is no method {found}; there are {', '.join(method_names())}")
+    recipe: type[BaseRecipe] = importlib.import_module(f"pipeline_lib.methods.{method}.recipe").RECIPE
+    return recipe
 
 
 Recipe = TypeVar("Recipe", bound=BaseRecipe)
@@ -54,15 +57,35 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Ba
     """
     path = Path(path)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the path or of the text
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
+    fields = read_yaml(content, f"recipe {path}")
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path} must be a mapping of fields, found {type(fields).__name__}")
     of_method = recipe_class(fields.get("method", DEFAULT_METHOD))
     return parse_recipe(_resolve_paths(of_method, fields, path.parent), overrides, source=str(path))
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """A value written in YAML; raises `RecipeError` for any text that is not valid."""
+    try:
+        return yaml.safe_load(text)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # a tag, a number, brackets
+        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RecipeError(
+            f"{source} is not valid YAML{where}: {problem}; put text with special characters in quotes"
+        ) from None
 
 
 def _resolve_paths(kind: Any, value: Any, folder: Path) -> Any:
@@ -72,7 +95,7 @@ def _resolve_paths(kind: Any, value: Any, folder: Path) -> Any:
         of, *marks = get_args(kind)
         for mark in marks:
             if isinstance(mark, RelativeToRecipe) and isinstance(value, str):
-                is_path = value and "://" not in value and value.endswith(mark.ending)
+                is_path = value and "://" not in value and value[0] != "~" and value.endswith(mark.ending)
                 return str(folder / value) if is_path else value
         return _resolve_paths(of, value, folder)
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
@@ -111,14 +134,39 @@ def parse_recipe(
 
 
 def _explain(problem: Any, of_method: type[BaseRecipe]) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    where = shorten(".".join(str(part) for part in problem["loc"])) or "recipe"
     if problem["type"] == "extra_forbidden":
-        section: Any = of_method
-        for part in problem["loc"][:-1]:  # a number is an index in a list, whose type is the first argument
-            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
-        return f"{where}: unknown field; known here: {', '.join(section.model_fields)}"
+        section = _section_at(of_method, problem["loc"][:-1])
+        return f"{where}: unknown field" + (f"; known here: {', '.join(section.model_fields)}" if section else "")
     if problem["type"] == "missing":
         return f"{where}: required, and missing"
+    if problem["type"] == SECRET:
+        return f"{where}: {problem['msg']}"
+    found = shorten(without_secrets(repr(problem["input"])))
     if where == "model.revision":
-        return f"{where}: must be a commit of 40 hex digits, in quotes, found {problem['input']!r}"
-    return f"{where}: {problem['msg']}, found {problem['input']!r}"
+        return f"{where}: must be a commit of 40 hex digits, in quotes, found {found}"
+    return f"{where}: {problem['msg']}, found {found}"
+
+
+def _section_at(of_method: type[BaseRecipe], place: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """The section that a place in a recipe belongs to, through lists and optional sections."""
+    section: type[BaseModel] | None = of_method
+    for part in place:
+        if isinstance(part, int):
+            continue
+        if section is None or part not in section.model_fields:
+            return None
+        section = next(_sections_in(section.model_fields[part].annotation), None)
+    return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
+
+
+def shorten(text: str, most: int = 100) -> str:
+    """A text for a message."""
+    return text if len(text) <= most else f"{text[:most]}.. ({len(text):,} characters)"

@@ -5,6 +5,7 @@ import posixpath
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from pipeline_lib.addresses import secret_in
 from pipeline_lib.errors import DataError, S3Error
 from pipeline_lib.store.local_files import LocalFiles
 
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jp2", ".ppm")
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".tif", ".tiff",
+    ".bmp", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
+)  # fmt: skip
 """Files of a folder that end so are images; a file that is named itself may end in anything."""
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is on S3; anything else that looks like a URL is refused."""
+    """Whether a path is on S3; anything else that looks like a URL is refused, and what holds a secret."""
+    if secret := secret_in(path):
+        raise DataError(secret)
     if "://" in path and not path.startswith("s3://"):
         raise DataError(f"{path}: expected a local path or s3://bucket/key")
     return path.startswith("s3://")

@@ -5,10 +5,10 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from pipeline_lib.data.modes import UnusablePixelsError, upright_rgb
 from pipeline_lib.data.near_duplicates import Looks, look_at
 from pipeline_lib.data.pixels import PixelCache
 from pipeline_lib.data.sources import ImageSource, MissingImage
@@ -40,32 +40,27 @@ class ImageFacts(NamedTuple):
 def decode(content: bytes, max_megapixels: float) -> Image.Image:
     """Decode an image file to upright 8-bit RGB; of an animation the first frame. `format` is the file's.
 
-    EXIF rotation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped. The size is checked
-    before any pixel is decoded. Raises `ValueError` with the reason when the file is not a usable image.
+    EXIF rotation is applied; pixels are converted as `modes.upright_rgb` says. The size is checked before any pixel is
+    decoded. Raises `ValueError` with the reason when the file is not a usable image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        kind = image.format
-        if image.width * image.height > max_megapixels * 1e6:
-            raise ValueError(
-                f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"
-            )
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            image = _to_8_bit_grey(image)
-        if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-            layer = image.convert("RGBA")
-            image = Image.new("RGBA", layer.size, "white")
-            image.alpha_composite(layer)
-        upright = image.convert("RGB")
-        upright.format = kind
-        return upright
     except UnidentifiedImageError:
         raise ValueError(_no_image(content)) from None
-    except ValueError:
-        raise
-    except Exception as error:  # a damaged file makes Pillow's decoders raise anything
+    except Exception as error:  # a damaged file makes Pillow raise anything
         raise ValueError(f"cannot be decoded: {error}") from error
+    if image.width * image.height > max_megapixels * 1e6:
+        raise ValueError(
+            f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"
+        )
+    try:
+        upright = upright_rgb(image)
+    except UnusablePixelsError:
+        raise
+    except Exception as error:
+        raise ValueError(f"cannot be decoded: {error}") from error
+    upright.format = image.format
+    return upright
 
 
 def _no_image(content: bytes) -> str:
@@ -75,12 +70,6 @@ def _no_image(content: bytes) -> str:
     if b"<svg" in start.lower():
         return "an SVG drawing, which WhyScore does not read; convert it to PNG"
     return f"not an image file of a supported format ({', '.join(FORMATS)})"
-
-
-def _to_8_bit_grey(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
-    return Image.fromarray(((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8))
 
 
 def open_image(

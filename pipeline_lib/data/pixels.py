@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("whyscore.data")
 
-VERSION = f"1-pillow-{PIL.__version__}"
+VERSION = f"2-pillow-{PIL.__version__}"
 """Increase the number when `images.decode` or the resizing gives other pixels, e.g. after an upgrade of Pillow."""
 
 _FOLDERS = 256

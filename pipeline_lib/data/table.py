@@ -23,6 +23,9 @@ log = logging.getLogger("whyscore.data")
 
 NO_LIMIT: Mapping[Split, int] = MappingProxyType({})
 
+_DEEP_ENDINGS, _DEEP_VERSION = {".tif", ".tiff", ".pgm", ".pnm", ".pfm"}, "pixels 2"
+"""Files that may hold pixels of more than 8 bits. Change the version when `modes` gives such pixels other values."""
+
 _SHOWN = 5
 _RESERVED = {"image", "image_sha256", "width_px", "height_px", "score", "bin", "split", "group"}
 
@@ -142,7 +145,8 @@ def fingerprint(images: ImageList, store: ArtifactStore | None = None, *, keep: 
     """
     digests = image_digests(images.rows["image"], images.source, store, keep=keep)
     rows = images.rows.to_csv(index=False).encode()
-    return hashlib.sha256(rows + ",".join(digests).encode()).hexdigest()
+    deep = any(files.ending(name) in _DEEP_ENDINGS for name in images.rows["image"])
+    return hashlib.sha256(rows + ",".join([*digests, *[_DEEP_VERSION] * deep]).encode()).hexdigest()
 
 
 class _Table(NamedTuple):

@@ -36,7 +36,7 @@ class Prices:
         return _bytes(message) * self.input + max_tokens * self.output
 
     def actual(self, reply: Reply) -> float | None:
-        """The true cost of an answer; None when the server does not report it."""
+        """The true cost of an answer; None when the server does not report it, or what cannot be."""
         if reply.input_tokens is None or reply.output_tokens is None:
             return None
         return reply.input_tokens * self.input + reply.output_tokens * self.output

@@ -102,12 +102,6 @@ class LocalFiles:
         """Copy a file of the store to a local path."""
         shutil.copyfile(path, local)
 
-    def copy(self, path: str, target: str) -> None:
-        """Copy within the store; the target is replaced at once."""
-        with self._beside(target) as temporary:
-            shutil.copyfile(path, temporary)
-            os.replace(temporary, target)
-
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens when it is gone already."""
         Path(path).unlink(missing_ok=True)

@@ -3,12 +3,15 @@
 import functools
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipeline_lib.store.key import canonical_json
 
 MAIN_PACKAGES = (
     *("torch", "transformers", "tokenizers", "peft", "trl", "datasets", "pillow", "numpy", "pyarrow", "scikit-learn"),
@@ -52,14 +55,16 @@ class Manifest(BaseModel):
     """The content of an artifact and its origin; `files` is relative to the folder `attempt` inside the artifact.
 
     Anyone who can write to the store can write a manifest. So its paths are checked at each reading: no file may lie
-    outside the artifact, or outside the folder that the artifact is copied to.
+    outside the artifact, or outside the folder that the artifact is copied to. `seal` is the digest of all other
+    fields and finds damage, not intent: whoever writes a manifest can write its seal. Manifests of earlier versions
+    have none.
     """
 
     model_config = ConfigDict(frozen=True)
 
     address: Inside
     attempt: str = Field(pattern=r"^[0-9a-f]{12}$")
-    files: dict[Inside, FileEntry]
+    files: dict[Inside, FileEntry] = Field(min_length=1)
     tables: dict[str, int]  # version of each table, by its name
     rows: dict[str, int]
     scratch: list[Inside] = []  # folders of shards and checkpoints that it was computed from
@@ -69,6 +74,14 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     git_commit: str | None
     host: str
+    seal: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_sealed(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("seal") is not None and fields["seal"] != _seal(fields):
+            raise ValueError("it is not as it was published")
+        return fields
 
     @model_validator(mode="before")
     @classmethod
@@ -77,11 +90,21 @@ class Manifest(BaseModel):
             return {**fields, "tables": dict.fromkeys(fields.get("rows") or (), 1)}
         return fields
 
+    def sealed(self) -> "Manifest":
+        """The same with its seal."""
+        return self.model_copy(update={"seal": _seal(json.loads(self.model_dump_json()))})
+
     @property
     def digest(self) -> str:
         """Sha256 over names and digests of the files: equal content gives an equal digest, whoever wrote it."""
         lines = [f"{name} {entry.sha256}" for name, entry in sorted(self.files.items())]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _seal(fields: dict[str, Any]) -> str:
+    """The seal of a manifest as it is in JSON, so that a later version with further fields finds the same."""
+    rest = {name: value for name, value in fields.items() if name != "seal"}
+    return hashlib.sha256(canonical_json(rest).encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import s3fs
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ChecksumError, ClientError, FlexibleChecksumError, IncompleteReadError
 from botocore.exceptions import ConnectionError as NoConnection
 
 from pipeline_lib.errors import S3Error
@@ -54,7 +54,8 @@ _PASSING = {
     *("500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"),
     *("NoSuchUpload", "ConditionalRequestConflict"),  # another writer, or our own answer that was lost: look again
 }
-_BROKEN_OFF = (*s3fs.core.S3_RETRYABLE_ERRORS, NoConnection, ConnectionError, TimeoutError)
+_CHANGED_ON_THE_WAY = (ChecksumError, FlexibleChecksumError, IncompleteReadError)
+_BROKEN_OFF = (*s3fs.core.S3_RETRYABLE_ERRORS, NoConnection, ConnectionError, TimeoutError, *_CHANGED_ON_THE_WAY)
 _FAILURES = (OSError, BotoCoreError, ClientError, *_BROKEN_OFF)
 
 

@@ -190,13 +190,6 @@ class S3Files:
         self.fs.get_file(path, str(local), chunksize=PART_BYTES)
 
     @explained
-    def copy(self, path: str, target: str) -> None:
-        """Copy within the store, up to 5 GB."""
-        (bucket, key), (target_bucket, target_key) = _split(path), _split(target)
-        source = {"Bucket": bucket, "Key": key}
-        self.fs.call_s3("copy_object", Bucket=target_bucket, Key=target_key, CopySource=source)
-
-    @explained
     def remove(self, path: str) -> None:
         """Remove a key; nothing happens when it is gone already."""
         bucket, key = _split(path)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipeline_lib.errors import LostArtifactError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store.manifest import Manifest
 from pipeline_lib.store.store import ArtifactStore, Miss
@@ -85,7 +86,12 @@ def compute_in_shards(store: ArtifactStore, work: InShards, shard_rows: int, wri
     finished = []
     for shard in cut(work, shard_rows):
         compute_shard(store, work, shard, progress, writer)
-        finished.append(store.read_table(shard.address, "shard"))
+        try:
+            table = store.read_table(shard.address, "shard")
+        except LostArtifactError:  # it was removed
+            compute_shard(store, work, shard, Progress(writer.label, shard.rows), writer)
+            table = store.read_table(shard.address, "shard")
+        finished.append(table)
     return pa.concat_tables(finished) if finished else work.table.schema.empty_table()
 
 

@@ -13,16 +13,18 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline_lib.errors import StoreError
+from pipeline_lib.addresses import secret_in
+from pipeline_lib.errors import LostArtifactError, StoreError
 from pipeline_lib.store.description import Description
 from pipeline_lib.store.local_files import LocalFiles
 from pipeline_lib.store.manifest import (
@@ -37,6 +39,8 @@ from pipeline_lib.store.manifest import (
 from pipeline_lib.tables.table import Table, other_version, write_parquet
 
 log = logging.getLogger("whyscore.store")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class ArtifactStore:
 
     def __init__(self, url: str):
         """A folder (a path, `file://`) or a bucket with an optional prefix (`s3://bucket/prefix`)."""
+        if secret := secret_in(url):
+            raise StoreError(f"store: {secret}")
         if url.startswith("s3://"):
             from pipeline_lib.store.s3_files import S3Files
 
@@ -164,8 +170,8 @@ class ArtifactStore:
         try:
             manifest = Manifest.model_validate_json(text)
         except ValidationError as error:
-            outside = [found["msg"] for found in error.errors() if found["type"] == "value_error"]
-            return Miss(f"damaged: its manifest cannot be {f'used: {outside[0]}' if outside else 'read'}")
+            said = [str(found["ctx"]["error"]) for found in error.errors() if found["type"] == "value_error"]
+            return Miss(f"damaged: its manifest cannot be {f'used: {said[0]}' if said else 'read'}")
         if manifest.address != address:
             return Miss(f"damaged: its manifest is that of {manifest.address}")
         if manifest.schema_version not in (None, LAST_SCHEMA_VERSION):
@@ -203,7 +209,7 @@ class ArtifactStore:
             arguments=arguments,
             seconds=round(time.monotonic() - attempt.started, 3),
             **environment(),
-        )
+        ).sealed()
         try:
             with self._writing(address):
                 for file in files:
@@ -220,13 +226,12 @@ class ArtifactStore:
         return published
 
     def fetch(self, address: str, to: Path) -> Manifest:
-        """Copy an artifact's files into a local folder and check every digest; raises `StoreError` on damage."""
+        """Copy an artifact's files into a local folder and check every digest; raises as `read_file` does."""
         manifest = self._hit(address)
-        for name, entry in manifest.files.items():
+        for name in manifest.files:
             local = to / name
             local.parent.mkdir(parents=True, exist_ok=True)
-            self.files.get(self.path(address, manifest.attempt, name), local)
-            self._check(address, name, entry, sha256_file(local))
+            self._whole(manifest, name, partial(self._get, local), sha256_file)
         return manifest
 
     def file(self, address: str, name: str) -> str:
@@ -236,18 +241,24 @@ class ArtifactStore:
             raise StoreError(f"{address} has no {name}; it has {', '.join(manifest.files)}")
         return self.path(address, manifest.attempt, name)
 
+    def _get(self, local: Path, path: str) -> Path:
+        self.files.get(path, local)
+        return local
+
+    def read_file(self, address: str, name: str) -> bytes:
+        """A file of an artifact, its digest checked.
+
+        Raises `LostArtifactError` when the artifact is not there, or when the file is damaged in the store; a damaged
+        artifact is removed first. Raises `StoreError` when the artifact has no such file, or it cannot be read.
+        """
+        return self._content(self._hit(address), name)
+
     def read_table(self, address: str, name: str) -> pa.Table:
-        """Read `<name>.parquet` of an artifact, its digest checked; raises `StoreError` when missing or damaged."""
-        manifest = self._hit(address)
-        file = f"{name}.parquet"
-        if file not in manifest.files:
-            raise StoreError(f"{address} has no {file}; it has {', '.join(manifest.files)}")
-        content = self.files.read(self.path(address, manifest.attempt, file))
-        self._check(address, file, manifest.files[file], hashlib.sha256(content).hexdigest())
-        return pq.read_table(pa.BufferReader(content))
+        """`<name>.parquet` of an artifact; raises as `read_file` does."""
+        return pq.read_table(pa.BufferReader(self.read_file(address, f"{name}.parquet")))
 
     def verify(self, address: str) -> list[str]:
-        """Check every digest of an artifact; returns the problems, none if all is well."""
+        """Check every digest of an artifact; returns the problems, none if all is well. Nothing is removed."""
         manifest = self.lookup(address)
         if isinstance(manifest, Miss):
             return [manifest.reason]
@@ -308,11 +319,15 @@ class ArtifactStore:
         return sorted(name for name in self.files.sizes(self.path(folder)) if name.endswith(".json"))
 
     def copy_out(self, address: str, path: str) -> None:
-        """Copy an artifact's files to a folder of the store for people, e.g. `runs/demo/report`; the newest wins."""
+        """Copy an artifact's files to a folder of the store for people, e.g. `runs/demo/report`; the newest wins.
+
+        Raises as `read_file` does, before a file is replaced.
+        """
         manifest = self._hit(address)
+        contents = {name: self._content(manifest, name) for name in manifest.files}
         with self._writing(path):
-            for name in manifest.files:
-                self.files.copy(self.path(address, manifest.attempt, name), self.path(path, name))
+            for name, content in contents.items():
+                self.files.write(self.path(path, name), content)
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -328,7 +343,7 @@ class ArtifactStore:
     def _hit(self, address: str) -> Manifest:
         manifest = self.lookup(address)
         if isinstance(manifest, Miss):
-            raise StoreError(f"{address} in {self.root}: {manifest.reason}; run the recipe again to compute it")
+            raise LostArtifactError(address, f"{address} in {self.root}: {manifest.reason}; run again to compute it")
         return manifest
 
     def _damage(self, address: str, manifest: Manifest) -> str | None:
@@ -345,12 +360,51 @@ class ArtifactStore:
         if damage := self._damage(address, manifest):
             raise StoreError(f"{self.root}: after the upload of {address}, {damage}; nothing was published, run again")
 
-    def _check(self, address: str, name: str, entry: FileEntry, digest: str) -> None:
-        if digest != entry.sha256:
+    def _content(self, manifest: Manifest, name: str) -> bytes:
+        if name not in manifest.files:
+            raise StoreError(f"{manifest.address} has no {name}; it has {', '.join(manifest.files)}")
+        return self._whole(manifest, name, self.files.read, lambda content: hashlib.sha256(content).hexdigest())
+
+    def _whole(self, manifest: Manifest, name: str, read: Callable[[str], T], digest: Callable[[T], str]) -> T:
+        """A file with the digest that it was published with.
+
+        A second read tells damage in the store, where both reads give the same wrong bytes, from damage on the way.
+        """
+        path, wanted = self.path(manifest.address, manifest.attempt, name), manifest.files[name].sha256
+        found = []
+        for second in (False, True):
+            try:
+                value = read(path)
+                found.append(digest(value))
+            except FileNotFoundError:
+                found.append("none: the file is missing")
+            except OSError as error:
+                raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+            if found[-1] == wanted:
+                if second:
+                    log.warning("%s was damaged on its way; a second read was right", path)
+                return value
+        if len(set(found)) > 1:
             raise StoreError(
-                f"{self.path(address)}: {name} is damaged (sha256 {digest[:12]}.., published as {entry.sha256[:12]}..);"
-                f" remove that folder and run the recipe again"
+                f"{path}: two reads gave different bytes, and neither those that were published. Nothing was removed;"
+                " check the disk, the memory of this machine and the way to the store, and run again"
             )
+        raise self._removed(manifest, f"{name} is damaged (sha256 {found[0][:26]}, published as {wanted[:26]})")
+
+    def _removed(self, manifest: Manifest, why: str) -> LostArtifactError:
+        """The error for a damaged artifact, which is removed unless another run has replaced it."""
+        address = manifest.address
+        folder, what = self.path(address), f"{self.path(address)}: {why}"
+        try:
+            with self.files.alone(folder):  # else a run could remove what another one has computed meanwhile
+                present = self.lookup(address)
+                if isinstance(present, Manifest) and present.attempt == manifest.attempt:
+                    self.files.remove(self.path(address, "manifest.json"))
+            self.files.remove_folder(self.path(address, manifest.attempt))
+        except (OSError, StoreError) as error:
+            raise StoreError(f"{what}. It cannot be removed ({error}); remove that folder and run again") from error
+        log.warning("%s. The artifact was removed", what)
+        return LostArtifactError(address, f"{what}. It was removed; run again to compute it")
 
     def _create_manifest(self, address: str, manifest: Manifest) -> Manifest:
         content = manifest.model_dump_json(indent=2).encode()

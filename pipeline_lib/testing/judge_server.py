@@ -33,6 +33,7 @@ class JudgeServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.plan: dict[str, list[Action]] = {}
+        self.otherwise: Action = answer()
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.paid = 0
@@ -55,6 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.request: dict[str, Any] = request
         message = request["messages"][0]["content"]
         server = self.server
         with server.lock:
@@ -63,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
             planned = next((actions for word, actions in server.plan.items() if word in message and actions), None)
-            action = planned.pop(0) if planned else answer()
+            action = planned.pop(0) if planned else server.otherwise
         try:
             server.closing.wait(server.delay_s)
             action(self, message)
@@ -81,12 +83,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def completion(self, content: str | None, finish: str = "stop", **message: Any) -> bytes:
+    def completion(self, content: Any, finish: str = "stop", usage: Any = TOKENS, **message: Any) -> bytes:
         with self.server.lock:
             self.server.paid += 1
         choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content} | message}
         reply = {"id": "c", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
-        return json.dumps(reply | {"usage": TOKENS}).encode()
+        return json.dumps(reply | {"usage": usage}).encode()
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -105,9 +107,33 @@ def answer(**labels: Any) -> Action:
     return act
 
 
-def say(content: str | None, finish: str = "stop", **message: Any) -> Action:
-    """Another content, finish reason or refusal."""
+def say(content: Any, finish: str = "stop", **message: Any) -> Action:
+    """Another content, finish reason, usage or refusal."""
     return lambda handler, _: handler.send(200, handler.completion(content, finish, **message))
+
+
+def graded(wrap: Callable[[str], Any], usage: Any = TOKENS) -> Action:
+    """Grade as `grades_of` says, with the JSON in another form, or another usage."""
+
+    def act(handler: _Handler, message: str) -> None:
+        said = {aspect: LABELS[grade] for aspect, grade in grades_of(message).items()}
+        handler.send(200, handler.completion(wrap(json.dumps(said)), usage=usage))
+
+    return act
+
+
+def raw(status: int, body: Any, headers: dict[str, str] | None = None) -> Action:
+    """A body as it stands, with any status."""
+    return lambda handler, _: handler.send(status, json.dumps(body).encode(), headers)
+
+
+def needs_new_name(handler: _Handler, message: str) -> None:
+    """What newer models of OpenAI answer to `max_tokens`."""
+    if "max_tokens" not in handler.request:
+        return answer()(handler, message)
+    said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    error = {"message": said, "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter"}
+    return raw(400, {"error": error})(handler, message)
 
 
 def fail(status: int, message: str = "no", headers: dict[str, str] | None = None, code: str | None = None) -> Action:

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from pipeline_lib.testing.tiny import PROMPT, SENTENCES
-from pipeline_lib.vlm.families import InternVLImageProcessor, Qwen3VLImageProcessor, Qwen25VLImageProcessor
+from pipeline_lib.vlm.image_processors import InternVLImageProcessor, Qwen3VLImageProcessor, Qwen25VLImageProcessor
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline_lib.errors import StoreError
+from pipeline_lib.errors import LostArtifactError
 from pipeline_lib.store import ArtifactStore, Miss
 from pipeline_lib.train.job import checkpoints_of
 
@@ -58,10 +58,7 @@ def restore_newest(store: ArtifactStore, address: str, output_dir: Path) -> Path
             continue
         try:
             store.fetch(at, local)
-        except StoreError as error:
-            log.warning("checkpoint %s is removed: %s", at, error)
-            # Its sizes are right, so the next checkpoint of this step would not replace it.
-            store.retract(at, others=False)
+        except LostArtifactError:  # it was removed, so that the next checkpoint of this step can take its place
             shutil.rmtree(local, ignore_errors=True)
             continue
         return local

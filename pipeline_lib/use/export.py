@@ -1,6 +1,8 @@
 """Write a trained model into a folder of its own, as transformers and servers of its models load it."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,27 @@ from transformers import GenerationConfig
 from pipeline_lib.errors import ModelError
 from pipeline_lib.methods.self_improve.predictions import used_values
 from pipeline_lib.methods.self_improve.prompt import Prompt
+from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.use.exported import FORMAT
 from pipeline_lib.use.trained import Trained
 from pipeline_lib.vlm.adapter import fetch_adapter
-from pipeline_lib.vlm.load import load_base
+from pipeline_lib.vlm.chat import render_chat
+from pipeline_lib.vlm.engine.engine import own_generation_config
+from pipeline_lib.vlm.generate.inputs import end_ids, image_ids
+from pipeline_lib.vlm.load import load_base, load_processor
 from pipeline_lib.vlm.weights import SMALL_FILES
+
+ROOT = Path(__file__).parents[2]
+
+_CODE = {
+    "whyscore_model.py": ROOT / "pipeline_lib" / "use" / "exported.py",
+    "whyscore_pixels.py": ROOT / "pipeline_lib" / "data" / "modes.py",
+    "whyscore_processors.py": ROOT / "pipeline_lib" / "vlm" / "image_processors.py",
+}
+"""The exported code, and the modules that it is copied from."""
+
+_SHIPPED = "str(BUNDLED)"
 
 _REWRITTEN = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
@@ -31,7 +49,7 @@ def export_model(
     *,
     adapter_only: bool = False,
 ) -> None:
-    """Write weights, processor, chat template, `whyscore.json` and a README to a new folder.
+    """Write weights, processor, chat template, `whyscore.json`, code and a README to a new folder.
 
     The adapter is folded into the base's weights in float32, then rounded to the recipe's dtype: exact for float32; in
     16 bit the rounding differs from that of a separate adapter, so texts may differ in places. With `adapter_only` the
@@ -58,9 +76,15 @@ def export_model(
         shutil.rmtree(partial / "adapter")
     if adapter_only:
         (partial / "adapter").rmdir()
-    facts = _facts(trained, prompt, max_new_tokens, store.read_table(trained.evaluated.address, "reference_values"))
+    reference_values = store.read_table(trained.evaluated.address, "reference_values")
+    facts = _facts(trained, prompt, max_new_tokens, reference_values)
     (partial / "whyscore.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (partial / "README.md").write_text(_readme(facts, adapter_only), encoding="utf-8")
+    for name, source in _CODE.items():
+        (partial / name).write_text(_own_code(source), encoding="utf-8")
+    readme = partial / "README.md"
+    readme.write_text(_readme(facts, _base_of(trained) if adapter_only else None), encoding="utf-8")
+    for path in partial.iterdir():
+        path.chmod(readme.stat().st_mode)  # safetensors writes files that only their owner may read
     if folder.exists():
         folder.rmdir()
     partial.rename(folder)
@@ -87,7 +111,17 @@ def _fold(store: ArtifactStore, trained: Trained, max_new_tokens: int, folder: P
 
 def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_values: pa.Table) -> dict[str, Any]:
     model, used = trained.model, used_values(reference_values)
+    processor = load_processor(model)
+    chat = render_chat(processor, prompt.text)
+    scores = resolve_score_tokens(processor.tokenizer, chat)
+    own = own_generation_config(model)
+    limited = {
+        name: value
+        for name in ("max_patches", "image_grid_pinpoints")
+        if model.max_tiles is not None and (value := getattr(processor.image_processor, name, None)) is not None
+    }
     return {
+        "format": FORMAT,
         "model": trained.name,
         "base": model.name,
         "base_revision": model.revision,
@@ -98,55 +132,82 @@ def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_valu
         "score_is_of": prompt.criterion.score,
         "resize_px": model.resize_px,
         "max_tiles": model.max_tiles,
+        "image_processor": limited,
         "max_new_tokens": max_new_tokens,
+        "chat": chat.prompt,
+        "score_context": scores.context,
+        "score_token_ids": list(scores.ids),
+        "end_token_ids": end_ids(own, processor.tokenizer, chat),
+        "never_token_ids": image_ids(processor),
         "reading": used.reading,
         "reference_values": used.values.tolist(),
     }
 
 
-def _readme(facts: dict[str, Any], adapter_only: bool) -> str:
-    load = (
-        f'base = AutoModelForImageTextToText.from_pretrained("{facts["base"]}", revision={facts["base_revision"]!r})\n'
-        'model = PeftModel.from_pretrained(base, ".")\n'
-        f'processor = AutoProcessor.from_pretrained("{facts["base"]}", revision={facts["base_revision"]!r})'
-        if adapter_only
-        else 'model = AutoModelForImageTextToText.from_pretrained(".", dtype="auto")\n'
-        'processor = AutoProcessor.from_pretrained(".")'
-    )
+def _own_code(path: Path) -> str:
+    """A module of WhyScore whose imports of others are those of their copies beside it."""
+    text = path.read_text(encoding="utf-8")
+    for name, source in _CODE.items():
+        module = ".".join(source.relative_to(ROOT).with_suffix("").parts)
+        text = text.replace(f"from {module} import", f"from {name.removesuffix('.py')} import")
+    return text
+
+
+def _base_of(trained: Trained) -> str:
+    """The base of an adapter as an expression in Python: shipped, a folder of this machine, or a hub id."""
+    model = trained.model
+    if model.name == "bundled":
+        return _SHIPPED
+    return repr(os.path.abspath(model.location) if os.path.isdir(model.location) else model.name)
+
+
+def fenced(text: str, kind: str = "") -> str:
+    """A text as a block of Markdown that it cannot end by itself."""
+    longest = max((len(found) for found in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{kind}\n{text}\n{fence}"
+
+
+def _readme(facts: dict[str, Any], base: str | None) -> str:
     tiles = f", at most {facts['max_tiles']} tiles" if facts["max_tiles"] else ""
     values = ", ".join(f"{value:.4g}" for value in facts["reference_values"])
+    bundled = (
+        "from pipeline_lib.vlm.model_ref import BUNDLED  # the base ships with WhyScore\n"
+        if base == "str(BUNDLED)"
+        else ""
+    )
+    given = f", base={base}" if base else ""
+    code = f"""{bundled}from whyscore_model import ExportedModel
+
+model = ExportedModel("."{given})
+answer = model.ask("photo.jpg")
+print(answer.score)
+print(answer.text)"""
     return f"""# {facts["model"]} of {facts["base"]}
 
 Scores an image 0..9 ({facts["score_is_of"]}) and says why. {
-        "The LoRA adapter alone" if adapter_only else "The base model with its adapter folded in"
-    }; trained with WhyScore. Everything below is in `whyscore.json` too.
+        "The LoRA adapter alone" if base else "The base model with its adapter folded in"
+    }; trained with WhyScore.
 
-- **Image**: first resized so that its longest side is at most {facts["resize_px"]} pixels (bicubic, never enlarged){
-        tiles
-    }.
-- **Prompt**, with the processor's own chat template, the image before the text:
+Run this in the folder; it gives what `whyscore predict` gives. It needs {
+        "PEFT, " if base else ""
+    }torch, transformers, Pillow
+and NumPy.
 
-```
-{facts["prompt"]}
-```
+{fenced(code, "python")}
+
+For a server, or code of your own, everything is in `whyscore.json`, and `whyscore_model.py` shows how to use it:
+
+- **Image**: upright (EXIF), 8-bit RGB, transparency on white (`whyscore_pixels.py`); then its longest side at most
+  {facts["resize_px"]} pixels (bicubic, never enlarged){tiles}.
+- **Prompt**, the image before the text. `chat` is the whole turn in the chat template, with the begin token that the
+  model was trained with; tokenise it without adding special tokens.
+
+{fenced(facts["prompt"])}
 
 - **Answer**: greedy (no sampling), at most {
         facts["max_new_tokens"]
     } tokens: `#Score: 7`, an empty line, `#Explain: ..`.
-- **Score on the data set's own scale**: the probabilities of the ten digits, where the answer states its score
-  (after `#Score: `), normalised over the ten, times the {facts["reading"]} reference values 0..9: {values}.
-
-```python
-{"from peft import PeftModel" + chr(10) if adapter_only else ""}from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-{load}
-image = Image.open("photo.jpg").convert("RGB")
-image.thumbnail(({facts["resize_px"]}, {facts["resize_px"]}), Image.Resampling.BICUBIC)
-turns = [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": PROMPT}}]}}]
-text = processor.apply_chat_template(turns, add_generation_prompt=True)
-inputs = processor(images=[image], text=text, add_special_tokens=False, return_tensors="pt")
-answer = model.generate(**inputs, do_sample=False, max_new_tokens={facts["max_new_tokens"]})
-print(processor.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-```
+- **Score on the data set's own scale**: the probabilities of the ten digits (`score_token_ids`) behind `chat` and
+  `score_context`, normalised over the ten, times the {facts["reading"]} reference values 0..9: {values}.
 """

@@ -1,14 +1,21 @@
-"""Images without scores: files, folders, tables of paths; local or on S3."""
+"""Images without scores: files, folders, tables of paths, Parquet tables of images; local or on S3."""
 
+import functools
 import hashlib
+import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
+import pandas as pd
 import pyarrow as pa
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 
 from pipeline_lib.data import files
+from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type
 from pipeline_lib.data.frames import ENDINGS, read_frame
 from pipeline_lib.data.images import decode, open_image
 from pipeline_lib.data.sources import MissingImage, folder_source, is_safe
@@ -16,19 +23,31 @@ from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Miss
 from pipeline_lib.tables.images import NEW_IMAGES
+from pipeline_lib.vlm.model_ref import ModelRef
+
+log = logging.getLogger("whyscore.predict")
+
+_OUT_OF_PROPORTION = 100
+"""Images of a smaller ratio of their sides are taken by every family, whatever resizing rounds."""
 
 
 class Anywhere:
-    """A source whose images have their full path as name."""
+    """A source whose images have their full path as name, or the JSON of file, column and name of an embedded one."""
 
     def read(self, image: str) -> bytes:
         """The whole file; see `ImageSource`."""
+        if image.startswith("["):
+            path, column, name = json.loads(image)
+            return _embedded(path, column).read(name)
         return folder_source(files.parent(image)).read(image.rsplit("/", 1)[-1])
 
     place = ""
 
     def version(self, image: str) -> str | None:
         """See `ImageSource`."""
+        if image.startswith("["):
+            path, column, name = json.loads(image)
+            return _embedded(path, column).version(name)
         return folder_source(files.parent(image)).version(image.rsplit("/", 1)[-1])
 
     def names(self) -> Iterable[str]:
@@ -36,35 +55,60 @@ class Anywhere:
         return ()
 
 
+@functools.lru_cache(maxsize=8)
+def _embedded(path: str, column: str) -> EmbeddedImages:
+    return EmbeddedImages.of((path,), column)  # each image's digest is checked when it is opened again
+
+
+class _Place(NamedTuple):
+    """An image that was asked for: its name in the output, and how `Anywhere` finds it; or why it cannot be found."""
+
+    name: str
+    path: str
+    problem: str | None = None
+
+
 def keep_new_images(
-    store: ArtifactStore, given: Sequence[str], image_column: str, max_megapixels: float
+    store: ArtifactStore,
+    given: Sequence[str],
+    image_column: str,
+    max_megapixels: float,
+    model: ModelRef,
 ) -> ArtifactRef:
     """Read every image once and keep their list with digests in the store.
 
     `given` are images, folders of images (not what is below), or tables whose column `image_column` holds paths
-    relative to the table. An image that cannot be scored stays in the list, with its problem. Raises `DataError` when
-    there is no image at all, a table has no such column, or the storage fails.
+    relative to the table, or the images themselves (Parquet). Each image has one row, also one that is given twice. One
+    that cannot be scored has its problem there: missing, unreadable, or of a shape that the family of `model` refuses.
+    Names of several folders and tables begin with the folder as it was given, so that none are equal by chance.
+    What is passed over in a folder is logged. Raises `DataError` when there is no image at all, a table has no such
+    column, or the storage fails.
     """
-    places = [place for item in given for place in _places(item, image_column)]
+    places = [place for item in given for place in _places(item, image_column, alone=len(given) == 1)]
     if not places:
         count = ", ".join(files.IMAGE_ENDINGS)
         raise DataError(f"no image in {', '.join(given) or 'nothing'}; files that end in {count} count")
     progress = Progress("reading images", len(places))
 
-    def look(place: tuple[str, str]) -> tuple[str, int | None, int | None, str | None]:
+    def look(place: _Place) -> tuple[str, int | None, int | None, str | None]:
+        if place.problem:
+            return "", None, None, place.problem
         try:
-            content = Anywhere().read(place[1])
+            content = Anywhere().read(place.path)
             decoded = decode(content, max_megapixels)
         except (MissingImage, ValueError) as error:
             return "", None, None, str(error)
-        return hashlib.sha256(content).hexdigest(), decoded.width, decoded.height, None
+        size = decoded.size
+        if problem := _refused_shape(decoded, model):
+            return "", *size, problem
+        return hashlib.sha256(content).hexdigest(), *size, None
 
     found = []
     with ThreadPoolExecutor() as pool:
         for facts in pool.map(look, places):
             found.append(facts)
             progress.advance()
-    names, paths = zip(*places, strict=True)
+    names, paths, _ = zip(*places, strict=True)
     digests, widths, heights, problems = zip(*found, strict=True)
     table = pa.table(
         {
@@ -95,23 +139,76 @@ def opener(resize_px: int) -> Callable[[str, str], Image]:
     return open_path
 
 
-def _places(given: str, image_column: str) -> list[tuple[str, str]]:
-    """Name and full path of every image of one argument."""
+def _refused_shape(image: Image, model: ModelRef) -> str | None:
+    """Why the family's image processor would refuse the image; None if it takes it."""
+    if max(image.size) < _OUT_OF_PROPORTION * min(image.size):
+        return None
+    from pipeline_lib.vlm.families import check_image
+    from pipeline_lib.vlm.load import load_config
+
+    image.thumbnail((model.resize_px, model.resize_px), Resampling.BICUBIC)
+    try:
+        check_image(load_config(model).model_type, image)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _places(given: str, image_column: str, *, alone: bool) -> list[_Place]:
+    """Every image of one argument."""
     whole = given if files.is_remote(given) else os.path.abspath(given)
+
+    def named(folder: str, name: str) -> str:
+        return name if alone else files.join(folder, name)
+
     if files.is_folder(whole):
-        return [(name, files.join(whole, name)) for name in files.image_names(whole)]
-    if files.ending(whole) in ENDINGS:
-        frame = read_frame(whole, [image_column])
-        if image_column not in frame:
-            raise DataError(
-                f"{given} has no column {image_column}; its columns are {', '.join(map(str, frame.columns))}."
-                " Name the column of the images: --set data.image_column=.."
-            )
-        names = [str(name) for name in frame[image_column]]
-        if outside := [name for name in names if not is_safe(name) or "://" in name]:
-            raise DataError(
-                f"{given}: {len(outside)} image(s) are not below the table's own folder, e.g. {outside[0]}; write paths"
-                " relative to the table"
-            )
-        return [(name, files.join(files.parent(whole), name)) for name in names]
-    return [(given, whole)]
+        there = files.list_folder(whole)
+        images = [name for name in there if files.ending(name) in files.IMAGE_ENDINGS]
+        _tell_passed_over(given, [name for name in there if name not in set(images)])
+        return [_place(named(given, name), files.join(whole, name)) for name in images]
+    if files.ending(whole) not in ENDINGS:
+        return [_place(given, whole)]
+    if files.ending(whole) in (".parquet", ".pq"):
+        kind = image_column_type(whole, image_column)
+        if kind and holds_bytes(kind):
+            rows = EmbeddedImages.of((whole,), image_column).names()
+            return [_place(named(given, name), json.dumps([whole, image_column, name])) for name in rows]
+    frame = read_frame(whole, [image_column])
+    if image_column not in frame:
+        raise DataError(
+            f"{given} has no column {image_column}; its columns are {', '.join(map(str, frame.columns))}."
+            " Name the column of the images: --set data.image_column=.."
+        )
+    names = ["" if pd.isna(name) else str(name) for name in frame[image_column]]
+    if outside := [name for name in names if not is_safe(name) or "://" in name]:
+        raise DataError(
+            f"{given}: {len(outside)} image(s) are not below the table's own folder, e.g. {outside[0]}; write paths"
+            " relative to the table"
+        )
+    folder = files.parent(whole)
+    return [
+        _place(named(files.parent(given), name), files.join(folder, name))
+        if name.strip()
+        else _Place(f"row {row} of {given}", "", f"column {image_column} is empty")
+        for row, name in enumerate(names, 1)
+    ]
+
+
+def _place(name: str, path: str) -> _Place:
+    """A name that is no UTF-8 can stand in no table; such a file has to be renamed."""
+    written = name.encode("utf-8", "backslashreplace").decode()
+    return _Place(name, path) if written == name else _Place(written, "", "its name is not UTF-8; rename the file")
+
+
+def _tell_passed_over(folder: str, names: list[str]) -> None:
+    """Say what is in a folder and not scored, by kind."""
+    if not names:
+        return
+    inner = [name for name in names if not files.ending(name) and files.is_folder(files.join(folder, name))]
+    kinds = Counter(files.ending(name) or "without an ending" for name in names if name not in set(inner))
+    parts = [f"{count:,} {kind}" for kind, count in kinds.most_common(8)]
+    if len(kinds) > 8:
+        parts.append(f"{sum(kinds.values()) - sum(count for _, count in kinds.most_common(8)):,} more")
+    if inner:
+        parts.append(f"{len(inner):,} folder(s), e.g. {inner[0]} (give each by its name)")
+    log.warning("%s: passed over %s", folder, ", ".join(parts))

@@ -1,6 +1,7 @@
 """Shared by the runs of all methods: the checks before the first stage, and the run's folder."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from pipeline_lib.config.base import BaseRecipe
@@ -14,7 +15,7 @@ from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import RunFolder, control_name, folder_of, read_run
 from pipeline_lib.vlm.model_ref import ModelRef
 from tasks.common.find_near_duplicates import find_near_duplicates
-from tasks.stage import At
+from tasks.stage import At, with_whole_inputs
 from tasks.stage.cards import show_recipe
 from tasks.stage.gpu_pool import pool_deployment
 from tasks.stage.plan import is_planning, note_role
@@ -58,7 +59,8 @@ class Run(Generic[Recipe]):
     def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Write the pointer of the last artifact, and copy its files into the run's folder."""
         if not is_planning():
-            self.folder.copy_out(ref, folder)  # before the pointer, which says that the copy is of this run
+            # before the pointer, which says that the copy is of this run
+            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder))
         self.keep(role, ref)
 
     def end(self) -> None:
@@ -92,12 +94,13 @@ def check_near_duplicates(recipe: BaseRecipe, at: At, images: ImageSet) -> None:
     if is_planning():
         return
     store = ArtifactStore(recipe.runtime.store)
-    table = store.read_table(images.table.address, "images").select(["image", "split"])
+    read = partial(with_whole_inputs, store)
+    table = read(lambda: store.read_table(images.table.address, "images")).select(["image", "split"])
     names, splits = table["image"].to_pylist(), table["split"].to_pylist()
     place = {name: at for at, name in enumerate(names)}
     pairs = [
         NearDuplicate(place[row["image"]], place[row["other_image"]], row["bits"], row["correlation"])
-        for row in store.read_table(found.address, "near_duplicates").to_pylist()
+        for row in read(lambda: store.read_table(found.address, "near_duplicates")).to_pylist()
     ]
     refuse_near_duplicates(pairs, names, splits, data.max_near_duplicate_fraction)
 

@@ -77,18 +77,6 @@ def control_of(run: Run) -> Run:
     return replace(run, folder=folder, label="control")
 
 
-def rater_of(run: Run) -> Rater:
-    """The base as it is asked for ratings, in training and in evaluation."""
-    evaluation = run.recipe.evaluation
-    return Rater(
-        model=run.model,
-        prompt=run.prompts.rate,
-        answers=evaluation.answers,
-        temperature=evaluation.temperature,
-        max_new_tokens=run.recipe.training.grpo.max_new_tokens,
-    )
-
-
 def settings_of(run: Run) -> Settings:
     """What the report shows of the recipe."""
     return Settings(recipe=run.recipe, prompts=run.prompts)

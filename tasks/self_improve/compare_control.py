@@ -1,14 +1,17 @@
 """models of a run and of its control -> the comparison as a table, a page and a text."""
 
+import logging
 from collections.abc import Sequence
 
-from pipeline_lib.store import ArtifactRef, Manifest
+from pipeline_lib.store import ArtifactRef, Manifest, Miss
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.store.runs import control_name, read_run
 from tasks.common.run import CONTROL_OF
 from tasks.self_improve.report import EvaluatedModel, Settings
 from tasks.self_improve.run import Run
 from tasks.stage import Work, stage
+
+log = logging.getLogger("whyscore.stage")
 
 
 @stage(version=1)
@@ -54,6 +57,8 @@ def finished_control(run: Run, models: Sequence[EvaluatedModel]) -> ArtifactRef 
         return None
     found = folder.find("report")
     manifest = run.store.lookup(found.address) if found else None
+    if isinstance(manifest, Miss):
+        log.warning("the report is without the run's control, whose comparison is %s", manifest.reason)
     compared = key_fields({"zero_shot": models[0], "final": models[-1]})
     if not isinstance(manifest, Manifest) or not compared.items() <= manifest.arguments.items():
         return None

@@ -10,8 +10,8 @@ from pipeline_lib.store import ArtifactRef
 from tasks.stage import Work, stage
 
 
-# 2: verdicts name the group of the image
-@stage(version=2)
+# 2: verdicts name the group of the image; 3: answers in a fence or after a thought are read
+@stage(version=3)
 def judge_anchors(work: Work, config: OpenAIJudge, rubric: Rubric, criterion: Criterion, anchors: ArtifactRef) -> None:
     """Rate the anchors of every model of a run with any judge model."""
     from pipeline_lib.methods.self_improve.judge_model import ask_judge

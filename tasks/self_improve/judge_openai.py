@@ -10,8 +10,8 @@ from pipeline_lib.tables.metrics import METRICS
 from tasks.stage import Work, stage
 
 
-# 2: verdicts name the group of the image
-@stage(version=2)
+# 2: verdicts name the group of the image; 3: answers in a fence or after a thought are read
+@stage(version=3)
 def judge_openai(
     work: Work,
     config: OpenAIJudge,

@@ -3,6 +3,6 @@
 May import `pipeline_lib` alone.
 """
 
-from tasks.stage.decorator import At, Stage, Work, stage
+from tasks.stage.decorator import At, Stage, Work, stage, with_whole_inputs
 
-__all__ = ["At", "Stage", "Work", "stage"]
+__all__ = ["At", "Stage", "Work", "stage", "with_whole_inputs"]

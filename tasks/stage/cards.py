@@ -19,6 +19,7 @@ from prefect.context import FlowRunContext, SyncClientContext
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 from pipeline_lib.config.base import BaseRecipe
+from pipeline_lib.errors import LostArtifactError
 from pipeline_lib.progress import Progress, listening
 from pipeline_lib.report.stage_card import stage_card
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
@@ -50,7 +51,10 @@ def show_recipe(recipe: BaseRecipe) -> None:
 
 
 def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: bool) -> None:
-    """A card of a finished stage: on its task run's page, or on the flow run's alone when it was cached."""
+    """A card of a finished stage: on its task run's page, or on the flow run's alone when it was cached.
+
+    Raises `LostArtifactError` when the artifact is damaged; nothing else that goes wrong ends the stage.
+    """
     if FlowRunContext.get() is None:
         return
     try:
@@ -58,11 +62,13 @@ def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: 
         _show(title, stage_card(store, manifest, state, plot=not cached), f"{title}: {state}")
         for name in RESULTS:
             if name in manifest.files:
-                text = store.files.read(store.path(manifest.address, manifest.attempt, name)).decode()
+                text = store.read_file(manifest.address, name).decode()
                 tables, _, notes = text.rstrip().rpartition("\n\n")  # the notes are sentences, and too long for a line
                 markdown = f"```\n{tables}\n```\n\n" + "\n".join(f"- {note}" for note in notes.splitlines())
                 _show("results", markdown, "Results")
-    except Exception as error:  # an error of a card must not end its stage
+    except LostArtifactError:
+        raise
+    except Exception as error:
         log.warning("%s is not shown in the UI: %s", title, error)
 
 

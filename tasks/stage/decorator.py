@@ -6,15 +6,17 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 import pyarrow as pa
 from prefect import task
 from prefect.context import TaskRunContext
 
 from pipeline_lib.config.base import Runtime
+from pipeline_lib.errors import LostArtifactError, WhyScoreError
 from pipeline_lib.progress import duration
-from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
+from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, Miss, artifact_key
+from pipeline_lib.store.gc import references
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.store.shards import InShards, Writer, compute_in_shards
 from pipeline_lib.store.store import Attempt
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("whyscore.stage")
 P = ParamSpec("P")
+T = TypeVar("T")
 logging.getLogger("whyscore").setLevel(logging.INFO)  # workers have no command line that would set it
 
 
@@ -153,7 +156,7 @@ class Stage(Generic[P]):
         return artifact_key(self.name, self.version, self.arguments(*args, **kwargs))
 
     def __call__(self, at: At, *args: P.args, **kwargs: P.kwargs) -> ArtifactRef:
-        """Compute the artifact unless the store holds it."""
+        """Compute the artifact unless the store holds it, and again those inputs that turn out to be damaged."""
         arguments = self.arguments(*args, **kwargs)
         ref = ArtifactRef(stage=self.name, key=artifact_key(self.name, self.version, arguments))
         title = f"{at.label} {self.name}".strip()
@@ -162,25 +165,38 @@ class Stage(Generic[P]):
         if is_planning():
             note(title, ref, key_fields(arguments), found)
             return ref
+        _called[store.root, ref.address] = functools.partial(self, at, *args, **kwargs)
         hit = isinstance(found, Manifest)
         if isinstance(found, Manifest):
             before = duration(found.seconds)
             log.info("%s: cached [%s %s], computed before in %s", title, self.name, ref.key[:8], before)
         else:
             log.info("%s: computing [%s %s], %s", title, self.name, ref.key[:8], found.reason)
-        result: ArtifactRef = self._task.with_options(refresh_cache=not hit, result_storage=artifact_references())(
-            at.runtime, ref, title, arguments
-        )
+        call = self._task.with_options(refresh_cache=not hit, result_storage=artifact_references())
+        result: ArtifactRef = call(at.runtime, ref, title, arguments)
         if isinstance(found, Manifest):
-            show_stage(store, found, title, cached=True)
+            shown = found
+            with_whole_inputs(store, lambda: show_stage(store, shown, title, cached=True))
         return result
 
     def _compute(self, runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]) -> ArtifactRef:
+        """What the Prefect task runs; when an input is lost, it runs the task of that input first."""
         store = ArtifactStore(runtime.store)
+        return with_whole_inputs(store, lambda: self._compute_once(store, runtime, ref, label, arguments))
+
+    def _compute_once(
+        self, store: ArtifactStore, runtime: Runtime, ref: ArtifactRef, label: str, arguments: dict[str, Any]
+    ) -> ArtifactRef:
         if isinstance(store.lookup(ref.address), Manifest):
             return ref
         if self.gpu and not (self.in_shards and runtime.dask) and (deployment := pool_deployment()):
-            compute_in_pool(deployment, self.body, runtime, ref, label, arguments)
+            try:
+                compute_in_pool(deployment, self.body, runtime, ref, label, arguments)
+            except WhyScoreError as error:  # the worker removes a damaged input, but does not know how to compute it
+                lost = [at for at in references(key_fields(arguments)) if isinstance(store.lookup(at), Miss)]
+                if lost:
+                    raise LostArtifactError(lost[0], str(error)) from error
+                raise
             show_artifact(store, ref, label)
             return ref
         with store.attempt() as attempt, progress_bars():
@@ -190,6 +206,28 @@ class Stage(Generic[P]):
         log.info("%s: done in %s%s", label, duration(manifest.seconds), rows)
         show_stage(store, manifest, label, cached=False)
         return ref
+
+
+_called: dict[tuple[str, str], Callable[[], ArtifactRef]] = {}
+"""The calls of stages in this process by store and address: how to compute an artifact again."""
+
+
+def with_whole_inputs(store: ArtifactStore, work: Callable[[], T]) -> T:
+    """The result of `work`; when one of its inputs is lost, that input is computed again, and so is `work`.
+
+    Raises `LostArtifactError` when this process does not know how to compute the input, or when it is lost twice.
+    Nothing of the work that failed is in memory meanwhile, because two models may not fit there.
+    """
+    again: set[str] = set()
+    while True:
+        try:
+            return work()
+        except LostArtifactError as error:
+            lost = error.address
+            if lost in again or (store.root, lost) not in _called:
+                raise
+        again.add(lost)
+        _called[store.root, lost]()
 
 
 def stage(

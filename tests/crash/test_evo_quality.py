@@ -1,6 +1,7 @@
 """EvoQuality at the size of a test: killed at each kind of moment, on labels that are poison, and with its controls."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from pipeline_lib.demo.dataset import write_dataset
 from pipeline_lib.demo.method_data import write_unlabelled
 from pipeline_lib.store import ArtifactStore, Manifest
 from tests.crash.conftest import digests
+from whyscore.cli import app
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = ["after /shards/", "step 3", "before make_variants/", "before report/"]
@@ -97,6 +100,8 @@ def test_a_run_votes_ranks_and_measures_each_round(finished: Finished) -> None:
         json.loads((of_run / f"{name}.json").read_text()) for name in ("iteration-02/ranking/adapter", "model")
     )
     assert last["key"] == model["key"]
+    said = CliRunner().invoke(app, ["status", "--store", str(finished.store)]).output
+    assert "small: finished, iteration 2" in said and "ite-2 ranking: SRCC stated" in said
 
 
 def test_killed_again_and_again_it_ends_with_the_same_digests(
@@ -130,3 +135,44 @@ def test_no_label_is_read_by_what_draws_votes_or_trains(
             for store in (finished.store, tmp_path / "store")
         ]
         assert both[0] == both[1] and both[0]
+
+
+def test_its_model_rates_new_images_and_an_unreadable_one_has_its_problem(
+    finished: Finished, prefect_server: str, tmp_path: Path
+) -> None:
+    images = sorted((finished.data / "scores/images").glob("test-*"))[:3]
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    copy = shutil.copy(images[0], tmp_path / "copy.jpg")
+    recipe = write_recipe(tmp_path, finished.data, finished.store)
+    given = [*map(str, images), str(copy), str(tmp_path / "bad.jpg")]
+    said = CliRunner().invoke(app, ["predict", str(recipe), *given, "--out", str(tmp_path / "out.csv")])
+    assert said.exit_code == 0, said.output
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["image"].tolist() == given and table["ratings"].tolist()[-1] == 0
+    assert table["problem"].notna().tolist() == [False] * 4 + [True] and table["rating"][:4].between(1, 5).all()
+    # One content has one rating. Its noise follows from the path, so it differs from that of the evaluation.
+    assert table["rating"][0] == table["rating"][3]
+    none = CliRunner().invoke(app, ["predict", str(recipe), given[-1], "--out", str(tmp_path / "none.csv")])
+    assert none.exit_code == 1 and "none of the 1 images could be rated" in none.output
+    wrong = CliRunner().invoke(app, ["predict", str(recipe), *given, "--iteration", "7"])
+    assert wrong.exit_code == 1 and "rounds with a model: 1, 2" in wrong.output
+
+
+def test_self_improve_starts_from_its_model(finished: Finished, run: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(finished.store, tmp_path / "store")
+    table = write_dataset(tmp_path / "data", seed=5, train=40, val=24, test=16)
+    fields = yaml.safe_load((ROOT / "recipes/self_improve/from_evo_quality.yaml").read_text())
+    fields["model"]["from_run"]["name"] = "small"
+    fields |= {"iterations": 1, "faithfulness": {"rows": 0}, "evaluation": {"bootstrap_samples": 100}}
+    fields["data"]["table"] = str(table)
+    fields["runtime"] |= {"store": str(tmp_path / "store")}
+    (tmp_path / "stacked.yaml").write_text(yaml.safe_dump(fields))
+    status, _, log = run(tmp_path / "stacked.yaml")
+    assert status == 0, log[-3000:]
+    assert "(the model of run small)" in (tmp_path / "store/runs/from_evo_quality/report/report.html").read_text()
+    store = ArtifactStore(str(tmp_path / "store"))
+    model = json.loads((tmp_path / "store/runs/small/model.json").read_text())
+    (generated,) = store.children("steps/generate")
+    manifest = store.lookup(f"steps/generate/{generated}")
+    assert isinstance(manifest, Manifest)
+    assert manifest.arguments["inputs"]["model"]["folded"] == [{"key": model["key"], "stage": "train_ranking"}]

@@ -1,6 +1,7 @@
 """New images, scored and explained by the model of a finished run; and that model on its own."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,116 @@ def test_a_table_of_paths_with_another_model_as_csv(again, image_set, tmp_path):
     assert written["p_9"].to_pylist() == pytest.approx([row["score_distribution"][9] for row in rows])
 
 
+def test_every_image_of_every_argument_has_a_row_of_its_own(again, image_set, tmp_path):
+    """Two folders with equal names, a file, a table with an empty cell, and Parquet with the images in it."""
+    other = tmp_path / "other"
+    shutil.copytree(image_set, other)
+    shutil.copy(image_set / TEST_IMAGES[0], other / TEST_IMAGES[1])
+    (other / "rows.csv").write_text(f"image,note\n{TEST_IMAGES[2]},a\n,b\n{TEST_IMAGES[2]},c\n")
+    contents = [(image_set / name).read_bytes() for name in TEST_IMAGES[:2]]
+    pq.write_table(pa.table({"image": [{"bytes": c, "path": None} for c in contents]}), other / "struct.parquet")
+    pq.write_table(pa.table({"image": [*contents, None]}), other / "plain.parquet")
+    given = [image_set, other, image_set / TEST_IMAGES[0], *(other / name for name in ("rows.csv", "struct.parquet"))]
+    rows = predict(again, *given).to_pylist()
+    names = [row["image"] for row in rows]
+    folder = ["broken.jpg", *TEST_IMAGES]
+    assert names[:14] == [*(f"{image_set}/{name}" for name in folder), *(f"{other}/{name}" for name in folder)]
+    assert names[14:] == [
+        f"{image_set}/{TEST_IMAGES[0]}", f"{other}/{TEST_IMAGES[2]}", f"row 2 of {other}/rows.csv",
+        f"{other}/{TEST_IMAGES[2]}", f"{other}/struct.parquet/row-00000000", f"{other}/struct.parquet/row-00000001",
+    ]  # fmt: skip
+    digest = {row["image"]: row["image_sha256"] for row in rows}
+    first, second = (digest[f"{image_set}/{name}"] for name in TEST_IMAGES[:2])
+    assert digest[f"{other}/{TEST_IMAGES[1]}"] == digest[f"{other}/struct.parquet/row-00000000"] == first != second
+    assert digest[f"{other}/struct.parquet/row-00000001"] == second
+    assert [row["image"] for row in rows if row["problem"] is None] == [
+        name for name in names if "broken" not in name and "row 2" not in name
+    ]
+    text = {row["image_sha256"]: row["text"] for row in rows if row["problem"] is None}
+    assert all(row["text"] == text[row["image_sha256"]] for row in rows if row["problem"] is None)
+    plain = predict(again, other / "plain.parquet").to_pylist()
+    assert [row["image"] for row in plain] == [f"row-0000000{n}" for n in range(3)]
+    assert [row["problem"] for row in plain] == [None, None, "its row holds no bytes"]
+
+
+def test_what_is_passed_over_is_said(again, image_set):
+    (image_set / "inner").mkdir()
+    (image_set / "photo.heic").write_text("not read")
+    for ending in (".jfif", ".pgm", ".MPO", ".TIFF"):
+        Image.new("L", (8, 8)).save(image_set / f"grey{ending}", "PPM" if ending == ".pgm" else "JPEG")
+    with listen("whyscore.predict") as lines:
+        rows = predict(again, image_set).to_pylist()
+    (line,) = (line for line in lines if "passed over" in line)
+    assert "1 .txt" in line and "1 .heic" in line and "1 folder(s), e.g. inner" in line
+    assert {row["image"] for row in rows if row["problem"] is None} >= {"grey.jfif", "grey.pgm", "grey.MPO"}
+
+
+def test_an_image_that_the_family_refuses_is_a_row_with_its_problem(again, image_set, monkeypatch):
+    from pipeline_lib.vlm import families
+    from pipeline_lib.vlm.load import load_config
+    from pipeline_lib.vlm.model_ref import resolve_model
+
+    kind = load_config(resolve_model(again.model)).model_type
+    family = families.family_of(kind)._replace(max_aspect_ratio=50)
+    monkeypatch.setitem(families.FAMILIES, kind, family)
+    Image.new("RGB", (2000, 8)).save(image_set / "strip.png")
+    rows = {row["image"]: row for row in predict(again, image_set).to_pylist()}
+    assert "50 : 1" in rows["strip.png"]["problem"] and rows["strip.png"]["predicted"] is None
+    assert all(rows[name]["problem"] is None for name in TEST_IMAGES)
+
+
+def test_a_name_that_no_table_can_hold_is_a_row_with_its_problem(again, image_set):
+    shutil.copy(image_set / TEST_IMAGES[0], os.fsencode(image_set) + b"/caf\xe9.jpg")
+    rows = {row["image"]: row for row in predict(again, image_set).to_pylist()}
+    assert "not UTF-8" in rows["caf\\udce9.jpg"]["problem"] and len(rows) == 8
+
+
+def test_a_name_or_text_that_a_spreadsheet_would_run_is_no_formula(again, image_set, tmp_path):
+    for name in ("=1+1.jpg", "@x.jpg", "-2.jpg", "+3.jpg"):
+        shutil.copy(image_set / TEST_IMAGES[0], image_set / name)
+    rows = predict(again, image_set, out=str(tmp_path / "p.csv")).to_pylist()
+    options = pa_csv.ParseOptions(newlines_in_values=True)
+    written = pa_csv.read_csv(tmp_path / "p.csv", parse_options=options)
+    strange = {"=1+1.jpg", "@x.jpg", "-2.jpg", "+3.jpg"}
+    assert written["image"].to_pylist() == [
+        "'" + row["image"] if row["image"] in strange else row["image"] for row in rows
+    ]
+    assert not [text for text in written["explanation"].to_pylist() if text and text[0] in "=+-@"]
+
+
+@pytest.mark.parametrize(("images", "status"), [(["broken.jpg", "absent.jpg"], 1), (["broken.jpg", TEST_IMAGES[0]], 0)])
+def test_the_status_is_1_when_nothing_could_be_scored(again, finished, image_set, tmp_path, images, status):
+    arguments = ["predict", str(finished[0] / "small.yaml"), *(str(image_set / name) for name in images)]
+    out = tmp_path / "p.csv"
+    answer = CliRunner().invoke(app, [*arguments, "--out", str(out), "--set", f"runtime.store={again.runtime.store}"])
+    assert answer.exit_code == status, answer.output
+    assert ("none of the 2 images could be scored" in answer.output) == bool(status)
+    options = pa_csv.ParseOptions(newlines_in_values=True)
+    assert pa_csv.read_csv(out, parse_options=options).num_rows == 2  # the problems are in the file
+    if not status:
+        row = pa_csv.read_csv(out, parse_options=options).to_pylist()[1]
+        assert f"{TEST_IMAGES[0]}: {row['predicted']:.2f}" in answer.output
+        assert "broken.jpg: not scored, not an image file" in answer.output
+
+
+def test_a_file_that_cannot_be_written_is_said_before_a_model_is_loaded(finished, image_set, tmp_path, monkeypatch):
+    from flows import predict as module
+
+    monkeypatch.setattr(module, "predict", None)  # never called
+    (tmp_path / "file").write_text("")
+    for out, why in (
+        (tmp_path, "ends in"),
+        (image_set / "p.csv/q.csv", ""),
+        (tmp_path / "file" / "p.csv", "no folder"),
+    ):
+        if not why:
+            (image_set / "p.csv").mkdir()
+            out, why = image_set / "p.csv", "is a folder"
+        arguments = ["predict", str(finished[0] / "small.yaml"), str(image_set), "--out", str(out)]
+        answer = CliRunner().invoke(app, arguments)
+        assert answer.exit_code == 1 and why in answer.output, answer.output
+
+
 def test_it_goes_on_where_it_was(again, image_set):
     recipe = again.model_copy(update={"runtime": again.runtime.model_copy(update={"shard_rows": 2})})
     first = predict(recipe, image_set)
@@ -126,7 +237,8 @@ def test_an_exported_model_says_the_same_in_plain_transformers(finished, again, 
     answer = CliRunner().invoke(app, [*arguments, "--adapter-only"] if adapter_only else arguments)
     assert answer.exit_code == 0, answer.output
     facts = json.loads((folder / "whyscore.json").read_text())
-    assert facts["prompt"] in (folder / "README.md").read_text()
+    assert facts["prompt"] in (readme := (folder / "README.md").read_text())
+    assert facts["format"] == 1 and ("import BUNDLED" in readme) == adapter_only
     assert len(facts["reference_values"]) == 10
 
     source = BUNDLED if adapter_only else folder

@@ -208,8 +208,8 @@ HITS = (
     Mutant(
         "a-changed-table-is-read",
         "pipeline_lib/store/store.py",
-        "        self._check(address, file, manifest.files[file], hashlib.sha256(content).hexdigest())\n",
-        "",
+        "if found[-1] == wanted:",
+        "if found:",
         f"{STORE}::test_damage_of_the_same_size_is_seen_by_every_reader[folder]",
     ),
     Mutant(
@@ -478,6 +478,69 @@ TRUST = (
     ),
 )
 
+VOTES = "tests/unit/methods/evo_quality/test_votes.py"
+FIDELITY = "tests/unit/methods/evo_quality/test_fidelity.py"
+RATING_FIGURES = "tests/unit/methods/evo_quality/test_rating_figures.py"
+
+VOTING = (
+    Mutant(
+        "a-vote-counts-for-the-place",
+        "pipeline_lib/methods/evo_quality/votes.py",
+        "if (index == 0) != one.swapped:",
+        "if index == 0:",
+        f"{VOTES}::test_votes_are_counted_for_the_images_and_not_for_their_places",
+    ),
+    Mutant(
+        "all-pairs-are-asked-in-one-order",
+        "pipeline_lib/methods/evo_quality/votes.py",
+        '{seed}:order:{answer}", record["pair"]) < 0.5',
+        '{seed}:order:{answer}", record["pair"]) < 0.0',
+        f"{VOTES}::test_a_real_model_votes_the_same_in_any_batch",
+    ),
+    Mutant(
+        "a-tie-is-a-vote-for-the-second",
+        "pipeline_lib/methods/evo_quality/votes.py",
+        "0.5 if first == second else float(first > second)",
+        "float(first > second)",
+        f"{VOTES}::test_labels",
+    ),
+    Mutant(
+        "a-rating-out-of-range-is-read",
+        "pipeline_lib/methods/evo_quality/answers.py",
+        "return rating if LOWEST <= rating <= HIGHEST else None",
+        "return min(max(rating, LOWEST), HIGHEST)",
+        f"{FIDELITY}::test_a_rating_is_read_strictly",
+    ),
+    Mutant(
+        "the-variance-is-biased",
+        "pipeline_lib/methods/evo_quality/reward.py",
+        "ratings.var(ddof=1)",
+        "ratings.var()",
+        f"{FIDELITY}::test_it_is_the_papers_formula",
+    ),
+    Mutant(
+        "both-images-are-the-better-one",
+        "pipeline_lib/methods/evo_quality/reward.py",
+        "enumerate((preference, 1 - preference))",
+        "enumerate((preference, preference))",
+        f"{FIDELITY}::test_it_is_the_papers_formula",
+    ),
+    Mutant(
+        "a-pair-without-label-is-trained-on",
+        "pipeline_lib/methods/evo_quality/training.py",
+        'votes.filter(pc.is_valid(votes["preference"]))',
+        "votes",
+        f"{RATING_FIGURES}::test_only_pairs_with_a_label_are_trained_on",
+    ),
+    Mutant(
+        "a-gain-counts-without-its-control",
+        "pipeline_lib/methods/evo_quality/controls.py",
+        'beyond = alike or change(_estimate(shuffled, "beyond")) == "raised"',
+        "beyond = True",
+        f"{RATING_FIGURES}::test_a_gain_counts_only_beyond_shuffled_votes",
+    ),
+)
+
 MUTANTS = (
     *ATTENTION,
     *POSITIONS,
@@ -498,4 +561,5 @@ MUTANTS = (
     *CACHES,
     *DRAWN_SPLITS,
     *TRUST,
+    *VOTING,
 )

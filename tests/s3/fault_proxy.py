@@ -19,6 +19,9 @@ FAULTS = (
     "delay",
 )
 
+DAMAGE = ("other bytes", "a byte less", "other bytes without checksum", "a byte less without checksum")
+"""What arrives of an object is not what the server sent."""
+
 
 class Proxy(http.server.ThreadingHTTPServer):
     """`fault(method, path, seen)` names what to do to a request (one of `FAULTS`), or "" for nothing.
@@ -73,6 +76,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "cut after":
             self._cut()
             return
+        if fault.startswith("other bytes") and content:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        if fault.startswith("a byte less"):
+            content = content[:-1]
+        if fault.endswith("without checksum"):
+            headers = [(name, value) for name, value in headers if "checksum" not in name.lower()]
         self._answer(status, content, headers, fault)
 
     def _ask(self, body: bytes) -> tuple[int, bytes, list[tuple[str, str]]]:

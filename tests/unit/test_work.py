@@ -30,6 +30,7 @@ def test_scratch_is_in_the_manifest_and_the_stage_in_its_shards(tmp_path: Path) 
         for address in (own, shared):
             assert work.in_shards(numbers, address)["n"].to_pylist() == list(range(5))
         work.note_scratch(f"{own}/checkpoints")
+        (attempt.folder / "sum.txt").write_text("10")
         manifest = store.publish(own, attempt, {})
     assert manifest.scratch == [f"{shared}/shards", f"{own}/checkpoints", f"{own}/shards"]
     shard = store.lookup(f"{shared}/shards/00000000-00000002")

@@ -8,7 +8,9 @@ import typer
 from whyscore.commands.terminal import (
     Overrides,
     RecipePath,
+    at_home,
     errors_for_people,
+    local_path,
     parse_overrides,
     quiet_libraries,
     show_log,
@@ -33,16 +35,20 @@ def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 def check_data(
-    table: Annotated[str, typer.Argument(help="Table, label file or folder, local or s3://; or a recipe (.yaml)")],
+    table: Annotated[
+        str, typer.Argument(callback=at_home, help="Table, label file or folder, local or s3://; or a recipe (.yaml)")
+    ],
     dataset: Annotated[str | None, typer.Option(help="ava, aadb, koniq10k, spaq, kadid10k, tid2013 or table")] = None,
-    images: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the images")] = None,
+    images: Annotated[str | None, typer.Option(callback=at_home, help="Folder or s3:// prefix of the images")] = None,
     image_column: str | None = None,
     score_column: str | None = None,
     split_column: str | None = None,
     no_split_column: Annotated[bool, typer.Option("--no-split-column", help="Draw the splits")] = False,
     group_column: str | None = None,
     split_list: Annotated[list[str] | None, typer.Option(metavar="SPLIT=FILE", help="E.g. test=names.txt")] = None,
-    write_list: Annotated[Path | None, typer.Option("--list", help="Write all unusable images to this file")] = None,
+    write_list: Annotated[
+        Path | None, typer.Option("--list", callback=local_path, help="Write all unusable images to this file")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Show a table, its images and all problems with them; status 1 if a run would refuse them."""

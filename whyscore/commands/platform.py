@@ -5,18 +5,21 @@ from typing import Annotated
 
 import typer
 
-from whyscore.commands.terminal import errors_for_people, quiet_libraries
+from whyscore.commands.terminal import at_home, errors_for_people, local_path, quiet_libraries
 
 
 def deploy(
     store: Annotated[
-        str | None, typer.Option(help="Folder or s3://bucket/prefix that all workers see; else the stack's own")
+        str | None,
+        typer.Option(callback=at_home, help="Folder or s3://bucket/prefix that all workers see; else the stack's own"),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(help="Runs that the GPU pool takes at a time; else one for each worker")
+        int | None, typer.Option(min=1, help="Runs that the GPU pool takes at a time; else one for each worker")
     ] = None,
     pool_type: Annotated[str, typer.Option(help="process, docker or kubernetes")] = "process",
-    home: Annotated[Path | None, typer.Option(help="Where the workers find WhyScore, else here")] = None,
+    home: Annotated[
+        Path | None, typer.Option(callback=local_path, help="Where the workers find WhyScore, else here")
+    ] = None,
 ) -> None:
     """Register pools, deployments and automations on the Prefect server (PREFECT_API_URL, else that of `make up`)."""
     with errors_for_people():

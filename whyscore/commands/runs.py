@@ -9,6 +9,7 @@ from whyscore.commands.terminal import (
     Overrides,
     RecipePath,
     errors_for_people,
+    local_path,
     parse_overrides,
     prepare_prefect,
     print_results,
@@ -42,8 +43,10 @@ def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 def demo(
     method: Annotated[str, typer.Option(help="The method to try; `all`: each of them in turn")] = "self_improve",
-    seed: Annotated[int, typer.Option(help="Seed of the data sets: another seed is other data")] = 0,
-    folder: Annotated[Path, typer.Option(help="Where the data sets and the store are kept")] = Path("whyscore-data"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data sets: another seed is other data")] = 0,
+    folder: Annotated[
+        Path, typer.Option(callback=local_path, help="Where the data sets and the store are kept")
+    ] = Path("whyscore-data"),
     seeds: Annotated[str | None, typer.Option(help="Several data sets, e.g. 1,2,3, compared as `seeds` does")] = None,
     controls: Annotated[bool, typer.Option("--controls", help="With --seeds: the control of each run too")] = False,
     overrides: Overrides = None,
@@ -63,8 +66,11 @@ def demo(
 
 
 def demo_data(
-    folder: Annotated[Path, typer.Argument(help="Where the folders `unlabelled`, `questions` and `answer_pairs` go")],
-    seed: Annotated[int, typer.Option(help="Another seed is other images")] = 0,
+    folder: Annotated[
+        Path,
+        typer.Argument(callback=local_path, help="Where the folders `unlabelled`, `questions` and `answer_pairs` go"),
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is other images")] = 0,
 ) -> None:
     """Write images for methods without scores: variants of images, questions with answers, pairs of answers."""
     with errors_for_people():

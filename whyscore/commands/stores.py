@@ -8,6 +8,7 @@ import typer
 from whyscore.commands.terminal import (
     Overrides,
     RecipePath,
+    at_home,
     errors_for_people,
     parse_overrides,
     print_results,
@@ -17,7 +18,9 @@ from whyscore.commands.terminal import (
 
 def status(
     recipe: Annotated[Path | None, typer.Argument(help="Only the run of this recipe, its seeds and controls")] = None,
-    store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; else the recipe's")] = None,
+    store: Annotated[
+        str | None, typer.Option(callback=at_home, help="Folder or s3://bucket/prefix; else the recipe's")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Show how far the runs in a store are, their newest figures, and the stages under way."""
@@ -57,7 +60,11 @@ def report(recipe: RecipePath, overrides: Overrides = None) -> None:
         print_results(store, parsed.name)
 
 
-def verify(store: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix")] = "whyscore-data/store") -> None:
+def verify(
+    store: Annotated[
+        str, typer.Argument(callback=at_home, help="Folder or s3://bucket/prefix")
+    ] = "whyscore-data/store",
+) -> None:
     """Check the digest of every file of every artifact in a store."""
     with errors_for_people():
         from pipeline_lib.errors import StoreError
@@ -77,7 +84,7 @@ def verify(store: Annotated[str, typer.Argument(help="Folder or s3://bucket/pref
 
 
 def gc(
-    store: Annotated[str, typer.Option(help="Folder or s3://bucket/prefix")] = "whyscore-data/store",
+    store: Annotated[str, typer.Option(callback=at_home, help="Folder or s3://bucket/prefix")] = "whyscore-data/store",
     apply: Annotated[bool, typer.Option("--apply", help="Remove the files; else they are only counted")] = False,
     days: Annotated[float, typer.Option(min=0, help="Keep files that are newer; runs may be under way")] = 14,
     forget: Annotated[

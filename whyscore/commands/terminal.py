@@ -1,15 +1,19 @@
 """Shared by all commands: arguments, error messages, quiet libraries and the log."""
 
+import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+T = TypeVar("T")
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, e.g. recipes/self_improve/demo.yaml")]
 Overrides = Annotated[
@@ -19,28 +23,57 @@ Overrides = Annotated[
 
 def parse_overrides(overrides: list[str] | None, option: str = "--set") -> dict[str, Any]:
     """`NAME=VALUE` texts as a mapping, each value read as YAML."""
-    import yaml
-
+    from pipeline_lib.config.load import read_yaml, shorten
     from pipeline_lib.errors import RecipeError
 
     fields = {}
     for text in overrides or []:
         field, equals, value = text.partition("=")
         if not equals:
-            raise RecipeError(f"{option} {text}: write it as NAME=VALUE")
-        fields[field.strip()] = yaml.safe_load(value)
+            raise RecipeError(f"{option} {shorten(text)}: write it as NAME=VALUE")
+        fields[field.strip()] = read_yaml(value, shorten(f"{option} {field}"))
     return fields
+
+
+def at_home(place: T) -> T:
+    """A path or address of an option, or a list of them, with the home folder for ~: shells leave `--store=~/x`."""
+    if isinstance(place, list):
+        return [at_home(part) for part in place]  # type: ignore[return-value]
+    return os.path.expanduser(place) if isinstance(place, str) else place  # type: ignore[return-value]
+
+
+def local_path(path: Path | None) -> Path | None:
+    """The path of an option with the home folder for ~; an address is refused, which would be made a folder here."""
+    if path is not None and re.match(r"[A-Za-z0-9]+:/", str(path)):
+        raise typer.BadParameter("give a path on this machine")
+    return path and Path(os.path.expanduser(path))
 
 
 @contextmanager
 def errors_for_people() -> Iterator[None]:
-    """End with a message and status 1 at a `WhyScoreError`, with status 130 at Ctrl-C; neither shows a traceback."""
+    """End with a message and status 1 at a `WhyScoreError` or a file that cannot be used, with status 130 at Ctrl-C.
+
+    None shows a traceback. Names that are not UTF-8 are shown with backslashes.
+    """
+    from pipeline_lib.addresses import without_secrets
+    from pipeline_lib.config.load import shorten
     from pipeline_lib.errors import WhyScoreError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except WhyScoreError as error:
-        typer.echo(f"\n{type(error).__name__}: {error}", err=True)
+    except BrokenPipeError:  # of `whyscore status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (WhyScoreError, OSError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            where = f": {shorten(str(error.filename))}" if error.filename is not None else ""
+            said = f"{error.strerror}{where}"
+        else:
+            said = str(error)
+        typer.echo(f"\n{type(error).__name__}: {without_secrets(said)}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. Finished stages are in the store; run the same command again to continue.", err=True)

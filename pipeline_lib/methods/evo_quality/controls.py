@@ -89,11 +89,13 @@ def gain_sentence(controls: pa.Table) -> str:
         shuffled = _find(rows, "shuffled", last, reading)
         if own is None or shuffled is None:
             continue
-        counts = change(_estimate(own, "gain")) == change(_estimate(shuffled, "beyond")) == "raised"
-        word = "counts" if counts else "does not count"
+        # A model that rates all images alike ranks nothing, so it has no SRCC, and there is nothing to be beyond.
+        alike = shuffled["spread"] == 0
+        beyond = alike or change(_estimate(shuffled, "beyond")) == "raised"
+        word = "counts" if change(_estimate(own, "gain")) == "raised" and beyond else "does not count"
+        given = "leave one rating for all images" if alike else f"give {_text(shuffled, 'gain')}"
         sentences.append(
-            f"The gain of the {reading} rating {word}: {_text(own, 'gain')} over the base, shuffled votes give"
-            f" {_text(shuffled, 'gain')}."
+            f"The gain of the {reading} rating {word}: {_text(own, 'gain')} over the base; shuffled votes {given}."
         )
     flipped = [_find(rows, "flipped", 1, reading) for reading in READINGS]
     if all(flipped):

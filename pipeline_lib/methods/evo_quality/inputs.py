@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline_lib.methods.evo_quality.prompt import Prompts
+from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
 
@@ -16,6 +18,17 @@ class Rater(BaseModel):
     answers: int  # sampled ratings of an image, beside the greedy one
     temperature: float
     max_new_tokens: int
+
+    @classmethod
+    def of(cls, recipe: EvoQualityRecipe, model: ModelRef, prompts: Prompts) -> "Rater":
+        """The model of a recipe as it is asked for ratings, in evaluation and for new images."""
+        return cls(
+            model=model,
+            prompt=prompts.rate,
+            answers=recipe.evaluation.answers,
+            temperature=recipe.evaluation.temperature,
+            max_new_tokens=recipe.training.grpo.max_new_tokens,
+        )
 
     def with_adapter(self, adapter: ArtifactRef) -> "Rater":
         """The same under another adapter."""

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from pipeline_lib.methods.evo_quality.answers import read_rating
 from pipeline_lib.methods.evo_quality.inputs import Rater
-from pipeline_lib.methods.evo_quality.tables import RATINGS
+from pipeline_lib.methods.evo_quality.tables import NEW_RATINGS, RATINGS
 from pipeline_lib.progress import Progress
 from pipeline_lib.tables.images import IMAGES
 
@@ -70,3 +70,30 @@ def rated(record: dict[str, Any], answers: list[str], stated: str) -> dict[str, 
         "stated_answer": stated,
         "stated": read_rating(stated),
     }
+
+
+def to_rate(images: pa.Table) -> pa.Table:
+    """The readable images of `NEW_IMAGES`, each content once, as `IMAGES` whose name is the path."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in images.to_pylist():
+        if row["problem"] is None:
+            first.setdefault(row["image_sha256"], {**row, "image": row["path"]})
+    rows = [{name: row[name] for name in IMAGES.schema.names} for row in first.values()]
+    return pa.Table.from_pylist(rows, schema=IMAGES.schema)
+
+
+def new_ratings(images: pa.Table, ratings: pa.Table) -> pa.Table:
+    """A row of `NEW_RATINGS` for each image that was asked for, in order."""
+    by_content = {row["image_sha256"]: row for row in ratings.to_pylist()}
+    rows = []
+    for image in images.to_pylist():
+        found = by_content.get(image["image_sha256"]) if image["problem"] is None else None
+        row: dict[str, Any] = dict.fromkeys(NEW_RATINGS.schema.names) | {"image": image["image"], "ratings": 0}
+        row["problem"] = image["problem"]
+        if found is not None:
+            row |= {"rating": found["mean"], "ratings": len(found["ratings"])}
+            row |= {name: found[name] for name in ("spread", "stated", "stated_answer")}
+            if found["mean"] is None:
+                row["problem"] = "none of the model's answers could be read as a rating of 1..5"
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=NEW_RATINGS.schema)

@@ -9,6 +9,7 @@ from pipeline_lib.config.base import (
     Bootstrap,
     Fraction,
     Grpo,
+    LocalPath,
     Lora,
     NamedData,
     RelativeToRecipe,
@@ -108,7 +109,7 @@ class EvoQualityRecipe(BaseRecipe):
 
     method: Literal["evo_quality"] = "evo_quality"
     rounds: int = Field(2, ge=1, description="Rounds of voting and ranking (the paper: 2)")
-    prompts: Annotated[str, RelativeToRecipe(".yaml")] = Field(
+    prompts: Annotated[LocalPath, RelativeToRecipe(".yaml")] = Field(
         "paper", description="Shipped prompts by their name, or the path of your own (.yaml)"
     )
     pairs: Pairs = Pairs()

@@ -53,3 +53,19 @@ RATINGS = Table(
         ]
     ),
 )
+
+NEW_RATINGS = Table(
+    "new_ratings",
+    1,
+    pa.schema(
+        [
+            required("image", pa.string()),  # as it was asked for
+            pa.field("rating", pa.float64()),  # mean of the sampled ratings, 1..5; null: none could be read
+            pa.field("spread", pa.float64()),  # of the sampled ratings
+            pa.field("stated", pa.float64()),  # the greedy rating
+            required("ratings", pa.int32()),  # how many sampled ones could be read
+            pa.field("stated_answer", pa.string()),
+            pa.field("problem", pa.string()),  # why there is no rating
+        ]
+    ),
+)

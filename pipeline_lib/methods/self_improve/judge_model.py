@@ -14,7 +14,7 @@ from pipeline_lib.methods.self_improve.prompt import Criterion
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
 from pipeline_lib.methods.self_improve.tables import VERDICTS
-from pipeline_lib.methods.self_improve.verdict import ASPECTS, RESPONSE_FORMAT, Verdict, read_verdict
+from pipeline_lib.methods.self_improve.verdict import ASPECTS, RESPONSE_FORMAT, Verdict, malformed, read_verdict
 from pipeline_lib.methods.self_improve.verdict_cache import ScoredText, cache_of
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
@@ -35,9 +35,9 @@ def ask_judge(
 
     Only explanations that this judge has never graded for this score, with this rubric and these settings, are sent;
     each verdict is in the store before the next request. Answers that did not parse are `unparsed` and never sent; a
-    refusal or an answer off the scale is kept as `refused` or `malformed`, without grades. Raises `RecipeError` before
-    the first request when judging would be too expensive or is not possible, `JudgeError` when the server fails for
-    good or the budget is spent.
+    refusal or an answer off the scale is kept as `refused` or `malformed`, without grades. A malformed one is sent
+    again. Raises `RecipeError` before the first request when judging would be too expensive or is not possible,
+    `JudgeError` when the server fails for good, the budget is spent, or no answer of the judge can be used.
     """
     if config.model is None:
         raise JudgeError("judge.openai.model is not set; name a judge model")
@@ -47,7 +47,8 @@ def ask_judge(
         row["question"] = None if text is None else ScoredText(row["stated_score"], text)
     questions = list(dict.fromkeys(row["question"] for row in rows if row["question"]))
     cache = cache_of(store, config, rubric, criterion)
-    verdicts = cache.find(questions)
+    stored = cache.find(questions)
+    verdicts = {asked: verdict for asked, verdict in stored.items() if not malformed(verdict)}
     messages = {asked: rubric.message(criterion, *asked) for asked in questions if asked not in verdicts}
     if messages:
         check_endpoint(endpoint)
@@ -55,7 +56,11 @@ def ask_judge(
     if messages:
         progress = Progress(label, len(questions), unit="explanations")
         progress.skip(len(verdicts))
-        verdicts |= ask_all(config, endpoint, RESPONSE_FORMAT, cache, read_verdict, messages, progress)
+        again = stored.keys() - verdicts.keys()
+        verdicts |= ask_all(
+            config, endpoint, RESPONSE_FORMAT, cache, read_verdict, malformed, messages, progress, again
+        )
+        _refuse_when_all_are_malformed(config.model, endpoint, [verdicts[asked] for asked in questions])
     _tell_unscored(config.model, [verdicts[asked] for asked in questions])
     return pa.Table.from_pylist([_row(row, config.model, verdicts) for row in rows], schema=VERDICTS.schema)
 
@@ -65,6 +70,16 @@ def _row(row: dict[str, object], judge: str, verdicts: dict[ScoredText, Verdict]
     verdict = verdicts[question] if isinstance(question, ScoredText) else None
     grades = {aspect: getattr(verdict, aspect, None) for aspect in ASPECTS}
     return row | {"judge": judge, "status": verdict.status if verdict else "unparsed", "recovered_score": None} | grades
+
+
+def _refuse_when_all_are_malformed(model: str, endpoint: OpenAIEndpoint, verdicts: list[Verdict]) -> None:
+    """Also with few explanations no stage is finished on answers that all came from a wrong setting."""
+    if all(malformed(verdict) for verdict in verdicts):
+        reasons = ", ".join(sorted({str(verdict.reason) for verdict in verdicts}))
+        raise JudgeError(
+            f"judge {model} at {server_name(endpoint)}: all {len(verdicts):,} answers are malformed ({reasons}); they"
+            ' are in the store under judge_cache/, see docs/judge.md, "Malformed answers". Run again to ask again'
+        )
 
 
 def _preview(config: OpenAIJudge, endpoint: OpenAIEndpoint, messages: dict[ScoredText, str], total: int) -> None:

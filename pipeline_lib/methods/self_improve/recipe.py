@@ -12,6 +12,7 @@ from pipeline_lib.config.base import (
     Fraction,
     FromRun,
     JudgeModel,
+    LocalPath,
     Lora,
     NamedData,
     Positive,
@@ -236,7 +237,7 @@ class SelfImproveRecipe(BaseRecipe):
     method: Literal["self_improve"] = "self_improve"
     data: Data
     iterations: int = Field(4, ge=1, description="Rounds of self-training (the paper: 4)")
-    prompt: Annotated[str, RelativeToRecipe(".txt")] = Field(
+    prompt: Annotated[LocalPath, RelativeToRecipe(".txt")] = Field(
         "aesthetics",
         description="The criterion: a shipped prompt by its name, or the path of your own (.txt)",
     )

@@ -1,11 +1,11 @@
 """Read a judge model's answer: grades, or the reason why there are none. Nothing is guessed."""
 
-import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from pipeline_lib.judges.chat_request import Reply
+from pipeline_lib.judges.json_answer import NoAnswerError, find_object
 
 GRADES = {4: "excellent", 3: "good", 2: "fair", 1: "poor", 0: "bad"}
 """The paper's five-point scale as integers (section 4.3)."""
@@ -52,12 +52,15 @@ def read_verdict(reply: Reply) -> Verdict:
     if reply.finish_reason == "length":
         return Verdict(status="malformed", reason=CUT)
     try:
-        said = json.loads(reply.content or "")
-    except ValueError:
-        return Verdict(status="malformed", reason="no JSON")
-    if not isinstance(said, dict) or any(aspect not in said for aspect in ASPECTS):
-        return Verdict(status="malformed", reason="an aspect is missing")
+        said = find_object(reply.content or "", ASPECTS)
+    except NoAnswerError as error:
+        return Verdict(status="malformed", reason=str(error))
     labels = {aspect: said[aspect] for aspect in ASPECTS}
     if any(not isinstance(label, str) or label not in _LABELS for label in labels.values()):
         return Verdict(status="malformed", reason="a label that is not on the scale")
     return Verdict(status="scored", **{aspect: _LABELS[label] for aspect, label in labels.items()})
+
+
+def malformed(verdict: Verdict) -> str | None:
+    """Why an answer is malformed; None if it is not."""
+    return verdict.reason if verdict.status == "malformed" else None

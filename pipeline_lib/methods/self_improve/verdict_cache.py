@@ -2,7 +2,8 @@
 
 The state after a hard crash: the verdicts that had arrived. A file is created with all its content at once and only if
 there is none, so two processes may fill the cache together; the first one's file counts for both. A file that is
-damaged, or whose answer was cut at a smaller `max_tokens`, is ignored.
+damaged is ignored. A malformed answer is kept to be looked at, and asked for again by the next process: the server may
+have been mended meanwhile.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from pipeline_lib.methods.self_improve.prompt import Criterion
 from pipeline_lib.methods.self_improve.recipe import OpenAIJudge
 from pipeline_lib.methods.self_improve.rubric import Rubric
-from pipeline_lib.methods.self_improve.verdict import RESPONSE_FORMAT, Verdict
+from pipeline_lib.methods.self_improve.verdict import RESPONSE_FORMAT, Verdict, malformed
 from pipeline_lib.store import ArtifactStore, canonical_json
 from pipeline_lib.store.key import key_fields
 
@@ -37,14 +38,18 @@ class VerdictCache(NamedTuple):
     judge: dict[str, Any]
 
     def find(self, questions: Iterable[ScoredText]) -> dict[ScoredText, Verdict]:
-        """The questions that have verdicts in the cache, with these verdicts."""
+        """The questions that have verdicts in the cache, with these verdicts; malformed ones too."""
         asked = list(questions)
         with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(self.read, asked)
+            found = pool.map(self._stored, asked)
             return {question: verdict for question, verdict in zip(asked, found, strict=True) if verdict}
 
     def read(self, question: ScoredText) -> Verdict | None:
-        """A stored verdict, None when there is no usable one."""
+        """A stored verdict; None when there is no usable one, or a malformed one."""
+        found = self._stored(question)
+        return None if found and malformed(found) else found
+
+    def _stored(self, question: ScoredText) -> Verdict | None:
         entry = self.store.read_pointer(self._path(question))
         if entry is None or entry != self._sealed(entry) or entry.get("score") != question.score:
             return None

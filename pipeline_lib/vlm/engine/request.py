@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from PIL.Image import Image
 from pydantic import BaseModel, ValidationError
 
+from pipeline_lib import openai_server
 from pipeline_lib.config.base import GenerationServer
 from pipeline_lib.errors import EngineError
-from pipeline_lib.openai_server import Failure, Refusal, back_off_s, failure_of, read_key, send, server_name
+from pipeline_lib.openai_server import Failure, Refusal, back_off_s, failure_of, no_completion, send, server_name
 from pipeline_lib.vlm.generate import Generated
 
 if TYPE_CHECKING:
@@ -70,12 +71,8 @@ class _Completion(BaseModel):
 
 
 def connect(server: GenerationServer) -> "AsyncOpenAI":
-    """A client of the server; retries are `ask`'s."""
-    from openai import AsyncOpenAI
-
-    return AsyncOpenAI(
-        api_key=read_key(KEY_VARIABLE), base_url=server.base_url, timeout=server.timeout_s, max_retries=0
-    )
+    """A client of the server; retries are `persist`'s."""
+    return openai_server.connect(server.base_url, KEY_VARIABLE, server.timeout_s)
 
 
 def data_url(image: Image) -> str:
@@ -176,7 +173,7 @@ async def ask_once(client: "AsyncOpenAI", server: GenerationServer, body: dict[s
         completion = _Completion.model_validate_json(found)
         choice = completion.choices[0]
     except (ValidationError, IndexError):
-        return Failure("the reply is not a complete chat completion with token counts", retry=True)
+        return no_completion(found, KEY_VARIABLE)
     if completion.model != body["model"]:
         return Failure(f"{completion.model!r} answered instead of {body['model']!r}", retry=False)
     usage, most = completion.usage, body["max_tokens"]

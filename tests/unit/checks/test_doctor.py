@@ -157,6 +157,8 @@ def judge_server() -> Iterator[tuple[str, dict[str, Any]]]:
             self.send_response(answer["status"])
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
+            if to := answer.get("to"):
+                self.send_header("Location", to)
             self.end_headers()
             self.wfile.write(body)
 
@@ -191,6 +193,8 @@ def test_the_judges_server_is_asked_once_and_told_no_more_than_the_key(
     assert KEY not in refused.message
     answer |= {"status": 404}
     assert "ends in /v1" in ask("m1").message
+    answer |= {"status": 307, "to": f"{url}/elsewhere", "seen": []}
+    assert "status 307" in ask("m1").message and answer["seen"] == [("/v1/models", f"Bearer {KEY}")]
     answer |= {"status": 200, "body": ["not", "this"]}
     assert "OpenAI-compatible" in ask("m1").message
     assert "judge.openai.model: null" in ask("m1").message

@@ -206,3 +206,13 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
     assert fingerprint(images) != first
     (tmp_path / "a" / "0.jpg").unlink()
     assert fingerprint(images) != first
+
+
+def test_a_change_of_how_deep_pixels_are_read_changes_the_keys_of_files_that_may_hold_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = read(tmp_path, frame())
+    deep = read(tmp_path, frame(image=[f"{n}.TIF" for n in range(22)]))
+    before = fingerprint(plain), fingerprint(deep)
+    monkeypatch.setattr("pipeline_lib.data.table._DEEP_VERSION", "pixels 3")
+    assert fingerprint(plain) == before[0] and fingerprint(deep) != before[1]

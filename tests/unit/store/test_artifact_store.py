@@ -17,7 +17,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from pipeline_lib.errors import StoreError
+from pipeline_lib.errors import LostArtifactError, StoreError
 from pipeline_lib.store import ArtifactStore, Manifest, Miss
 from pipeline_lib.store.key import read_reference
 from pipeline_lib.tables.table import KNOWN, Table, conform
@@ -121,7 +121,7 @@ def test_a_manifest_of_before_has_all_its_tables_at_version_1(
 ) -> None:
     publish(store)
     fields = json.loads(store.files.read(manifest_path(store)))
-    del fields["tables"], fields["scratch"]
+    del fields["tables"], fields["scratch"], fields["seal"]
     store.files.write(manifest_path(store), json.dumps(fields | {"schema_version": 2}).encode())
     found = store.lookup(AT)
     assert isinstance(found, Manifest) and found.tables == {"pairs": 1} and found.scratch == []
@@ -148,10 +148,102 @@ def test_damage_of_the_same_size_is_seen_by_every_reader(store: ArtifactStore, t
     content[10] ^= 1
     store.files.write(file_of(store, manifest), bytes(content))
     assert isinstance(store.lookup(AT), Manifest)
-    for read in (lambda: store.read_table(AT, "pairs"), lambda: store.fetch(AT, tmp_path / "local")):
-        with pytest.raises(StoreError, match=r"pairs\.parquet is damaged"):
-            read()
     assert len(store.verify(AT)) == 1 and store.verify(AT)[0].startswith("damaged: pairs.parquet has sha256")
+    store.files.write(store.path("runs/a/report/pairs.parquet"), b"the good one of before")
+    for read in (
+        lambda: store.read_table(AT, "pairs"),
+        lambda: store.read_file(AT, "pairs.parquet"),
+        lambda: store.fetch(AT, tmp_path / "local"),
+        lambda: store.copy_out(AT, "runs/a/report"),
+    ):
+        with pytest.raises(LostArtifactError, match=r"pairs\.parquet is damaged") as caught:
+            read()
+        assert caught.value.address == AT
+        assert reason(store) == "not computed yet"  # so that the next run computes it again
+        manifest = publish(store)
+        store.files.write(file_of(store, manifest), bytes(content))
+    assert store.files.sizes(store.path("runs")) == {"a/report/pairs.parquet": len(b"the good one of before")}
+
+
+@pytest.mark.parametrize("field", ["files", "rows", "tables", "arguments", "scratch", "seconds", "host", "seal"])
+def test_a_manifest_that_was_changed_anywhere_is_damaged(store: ArtifactStore, field: str) -> None:
+    manifest = publish(store)
+    fields = json.loads(store.files.read(manifest_path(store)))
+    other: dict[str, Any] = {"seconds": 7, "host": "x", "seal": "0" * 64, "scratch": ["scratch/a/b"]}
+    store.files.write(manifest_path(store), json.dumps(fields | {field: other.get(field, {})}).encode())
+    assert reason(store).startswith("damaged: its manifest")
+    with pytest.raises(StoreError, match="its manifest"):
+        store.read_table(AT, "pairs")
+    assert publish(store).files == manifest.files  # it is replaced
+
+
+def test_a_manifest_of_before_without_files_is_damaged(store: ArtifactStore) -> None:
+    publish(store)
+    fields = json.loads(store.files.read(manifest_path(store)))
+    del fields["seal"]
+    store.files.write(manifest_path(store), json.dumps(fields).encode())
+    assert isinstance(store.lookup(AT), Manifest)
+    store.files.write(manifest_path(store), json.dumps(fields | {"files": {}}).encode())
+    assert reason(store) == "damaged: its manifest cannot be read"
+
+
+def test_damage_on_the_way_is_not_damage_in_the_store(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, read = publish(store), store.files.read
+    spoiled: list[bytes] = []
+
+    def spoil(times: int) -> Callable[[str], bytes]:
+        def once(path: str) -> bytes:
+            content = read(path)
+            if path.endswith("pairs.parquet") and len(spoiled) < times:
+                spoiled.append(bytes(len(spoiled)) + content[len(spoiled) + 1 :])
+                return spoiled[-1]
+            return content
+
+        return once
+
+    monkeypatch.setattr(store.files, "read", spoil(1))
+    assert store.read_table(AT, "pairs").num_rows == 2 and len(spoiled) == 1
+    spoiled.clear()
+    monkeypatch.setattr(store.files, "read", spoil(2))
+    with pytest.raises(StoreError, match=r"pairs\.parquet.*different bytes.*Nothing was removed"):
+        store.read_table(AT, "pairs")
+    assert len(spoiled) == 2 and store.lookup(AT) == manifest and store.verify(AT) == []
+
+
+def test_a_damaged_artifact_that_another_run_has_replaced_meanwhile_stays(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged, replaced = publish(store), []
+    store.files.write(file_of(store, damaged), bytes(damaged.files["pairs.parquet"].size))
+    read = store.files.read
+
+    def replace(path: str) -> bytes:
+        content = read(path)
+        if path.endswith("pairs.parquet") and not replaced:
+            other = ArtifactStore(store.root)
+            other.files.remove(manifest_path(store))
+            replaced.append(publish(other))
+        return content
+
+    monkeypatch.setattr(store.files, "read", replace)
+    with pytest.raises(LostArtifactError):
+        store.read_table(AT, "pairs")
+    assert store.lookup(AT) == replaced[0] and store.verify(AT) == []
+
+
+def test_a_file_that_goes_while_it_is_read_is_a_lost_artifact(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, lookup = publish(store), store.lookup
+
+    def look(address: str) -> Manifest | Miss:
+        found = lookup(address)
+        store.files.remove(file_of(store, manifest))
+        return found
+
+    monkeypatch.setattr(store, "lookup", look)
+    with pytest.raises(LostArtifactError, match="missing"):
+        store.read_table(AT, "pairs")
 
 
 def test_equal_tables_give_equal_digests_and_other_tables_others(store: ArtifactStore) -> None:

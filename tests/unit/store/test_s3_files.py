@@ -13,7 +13,7 @@ import s3fs
 from pipeline_lib.errors import S3Error
 from pipeline_lib.store import ArtifactStore, Manifest
 from pipeline_lib.store.s3_files import S3Files, file_system, make_bucket, reading
-from tests.s3.fault_proxy import Proxy, between
+from tests.s3.fault_proxy import DAMAGE, Proxy, between
 
 
 @pytest.fixture
@@ -87,6 +87,26 @@ def test_a_lost_answer_to_the_manifest_does_not_lose_the_artifact(proxy: Proxy, 
     proxy.fault = fault
     manifest = publish(store)
     assert lost and sum(path.endswith("manifest.json") for method, path in proxy.requests if method == "PUT") == 2
+    assert store.lookup("steps/train/k") == manifest
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_object_that_is_damaged_on_its_way_is_read_again(
+    proxy: Proxy, bucket: str, tmp_path: Path, damage: str
+) -> None:
+    store = ArtifactStore(f"s3://{bucket}/prefix")
+    manifest = publish(store)
+    path = f"{manifest.attempt}/weights.bin"
+    for read in (
+        lambda: store.read_file("steps/train/k", "weights.bin"),
+        lambda: store.fetch("steps/train/k", tmp_path) and (tmp_path / "weights.bin").read_bytes(),
+        lambda: store.copy_out("steps/train/k", "runs/a") or store.files.read(store.path("runs/a/weights.bin")),
+    ):
+        proxy.spoiled.clear()
+        proxy.fault = lambda method, asked, seen: (
+            damage if method == "GET" and path in asked and not proxy.spoiled else ""
+        )
+        assert read() == b"w" * 1000 and len(proxy.spoiled) == 1
     assert store.lookup("steps/train/k") == manifest
 
 

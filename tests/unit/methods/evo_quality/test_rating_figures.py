@@ -171,6 +171,19 @@ def test_a_gain_counts_only_beyond_shuffled_votes() -> None:
     assert "counts" in report.lead and report.sections[1].heading == "Beside its controls"
 
 
+def test_a_gain_counts_when_shuffled_votes_leave_one_rating_for_all_images() -> None:
+    models = {("own", 0): ratings(1.5), ("own", 1): ratings(0.3), ("shuffled", 1): ratings(0.3)}
+    for reading in ("mean", "stated"):
+        at = models["shuffled", 1].column_names.index(reading)
+        models["shuffled", 1] = models["shuffled", 1].set_column(at, reading, pa.array([3.0] * COUNT))
+    measured = {
+        name: (table, {row["metric"]: row["value"] for row in with_metrics(table)[1].to_pylist()})
+        for name, table in models.items()
+    }
+    said = gain_sentence(control_figures(measured, CONFIG, 0))
+    assert said.count("rating counts") == 2 and said.count("leave one rating for all images") == 2
+
+
 def test_a_control_on_other_images_is_refused() -> None:
     table = ratings(0.3)
     figures = {"srcc_mean": 0.0, "srcc_stated": 0.0, "spread_mean": 0.0, "spread_stated": 0.0}

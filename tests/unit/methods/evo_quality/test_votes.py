@@ -35,10 +35,11 @@ FIRST, SECOND = "\\boxed{0}", "\\boxed{1}"
 
 
 def test_votes_are_counted_for_the_images_and_not_for_their_places() -> None:
-    votes = [Vote(False, FIRST), Vote(True, SECOND), Vote(True, FIRST), Vote(False, "\\boxed{2}"), Vote(True, "both")]
-    row = counted_row(PAIR, votes, "majority")
-    assert (row["first_votes"], row["second_votes"], row["unparsed"]) == (2, 1, 2)
-    assert (row["said_first"], row["shown_swapped"], row["preference"]) == (2, 3, 1.0)
+    for_first, for_second = [Vote(False, FIRST), Vote(True, SECOND), Vote(True, SECOND)], [Vote(True, FIRST)]
+    unread = [Vote(False, "\\boxed{2}"), Vote(True, "both")]
+    row = counted_row(PAIR, [*for_first, *for_second, *unread], "majority")
+    assert (row["first_votes"], row["second_votes"], row["unparsed"]) == (3, 1, 2)
+    assert (row["said_first"], row["shown_swapped"], row["preference"]) == (2, 4, 1.0)
     assert row["answers"][1] == {"swapped": True, "text": SECOND}
 
 

@@ -20,10 +20,14 @@ from pipeline_lib.testing.judge_server import (
     cut,
     drip,
     fail,
+    graded,
     grades_of,
     half_json,
+    judge_server,
+    needs_new_name,
     never,
     page,
+    raw,
     say,
     too_many,
 )
@@ -98,7 +102,10 @@ def test_the_pause_that_the_server_asks_for_is_kept_by_all(ask: Ask, server: Jud
         (fail(404), "knows no model judge-1.*/v1"),
         (fail(400, "response_format is not supported"), "refuses structured output"),
         (fail(400, "Unsupported value: temperature"), "refuses the request.*judge.openai.temperature: null"),
-        (fail(422, "what?"), "refuses the request"),
+        (fail(422, "what?"), "refuses the request.*what"),
+        (raw(422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}), "body.seed: Extra inputs"),
+        (raw(200, {"error": {"message": "no such model", "code": 404}}), "404.*no such model"),
+        (raw(302, {}, {"Location": "https://u:p@elsewhere.example/v1?k=1"}), "redirects.*302.*elsewhere.example;"),
         (too_many("86400"), "to be tried again in 86400 s"),
         (fail(429, "quota", code="insufficient_quota"), "no credit left"),
     ],
@@ -116,6 +123,26 @@ def test_what_does_not_pass_ends_the_stage_at_once(ask: Ask, server: JudgeServer
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"error": "out of memory", "code": 0}, "error with HTTP 200: out of memory"),
+        ({"error": {"message": "slow down", "code": 429}}, "HTTP 429: slow down"),
+        ({"error": {"message": "no card", "code": 10**30}}, "error with HTTP 200: no card"),
+        ({"detail": "try later"}, "not a complete chat completion: try later"),
+        ({"choices": []}, "not a complete chat completion"),
+        ([], "not a complete chat completion"),
+    ],
+)
+def test_an_error_with_status_200_is_tried_again_and_its_words_are_told(
+    ask: Ask, server: JudgeServer, body: Any, message: str
+) -> None:
+    server.plan["odd"] = [raw(200, body)] * 2
+    with pytest.raises(JudgeError, match=message):
+        ask(["odd"], max_retries=1)
+    assert ask(["odd"])[0]["status"] == "scored" and len(server.requests) == 3
+
+
 def test_a_server_that_stays_broken_is_given_up_and_what_it_said_is_kept(ask: Ask, server: JudgeServer) -> None:
     server.plan["odd"] = [fail(500)] * 99
     with pytest.raises(JudgeError, match=r"HTTP 500.*attempt 3 of 3.*of 6 verdicts arrived"):
@@ -131,7 +158,7 @@ def test_a_server_that_is_not_there_is_named(ask: Ask) -> None:
         ask(["text"], base_url="http://127.0.0.1:9/v1", max_retries=1)
 
 
-def test_answers_without_a_verdict_are_unscored_counted_and_not_paid_twice(
+def test_answers_without_a_verdict_are_unscored_and_only_malformed_ones_asked_again(
     ask: Ask, server: JudgeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.plan = {
@@ -140,7 +167,7 @@ def test_answers_without_a_verdict_are_unscored_counted_and_not_paid_twice(
         "odd-3": [say(None, refusal="I cannot")],
         "odd-4": [say('{"consistency": "go', finish="length")],
         "odd-5": [fail(400, "filtered", code="content_filter")],
-        "odd-6": [answer(general="superb")],
+        "odd-6": [answer(general="superb")] * 2,
     }
     texts = [f"odd-{n}" for n in range(1, 7)] + ["plain"]
     with caplog.at_level(logging.WARNING, "whyscore.judge"):
@@ -150,7 +177,133 @@ def test_answers_without_a_verdict_are_unscored_counted_and_not_paid_twice(
     ]  # fmt: skip
     assert all(row["consistency"] is None for row in rows[:-1])
     assert "6 of 7 explanations unscored: 2 a label that is not on the scale, 2 refused" in caplog.text
-    assert ask(texts) == rows and len(server.requests) == 7
+    again = ask(texts)  # the server was mended, but for odd-6
+    assert len(server.requests) == 7 + 4
+    assert [row["status"] for row in again] == [
+        "scored", "scored", "refused", "scored", "refused", "malformed", "scored"
+    ]  # fmt: skip
+    assert [row["status"] for row in ask(texts)][-2:] == ["scored", "scored"]
+    assert ask(texts) == ask(texts) and len(server.requests) == 7 + 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("garbage", "reason"),
+    [
+        (say("I like it"), "no JSON.*'I like it'"),
+        (say(""), "no JSON.*the last is empty"),
+        (say("[" * 200_000), "no JSON"),
+        (say('{"consistency": "go', finish="length"), "cut at max_tokens"),
+        (answer(general="superb"), "a label that is not on the scale.*superb"),
+    ],
+)
+def test_a_server_that_gives_no_usable_answers_is_stopped_and_its_answer_is_shown(
+    ask: Ask, server: JudgeServer, garbage: Action, reason: str
+) -> None:
+    texts = [f"text {n}" for n in range(60)]
+    ask(texts[:20])
+    server.otherwise = garbage
+    with pytest.raises(JudgeError, match=f"10 answers in a row are malformed.*{reason}"):
+        ask(texts, concurrency=4)
+    assert 10 <= len(server.requests) - 20 < 10 + 4
+    server.otherwise = answer()
+    assert [grades(row) for row in ask(texts)] == [expected(text) for text in texts]
+    assert len(server.requests) < 20 + 14 + 40
+
+
+def test_a_few_answers_that_are_all_malformed_end_no_stage(ask: Ask, server: JudgeServer) -> None:
+    server.otherwise = say("I like it")
+    for _ in range(2):
+        with pytest.raises(JudgeError, match=r"all 3 answers are malformed \(no JSON\)"):
+            ask(["one", "two", "three"])
+    server.otherwise = answer()
+    assert {row["status"] for row in ask(["one", "two", "three"])} == {"scored"}
+
+
+def test_answers_that_stay_malformed_never_stop_a_judge_that_is_usable(ask: Ask, server: JudgeServer) -> None:
+    """Here so many that they would be too many in a row, since each start asks for them again."""
+    server.plan = {"odd": [say("I like it")] * 99}
+    plain = [f"plain {n}" for n in range(4)]
+    ask([*plain, *(f"odd {n}" for n in range(6))])
+    rows = ask([*plain, *(f"odd {n}" for n in range(6, 12))])
+    rows = ask([*plain, *(f"odd {n}" for n in range(12))])
+    assert [row["status"] for row in rows] == ["scored"] * 4 + ["malformed"] * 12
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        graded(lambda text: f"```json\n{text}\n```"),
+        graded(lambda text: [{"type": "text", "text": text}]),
+        graded(lambda text: [{"type": "thinking", "thinking": []}, {"type": "text", "text": text[:9]}, text[9:]]),
+        graded(str, usage=None),
+        graded(str, usage={}),
+        graded(str, usage={"prompt_tokens": 500}),
+        graded(str, usage={"prompt_tokens": None, "completion_tokens": None}),
+        graded(str, usage={"prompt_tokens": -5, "completion_tokens": 10**400}),
+        graded(str, usage={"prompt_tokens": "many", "completion_tokens": float("nan")}),
+        graded(str, usage="none"),
+    ],
+)
+def test_every_usable_answer_is_used(ask: Ask, server: JudgeServer, form: Action) -> None:
+    server.otherwise = form
+    assert [grades(row) for row in ask(["one", "two"])] == [expected("one"), expected("two")]
+    assert len(server.requests) == 2
+
+
+def test_an_answer_with_half_a_character_pair_harms_no_other(ask: Ask, server: JudgeServer) -> None:
+    server.plan = {"odd": [say("I like it \ud83d")]}
+    rows = ask(["odd", "plain"])
+    assert rows[1]["status"] == "scored" and len(server.requests) <= 3
+
+
+def test_a_model_that_refuses_max_tokens_is_asked_by_the_newer_name(ask: Ask, server: JudgeServer) -> None:
+    server.otherwise = needs_new_name
+    texts = [f"text {n}" for n in range(9)]
+    assert [grades(row) for row in ask(texts, concurrency=2)] == [expected(text) for text in texts]
+    assert len(server.requests) <= 9 + 2
+    assert [request["max_completion_tokens"] for request in server.requests[-7:]] == [64] * 7
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(ask: Ask, server: JudgeServer, status: int) -> None:
+    with judge_server() as elsewhere:
+        server.otherwise = raw(status, {}, {"Location": f"{elsewhere.url}/chat/completions"})
+        with pytest.raises(JudgeError, match=f"redirects.*{status}.*127.0.0.1:{elsewhere.server_port}"):
+            ask(["text"])
+        assert len(server.requests) == 1 and not elsewhere.requests
+
+
+def test_a_private_server_is_asked_without_the_proxy_of_the_environment(
+    ask: Ask, server: JudgeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert ask(["text"], max_retries=0)[0]["status"] == "scored"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -500, "completion_tokens": -20},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": 500, "completion_tokens": 0},
+        {"prompt_tokens": 10**400, "completion_tokens": 20},
+        {"prompt_tokens": 500},
+        None,
+    ],
+)
+def test_impossible_numbers_of_tokens_count_as_the_worst_case(ask: Ask, server: JudgeServer, usage: Any) -> None:
+    """A worst case is 2.3 $; by these numbers, the budget would allow any number of requests, or none."""
+    server.otherwise = graded(str, usage=usage)
+    texts = [f"text {n}" for n in range(5)]
+    with pytest.raises(JudgeError, match=r"budget of \$9.00 is spent"):
+        ask(texts, **PRICES, budget_usd=9, concurrency=1)
+    assert len(server.requests) == 4
+    server.otherwise = answer()
+    assert len(ask(texts)) == 5 and len(server.requests) == 5
 
 
 def test_as_many_requests_as_allowed_run_at_a_time_and_no_more(ask: Ask, server: JudgeServer) -> None:

@@ -30,7 +30,13 @@ def test_labels_become_the_papers_grades() -> None:
     [
         (None, "no JSON"),
         ("", "no JSON"),
-        ("```json\n{}\n```", "no JSON"),
+        ("```json\n{}\n```", "an aspect is missing"),
+        ("[" * 200_000, "no JSON"),
+        ('{"a":' * 200_000, "no JSON"),
+        ("{" * 200_000, "no JSON"),
+        ("9" * 5_000, "no JSON"),
+        (f"{json.dumps(GOOD)}\nor {json.dumps(GOOD | {'general': 'good'})}", "several different answers"),
+        (f"<think>{json.dumps(GOOD)}</think>", "no JSON"),
         (json.dumps(GOOD)[:-5], "no JSON"),
         ([GOOD], "an aspect is missing"),
         ({"consistency": "good", "usefulness": "good"}, "an aspect is missing"),
@@ -49,3 +55,23 @@ def test_refusals_and_answers_that_were_cut_are_no_verdicts_whatever_they_hold()
     assert read(GOOD, refusal="I cannot") == ("refused", "refused")
     assert read(GOOD, finish="content_filter") == ("refused", "refused")
     assert read(GOOD, finish="length") == ("malformed", CUT)
+
+
+PRETTY = json.dumps(GOOD, indent=2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"```json\n{PRETTY}\n```",
+        f"```\n{PRETTY}\n```\n",
+        f"Here is my verdict:\n\n```JSON\n{json.dumps(GOOD | {'why': {'general': 'fair'}})}\n```\nI hope it helps.",
+        f"<think>Perhaps {json.dumps(GOOD | {'general': 'poor'})}? No.</think>\n\n{PRETTY}",
+        f"The text fits {{very}} well.</think>{PRETTY}",  # chat templates may write the first tag into the prompt
+        f"The explanation is terse. {PRETTY}",
+        f"{PRETTY}\nTo repeat it: {json.dumps(GOOD)}",
+    ],
+)
+def test_one_answer_is_read_in_a_fence_after_a_thought_and_within_text(content: str) -> None:
+    verdict = read_verdict(Reply(content, None, "stop", 1, 1))
+    assert (verdict.status, verdict.consistency, verdict.usefulness, verdict.general) == ("scored", 4, 0, 2)

@@ -1,0 +1,64 @@
+"""Rate new images with a model of an evo_quality run."""
+
+import logging
+
+from prefect import flow
+
+from pipeline_lib.errors import DataError, StoreError
+from pipeline_lib.methods.evo_quality.inputs import Rater
+from pipeline_lib.methods.evo_quality.prompt import load_prompts
+from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import open_run
+from pipeline_lib.vlm.model_ref import resolve_model
+from tasks.evo_quality.rate_new_images import rate_new_images
+from tasks.stage import At, with_whole_inputs
+from tasks.stage.cards import show_recipe
+from tasks.stage.shards import check_workers
+
+log = logging.getLogger("whyscore.predict")
+
+
+@flow(name="evo_quality_predict", flow_run_name="{recipe.name}")
+def evo_quality_predict(
+    recipe: EvoQualityRecipe, images: list[str], out: str | None = None, iteration: int | None = None
+) -> ArtifactRef:
+    """Rate new images with a model of the recipe's run; after a kill, the next start continues.
+
+    An image that cannot be rated has a row with its problem. Raises `DataError` when there is no other, `StoreError`
+    when the run has no such model.
+
+    Args:
+        recipe: The recipe of a run that is in its store.
+        images: Images, folders of images, or tables with a column of paths; local or s3://.
+        out: File for the ratings, besides the store: a path that ends in .parquet or .csv, local or s3://.
+        iteration: Round of the model; None: the model that the run ended with.
+    """
+    from pipeline_lib.use.new_images import keep_new_images
+    from pipeline_lib.use.output import writer
+
+    show_recipe(recipe)
+    write = writer(out) if out else None  # before anything is computed
+    store, prompts = ArtifactStore(recipe.runtime.store), load_prompts(recipe.prompts)
+    base = resolve_model(recipe.model, store)
+    check_workers(recipe.runtime, base.location)
+    run = open_run(store, recipe.name, recipe.run_fields())
+    role = "model" if iteration is None else f"iteration-{iteration:02d}/ranking/adapter"
+    adapter = run.find(role)
+    if adapter is None:
+        rounds = ", ".join(str(model.iteration) for model in run.models() if model.iteration) or "none yet"
+        raise StoreError(f"{store.root}: run {recipe.name} has no model {role}; rounds with a model: {rounds}")
+    rater = Rater.of(recipe, base, prompts).with_adapter(adapter)
+    kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels, rater.model)
+    finished = rate_new_images(At(recipe.runtime, role.split("/")[0]), rater, kept, recipe.seed)
+    table = with_whole_inputs(store, lambda: store.read_table(finished.address, "new_ratings"))
+    problems = table["problem"].drop_null().to_pylist()
+    if problems:
+        count = f"{len(problems)} of {table.num_rows} images could not be rated"
+        log.warning("%s; column problem says why, e.g.: %s", count, problems[0])
+    if write:
+        write(table)
+        log.info("%d ratings are in %s", table.num_rows - len(problems), out)
+    if len(problems) == table.num_rows:
+        raise DataError(f"none of the {table.num_rows} images could be rated, e.g. {problems[0]}")
+    return finished
