@@ -68,6 +68,14 @@ def locate(data: ImageData) -> Place:
     return Place(shards, "parquet", folder, embedded)
 
 
+def read_rows(data: ImageData, place: Place) -> pd.DataFrame:
+    """The rows of `read`, numbered from 0; guesses are logged."""
+    frame = read(data, place)
+    for note in frame.notes:
+        log.info("%s: %s", data.table, note)
+    return frame.rows.reset_index(drop=True)
+
+
 def read(data: ImageData, place: Place) -> Frame:
     """The user's columns under their own names, images as names.
 

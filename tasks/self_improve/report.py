@@ -25,6 +25,7 @@ class EvaluatedModel(BaseModel):
     predictions: ArtifactRef
     verdicts: ArtifactRef  # of the round-trip judge
     openai_verdicts: ArtifactRef | None = None
+    vlm_verdicts: ArtifactRef | None = None
     faithfulness: ArtifactRef | None = None
     training: ArtifactRef | None = None
     pairs: ArtifactRef | None = None  # that it was trained on
@@ -91,6 +92,9 @@ def report(
             second=judged(model.verdicts) if model.openai_verdicts else None,
             training_log=work.read(model.training, "training_log") if model.training else None,
             pair_metrics=work.read(model.pairs, "metrics") if model.pairs else None,
+            seen=Judged(work.read(model.vlm_verdicts, "vlm_verdicts"), work.read(model.vlm_verdicts, "metrics"))
+            if model.vlm_verdicts
+            else None,
         )
 
     tested = [results_of(model) for model in models if model.tested]

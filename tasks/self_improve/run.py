@@ -5,10 +5,11 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline_lib.config.base import NamedData, Split
+from pipeline_lib.config.base import Model, NamedData, Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import read_image_list
 from pipeline_lib.device import check_weights
+from pipeline_lib.judges.vlm_judge import load_judge_prompt
 from pipeline_lib.methods.self_improve.before_run import check_judge, few_validation_images
 from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
 from pipeline_lib.methods.self_improve.inputs import GenerationInputs
@@ -17,7 +18,7 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import read_run
-from pipeline_lib.vlm.model_ref import resolve_model
+from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.common import run as common
 from tasks.common.list_images import list_images
 from tasks.self_improve.check_model import check_model
@@ -26,6 +27,7 @@ from tasks.self_improve.evaluate import evaluate
 from tasks.self_improve.evaluate_also import evaluate_also
 from tasks.self_improve.judge import judge
 from tasks.self_improve.judge_openai import judge_openai
+from tasks.self_improve.judge_vlm import judge_vlm
 from tasks.self_improve.permute_scores import permute_scores
 from tasks.self_improve.probe_faithfulness import probe_faithfulness
 from tasks.self_improve.report import EvaluatedModel, EvaluatedOther
@@ -52,6 +54,7 @@ class Run(common.Run[SelfImproveRecipe]):
     base: GenerationInputs
     evaluated_on: ImageSet
     label: str = ""
+    vlm_judge: ModelRef | None = None  # the judge that sees the image
 
     @property
     def at(self) -> At:
@@ -63,6 +66,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     """Check store, prompt, model and table, in the order of their cost, and discretise the scores."""
     runtime, store = recipe.runtime, ArtifactStore(recipe.runtime.store)
     prompt, model = load_prompt(recipe.prompt), resolve_model(recipe.model, store)
+    vlm_judge = resolve_vlm_judge(recipe, store)
     common.check_before(recipe, store, model)
     image_list = read_image_list(recipe.data, recipe.seed, LEAST_IMAGES)
     _check_what_comes_last(recipe, store)
@@ -75,7 +79,7 @@ def prepare(recipe: SelfImproveRecipe) -> Run:
     common.check_shapes(store, model, images)
     _check_weights(recipe, store, facts)
     base = GenerationInputs(model=model, prompt=prompt, images=images, max_new_tokens=recipe.model.max_new_tokens)
-    run = Run(recipe, common.run_folder(recipe, store, table), base, images)
+    run = Run(recipe, common.run_folder(recipe, store, table), base, images, vlm_judge=vlm_judge)
     run.keep("images", table)
     run.keep("model_facts", facts)
     return run
@@ -103,6 +107,16 @@ def _check_weights(recipe: SelfImproveRecipe, store: ArtifactStore, facts: Artif
         check_weights(found["parameters"], recipe.model.dtype, recipe.runtime)
 
 
+def resolve_vlm_judge(recipe: SelfImproveRecipe, store: ArtifactStore) -> ModelRef | None:
+    """The judge of `judge.vlm`, with its prompt checked; None when the recipe names none."""
+    config = recipe.judge.vlm
+    if config.from_run is None:
+        return None
+    load_judge_prompt(config.prompt)
+    image = recipe.model.model_dump(include={"dtype", "resize_px", "max_tiles"})
+    return resolve_model(Model.model_validate(image | {"from_run": config.from_run}), store)
+
+
 def evaluate_and_judge(
     run: Run,
     fitted_judge: ArtifactRef,
@@ -122,10 +136,24 @@ def evaluate_and_judge(
     verdicts = judge(at, recipe.judge.rows, recipe.evaluation.bootstrap, fitted_judge, predictions, seed)
     run.keep(f"{folder}/predictions", predictions)
     run.keep(f"{folder}/verdicts", verdicts)
-    openai_verdicts = faithfulness = None
+    openai_verdicts = vlm_verdicts = faithfulness = None
     if recipe.judge.openai.model and "test" in splits:
         openai_verdicts = ask_judge_model(run, at, predictions)
         run.keep(f"{folder}/openai_verdicts", openai_verdicts)
+    if run.vlm_judge is not None and "test" in splits:
+        vlm_verdicts = judge_vlm(
+            at,
+            recipe.judge.vlm,
+            load_judge_prompt(recipe.judge.vlm.prompt),
+            run.vlm_judge,
+            run.evaluated_on,
+            inputs.prompt.criterion,
+            recipe.evaluation.bootstrap,
+            fitted_judge,
+            predictions,
+            seed,
+        )
+        run.keep(f"{folder}/vlm_verdicts", vlm_verdicts)
     if recipe.faithfulness.rows and "test" in splits:
         faithfulness = probe_faithfulness(
             at, recipe.faithfulness, recipe.evaluation.bootstrap, inputs, fitted_judge, predictions, seed
@@ -138,6 +166,7 @@ def evaluate_and_judge(
         predictions=predictions,
         verdicts=verdicts,
         openai_verdicts=openai_verdicts,
+        vlm_verdicts=vlm_verdicts,
         faithfulness=faithfulness,
         training=training,
         pairs=pairs,
@@ -169,7 +198,9 @@ def control_of(run: Run) -> Run:
     at = At.beginning(run.recipe.runtime, "control")
     permuted = permute_scores(at, run.base.images.table, run.recipe.seed)
     base = run.base.model_copy(update={"images": run.base.images.model_copy(update={"table": permuted})})
-    control = Run(run.recipe, common.control_folder(run.folder, permuted), base, run.evaluated_on, at.label)
+    control = Run(
+        run.recipe, common.control_folder(run.folder, permuted), base, run.evaluated_on, at.label, run.vlm_judge
+    )
     control.keep("images", permuted)
     return control
 

@@ -100,6 +100,10 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "judge.rows": (10, {"judge", "judge_openai"}),
     "judge.anchors": (10, {"keep_anchors"}),
     "judge.round_trip.holdout_fraction": (0.3, {"fit_judge"}),
+    "judge.vlm.from_run": (None, FLOW),  # another stage, see tests/flows/test_vlm_judge.py
+    "judge.vlm.prompt": ("short", FLOW),  # there is no such judge in this recipe
+    "judge.vlm.rows": (10, FLOW),
+    "judge.vlm.max_new_tokens": (9, FLOW),
     "judge.openai.model": ("gpt-4o-2024-08-06", {"judge_openai"}),
     "judge.openai.max_tokens": (99, {"judge_openai"}),
     "judge.openai.temperature": (None, {"judge_openai"}),

@@ -10,6 +10,7 @@ from pipeline_lib.config.base import (
     Bootstrap,
     Data,
     Fraction,
+    FromRun,
     JudgeModel,
     LocalPath,
     Lora,
@@ -201,8 +202,23 @@ class OpenAIJudge(JudgeModel):
         return self.model_dump(exclude={"rubric"})
 
 
+class VlmJudge(Section):
+    """A judge that sees the image: the model of a run of self_judge, or any other VLM of a run."""
+
+    from_run: FromRun | None = Field(None, description="The run that has made it; null: no such judge")
+    prompt: Annotated[str, RelativeToRecipe(".txt")] = Field(
+        "criteria", description="Its prompt, the one that it was trained with: a shipped one or the path of a .txt file"
+    )
+    rows: int = Field(100, ge=1, description="Test explanations that it rates, drawn once; six questions each")
+    max_new_tokens: int = Field(1024, ge=1, description="Longest reason with its verdict")
+
+    def key_fields(self) -> dict[str, Any]:
+        """Without the run and the prompt's name: the stage gets model and text separately."""
+        return self.model_dump(exclude={"from_run", "prompt"})
+
+
 class Judge(Section):
-    """The judges of explanations: always the local round-trip judge, and an OpenAI-compatible one if named."""
+    """The judges of explanations: always the local round-trip judge; an OpenAI-compatible and a VLM judge if named."""
 
     rows: int | None = Field(
         None, ge=1, description="Judge this many rows of a split, drawn once (A.1: AVA 1,000); null: all"
@@ -212,6 +228,7 @@ class Judge(Section):
     )
     round_trip: RoundTripJudge = RoundTripJudge()
     openai: OpenAIJudge = OpenAIJudge()
+    vlm: VlmJudge = VlmJudge()
 
 
 class SelfImproveRecipe(BaseRecipe):

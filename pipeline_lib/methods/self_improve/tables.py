@@ -205,6 +205,36 @@ ANCHORS = Table(
 )
 """The same test images of every evaluated model, which a later judge rates."""
 
+_COMPARISON = [
+    *IMAGE,
+    required("group", pa.string()),
+    required("stated_score", pa.int8()),
+    required("aspect", pa.string()),  # true_of_image, fits_score or useful
+    required("question", pa.string()),
+    required("explanation", pa.string()),
+    required("other", pa.string()),  # the text that it is compared with
+]
+
+VLM_COMPARISONS = Table(
+    "vlm_comparisons",
+    1,
+    pa.schema([*_COMPARISON, required("width_px", pa.int32()), required("height_px", pa.int32())]),
+)
+"""Explanations and what a VLM judge compares them with (shards of `judge_vlm`)."""
+
+VLM_VERDICTS = Table(
+    "vlm_verdicts",
+    1,
+    pa.schema(
+        [
+            *_COMPARISON,
+            required("reason", pa.string()),  # of the judge, with the explanation as A
+            pa.field("grade", pa.int8()),  # 4: preferred in both orders, 2: in one, 0: in none; null: unparsable
+        ]
+    ),
+)
+"""The verdicts of a VLM judge, a row a comparison."""
+
 OTHER_EXPLANATIONS = Table(
     "other_explanations", 1, pa.schema([("image", pa.string()), ("other_explanation", pa.string())])
 )

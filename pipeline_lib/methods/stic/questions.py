@@ -60,7 +60,7 @@ def read_questions(data: QuestionData, seed: int) -> QuestionList:
     """
     images = data.image_data
     place = user_table.locate(images)
-    frame = user_table.read(images, place).reset_index(drop=True)
+    frame = user_table.read_rows(images, place)
     if place.embedded:
         frame.loc[[not holds for holds in _hold_bytes(place.embedded)], data.image_column] = ""
     columns = [data.question_column, data.answer_column, data.choices_column, data.split_column, data.group_column]

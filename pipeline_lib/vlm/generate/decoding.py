@@ -32,7 +32,8 @@ class Greedy(BaseModel):
 class Sampled(BaseModel):
     """Draws each token from softmax(logits / temperature), cut to its most probable tokens.
 
-    The cut keeps the smallest set of most probable tokens whose probability reaches `top_p`; 1 keeps all tokens.
+    The cut keeps the `top_k` most probable tokens (None: all), and of these the smallest set of most probable ones
+    whose share of their probability reaches `top_p`; 1 keeps all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Sampled(BaseModel):
     max_new_tokens: int = Field(ge=1)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
     seed: int
 
 
@@ -51,11 +53,11 @@ def token_chooser(decoding: Decoding, names: Sequence[AnswerName], device: torch
     """How the R answers of these names choose their tokens."""
     if isinstance(decoding, Greedy):
         return lambda logits, step: logits.argmax(-1)
-    temperature, top_p = decoding.temperature, decoding.top_p
+    temperature, top_p, top_k = decoding.temperature, decoding.top_p, decoding.top_k
     steps = decoding.max_new_tokens
     noise = [uniforms(decoding.seed, *name, steps) for name in names]
     even = torch.from_numpy(np.reshape(noise, (len(names), steps))).to(device)
-    return lambda logits, step: draw_tokens(logits, even[:, step], temperature, top_p)
+    return lambda logits, step: draw_tokens(logits, even[:, step], temperature, top_p, top_k)
 
 
 def uniforms(seed: int, key: str, answer: int, steps: int) -> np.ndarray:
@@ -69,7 +71,7 @@ def uniforms(seed: int, key: str, answer: int, steps: int) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def draw_tokens(logits: Tensor, even: Tensor, temperature: float, top_p: float) -> Tensor:
+def draw_tokens(logits: Tensor, even: Tensor, temperature: float, top_p: float, top_k: int | None = None) -> Tensor:
     """(R,) tokens: the places of the uniform numbers (R,) in the cumulative distributions of the logits (R,
     vocabulary).
 
@@ -77,6 +79,10 @@ def draw_tokens(logits: Tensor, even: Tensor, temperature: float, top_p: float) 
     exchanges tokens. Computed in float64.
     """
     probabilities = (logits.double() / temperature).softmax(-1)
+    if top_k is not None and top_k < probabilities.shape[-1]:
+        order = probabilities.sort(dim=-1, descending=True, stable=True).indices  # of equal ones the first
+        probabilities = probabilities.scatter(-1, order[:, top_k:], 0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     if top_p < 1:
         probabilities = probabilities.masked_fill(~_most_probable(probabilities, top_p), 0)
     cumulative = probabilities.cumsum(-1)

@@ -161,3 +161,16 @@ def test_what_cannot_be_sampled_is_refused(vlm: Vlm, chat: Chat) -> None:
         with pytest.raises(ValidationError):
             Sampled(**{"max_new_tokens": 1, "seed": 0} | wrong)
     assert generate_answers(vlm, [], Greedy(max_new_tokens=1))[:2] == ([], [])
+
+
+def test_top_k_keeps_the_most_probable_tokens_and_top_p_counts_among_them() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.1, 0.1]]).log().expand(1000, 4)
+    even = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    shares = [
+        (draw_tokens(logits, even, 1.0, top_p, top_k).bincount(minlength=4) / 1000).tolist()
+        for top_p, top_k in ((1.0, None), (1.0, 4), (1.0, 2), (0.6, 2), (0.9, 3))
+    ]
+    assert shares[0] == shares[1] == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    assert shares[2] == pytest.approx([0.625, 0.375, 0, 0], abs=1e-3)
+    assert shares[3] == [1, 0, 0, 0]  # .625 of the two reaches .6
+    assert shares[4] == pytest.approx([5 / 9, 3 / 9, 1 / 9, 0], abs=2e-3)  # of equal ones the first in the vocabulary

@@ -45,6 +45,7 @@ class ModelResults(NamedTuple):
     second: Judged | None  # by the round-trip judge if a judge model leads
     training_log: pa.Table | None  # TRAINING_LOG; None for zero-shot and merged
     pair_metrics: pa.Table | None = None  # METRICS of its pairs: empty_share, equal_share
+    seen: Judged | None = None  # by a judge that sees the image: VLM_VERDICTS and their METRICS
 
     @property
     def name(self) -> str:

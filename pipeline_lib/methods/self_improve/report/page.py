@@ -59,6 +59,7 @@ from pipeline_lib.methods.self_improve.report.result_tables import (
     shown_cell,
 )
 from pipeline_lib.methods.self_improve.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
+from pipeline_lib.methods.self_improve.report.seen import seen_section
 from pipeline_lib.methods.self_improve.report.training_figures import (
     SMOOTHED_FROM_STEPS,
     longest_training_steps,
@@ -123,6 +124,7 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "who_judged": who_judged(results),
         "unscored": unscored(results),
         "judge_pairs": [_pair_row(pair) for pair in pairs],
+        "seen": seen_section(results),
         "faithfulness": [_faithfulness_row(results, model) for model in results.models] if probed(results) else [],
         "faithfulness_groups": faithfulness_groups(results),
         "faithfulness_figures": faithfulness_figures(results) if probed(results) else [],
@@ -169,6 +171,7 @@ def _numbers(results: RunResults, *, agree: bool, trained: bool) -> dict[str, in
         "others": bool(results.others),
         "control": results.control is not None,
         "agreement": agree,
+        "seen": any(model.seen for model in results.models),
         "faithfulness": probed(results),
         "bins": True,
         "settings": True,

@@ -13,6 +13,7 @@ from pipeline_lib.methods.self_improve.report.judges import (
 )
 from pipeline_lib.methods.self_improve.report.left_out import left_out
 from pipeline_lib.methods.self_improve.report.lineage import on_validation
+from pipeline_lib.methods.self_improve.report.seen import seen_section
 from pipeline_lib.methods.self_improve.report.verdict import collapses, cons_column, used_srcc, verdict
 from pipeline_lib.report.formatting import (
     CONS,
@@ -101,6 +102,11 @@ def _notes(results: RunResults) -> list[str]:
         f"The round-trip judge’s own error on {error.explanations} held-out explanations: MAE {decimal(error.mae, 2)}"
         f" points of 0..9, correlation {decimal(error.correlation, 2)}."
     )
+    if seen := seen_section(results):
+        for row in seen.rows:
+            found = ", ".join(f"{name} {cell}" for name, cell in zip(seen.headings, row["cells"], strict=True))
+            notes.append(f"The judge that sees the image, of {row['name']}: {found}.")
+        notes += seen.sentences
     if sentences := left_out(results):
         notes.append("Training pairs: " + " ".join(sentences))
     if probed(results):
