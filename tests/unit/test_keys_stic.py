@@ -11,8 +11,7 @@ from flows.stic import stic
 from pipeline_lib.demo.method_data import write_questions, write_unlabelled
 from pipeline_lib.methods.stic.prompt import load_prompts
 from pipeline_lib.methods.stic.recipe import SticRecipe
-from tasks.stage.plan import Planned, plan
-from tests.unit.test_keys import leaves, own
+from tests.keys import changed, changed_stages, leaves, planned
 
 TRAIN = {"train_preferences", "train_infused"}
 ASK = {"describe_both_ways", "compute_preference_logps", "describe", "evaluate_answers", "infuse"}
@@ -120,20 +119,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def planned(fields: dict[str, Any]) -> dict[str, Planned]:
-    found = plan(stic.fn, SticRecipe.model_validate(fields))
-    return {stage.label: stage for stage in found if stage.ref.stage != "report"}  # which shows the whole recipe
-
-
-def changed(fields: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
-    made = SticRecipe.model_validate(fields).model_dump()
-    *parents, leaf = field.split(".")
-    section = made
-    for parent in parents:
-        section = section[parent]
-    assert value is None or section[leaf] != value, f"{field}: give a value that differs from the default"
-    section[leaf] = value
-    if leaf == "lora_rank":  # both stages train one adapter
+def with_field(fields: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    made = changed(SticRecipe, fields, field, value)
+    if field.endswith(".lora_rank"):  # both stages train one adapter
         made["infusion"]["start_from"] = "base"
     return made
 
@@ -150,7 +138,7 @@ def test_a_field_changes_the_keys_of_its_stages_and_no_others(field: str, base: 
     start = base
     section, _, leaf = field.partition(".")
     if field == "data.dataset":
-        start = changed(base, "data.table", str(unlabelled / "koniq10k.csv"))
+        start = changed(SticRecipe, base, "data.table", str(unlabelled / "koniq10k.csv"))
     elif field.endswith(".table"):
         shutil.copytree(unlabelled if section == "data" else questions, tmp_path / "data")
         value = str(tmp_path / "data" / Path(base[section]["table"]).name)
@@ -159,13 +147,11 @@ def test_a_field_changes_the_keys_of_its_stages_and_no_others(field: str, base: 
     elif field.startswith("data.split_lists."):
         value = str(unlabelled / value)
     if leaf == "lora_rank":
-        start = changed(base, "infusion.start_from", "base")
-    before = planned(start if leaf == "lora_rank" else base)
-    after = planned(changed(start, field, value))
-    both = before.keys() & after.keys()
-    assert len(both) > 10
-    assert {before[at].ref.stage for at in both if own(before[at].arguments) != own(after[at].arguments)} == stages
-    assert all((before[at].ref == after[at].ref) == (before[at].arguments == after[at].arguments) for at in both)
+        start = changed(SticRecipe, base, "infusion.start_from", "base")
+    before = planned((stic,), SticRecipe, start if leaf == "lora_rank" else base)
+    after = planned((stic,), SticRecipe, with_field(start, field, value))
+    assert len(before.keys() & after.keys()) > 10
+    assert changed_stages(before, after) == stages
 
 
 def test_sets_of_prompts_differ_as_the_table_says() -> None:
