@@ -1,5 +1,7 @@
 """The controls of evo_quality: the same rounds on shuffled votes, and one round on flipped ones."""
 
+from dataclasses import replace
+
 from prefect import flow
 
 from flows.evo_quality import conclude, evolve
@@ -25,8 +27,8 @@ def evo_quality_control(recipe: EvoQualityRecipe) -> ArtifactRef:
     conclude(run, evolved)
 
     control = control_of(run)
-    shuffled = evolve(control, "shuffled").models
-    flipped = evolve(control, "flipped", rounds=1).models
+    flipped = evolve(replace(control, label="control flipped"), "flipped", rounds=1).models
+    shuffled = evolve(control, "shuffled").models  # last: the pointers of the control's folder are of these models
     controls = [
         Control(labels=labels, models=models[1:]) for labels, models in (("shuffled", shuffled), ("flipped", flipped))
     ]

@@ -137,6 +137,28 @@ def test_no_label_is_read_by_what_draws_votes_or_trains(
         assert both[0] == both[1] and both[0]
 
 
+def test_its_controls_learn_other_labels_of_the_same_pairs(
+    finished: Finished, prefect_server: str, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.store, tmp_path / "store")
+    recipe = write_recipe(tmp_path, finished.data, tmp_path / "store")
+    said = CliRunner().invoke(app, ["control", str(recipe)])
+    assert said.exit_code == 0, said.output
+    store = ArtifactStore(str(tmp_path / "store"))
+    manifests = [store.lookup(f"steps/change_votes/{key}") for key in store.children("steps/change_votes")]
+    changes = [manifest.arguments["change"] for manifest in manifests if isinstance(manifest, Manifest)]
+    assert sorted(changes) == ["flipped", "shuffled", "shuffled"]
+    of_run, of_control = (tmp_path / "store/runs" / name for name in ("small", "small-control"))
+    (table,) = tables(tmp_path / "store", "compare_controls", "controls")
+    rows = {(row["labels"], row["round"]) for row in table.to_pylist()}
+    assert rows == {("own", 0), ("own", 1), ("own", 2), ("shuffled", 1), ("shuffled", 2), ("flipped", 1)}
+    # The control's final model is that of shuffled votes, which `whyscore seeds` compares with the run's.
+    names = ("iteration-02/ranking/adapter", "model")
+    last, model = (json.loads((of_control / f"{name}.json").read_text()) for name in names)
+    assert last["key"] == model["key"] != json.loads((of_run / "model.json").read_text())["key"]
+    assert "Beside its controls" in (of_run / "report/report.html").read_text()
+
+
 def test_its_model_rates_new_images_and_an_unreadable_one_has_its_problem(
     finished: Finished, prefect_server: str, tmp_path: Path
 ) -> None:
