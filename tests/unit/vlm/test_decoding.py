@@ -157,7 +157,14 @@ def test_what_cannot_be_sampled_is_refused(vlm: Vlm, chat: Chat) -> None:
         with pytest.raises(ValueError, match=r"1 image\(s\) for 2 placeholders '<image>'"):
             rows = [Question(two, [picture("a")], key="a"), Question(chat, [picture("a"), picture("b")], key="b")]
             (generate_plain if plain else generate_answers)(vlm, rows, Greedy(max_new_tokens=1))
-    for wrong in ({"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"top_k": 5}):
+    for wrong in (
+        {"temperature": 0.0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"max_new_tokens": 0},
+        {"top_k": 0},
+        {"min_p": 0.1},
+    ):
         with pytest.raises(ValidationError):
             Sampled(**{"max_new_tokens": 1, "seed": 0} | wrong)
     assert generate_answers(vlm, [], Greedy(max_new_tokens=1))[:2] == ([], [])

@@ -71,6 +71,7 @@ def test_departures_are_found_and_the_papers_own_settings_are_none() -> None:
 
 
 NO_SETTING_OF_THE_PAPERS = {
+    *("judge.vlm.from_run", "judge.vlm.prompt", "judge.vlm.rows", "judge.vlm.max_new_tokens"),
     *(
         "method",
         "name",
