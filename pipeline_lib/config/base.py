@@ -5,6 +5,7 @@ result and never enters an artifact's key); every other field belongs to the key
 """
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -146,6 +147,13 @@ class NamedData(Data):
     split_column: str | None = Field(None, description="Not used, unless a method names a split")
 
 
+def check_names(what: str, names: Sequence[str], taken: Sequence[str] = ()) -> None:
+    """Raise `ValueError` unless all names differ from each other and from those that are taken."""
+    if len({*names, *taken}) < len(names) + len(taken):
+        besides = f", not {', '.join(taken)}" if taken else ""
+        raise ValueError(f"each {what} needs a name of its own{besides}; found {', '.join(names)}")
+
+
 class Model(Section):
     """The base vision-language model and its settings, the same in generation, training and evaluation."""
 
@@ -256,6 +264,11 @@ class Bootstrap(Section):
 
     bootstrap_samples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
+
+    @property
+    def bootstrap(self) -> "Bootstrap":
+        """These settings alone, without those that a method's evaluation has beside them."""
+        return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
 
 
 class Lora(Section):

@@ -1,9 +1,13 @@
-"""A figure with its interval, and the reference values of section 4.3 of the paper."""
+"""A figure with its interval, tables of them, and the reference values of section 4.3 of the paper."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from pipeline_lib.tables.metrics import METRICS
 
 Array = NDArray[np.float64]
 
@@ -15,6 +19,24 @@ class Estimate(NamedTuple):
     low: float
     high: float
     rows: int
+
+
+UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"), 0)
+"""A figure that is not there."""
+
+
+def metrics_table(found: Mapping[str, Estimate], split: str) -> pa.Table:
+    """Figures of one split, by their names, as `METRICS`."""
+    rows = [{"split": split, "metric": name, **estimate._asdict()} for name, estimate in found.items()]
+    return pa.Table.from_pylist(rows, schema=METRICS.schema)
+
+
+def estimate_of(metrics: pa.Table, name: str, split: str | None = None) -> Estimate:
+    """A figure of a table in `METRICS`, of one split where the table has several; `UNDEFINED` if it lacks it."""
+    for row in metrics.to_pylist():
+        if row["metric"] == name and split in (None, row["split"]):
+            return Estimate(row["value"], row["low"], row["high"], row["rows"])
+    return UNDEFINED
 
 
 def fit_reference_values(distributions: Array, true: Array) -> Array:

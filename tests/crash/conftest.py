@@ -1,5 +1,6 @@
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def digests(store: Path) -> dict[str, str]:
             assert artifacts.verify(f"steps/{stage}/{key}") == []
             found[f"steps/{stage}/{key}"] = manifest.digest
     return found
+
+
+def go_on_after_kills(
+    run: Callable[..., tuple[int, list[str], str]], recipe: Path, moments: Sequence[str]
+) -> list[str]:
+    """Kill a run at each of some moments, one after the other, then let it end; returns the logs of all."""
+    logs = []
+    for moment in moments:
+        status, _, log = run(recipe, moment)
+        assert status == -signal.SIGKILL, (moment, log[-3000:])
+        logs.append(log)
+    status, _, log = run(recipe)
+    assert status == 0, log[-3000:]
+    return [*logs, log]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 from pipeline_lib.demo.dataset import write_dataset
 from pipeline_lib.demo.method_data import write_unlabelled
 from pipeline_lib.store import ArtifactStore, Manifest
-from tests.crash.conftest import digests
+from tests.crash.conftest import digests, go_on_after_kills
 from whyscore.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -108,13 +107,7 @@ def test_killed_again_and_again_it_ends_with_the_same_digests(
     finished: Finished, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     recipe = write_recipe(tmp_path, finished.data, tmp_path / "store")
-    logs = []
-    for moment in MOMENTS:
-        status, _, log = run(recipe, moment)
-        assert status == -signal.SIGKILL, (moment, log[-3000:])
-        logs.append(log)
-    status, _, log = run(recipe)
-    assert status == 0, log[-3000:]
+    logs = go_on_after_kills(run, recipe, MOMENTS)
     assert without_clock(tmp_path / "store") == without_clock(finished.store)
     assert any("going on from step 2" in log for log in logs)
 

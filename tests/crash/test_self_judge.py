@@ -1,7 +1,6 @@
 """self_judge at the size of a test: a run, killed at each kind of moment, and on known answers that are poison."""
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import yaml
 
 from pipeline_lib.demo.method_data import write_answer_pairs, write_questions
 from pipeline_lib.store import ArtifactStore
-from tests.crash.conftest import digests
+from tests.crash.conftest import digests, go_on_after_kills
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = ["after /shards/", "before filter_traces/", "step 3", "before report/"]
@@ -90,13 +89,7 @@ def test_killed_again_and_again_it_ends_with_the_same_digests(
     finished: Finished, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     recipe = write_recipe(tmp_path, finished.data, tmp_path / "store")
-    logs = []
-    for moment in MOMENTS:
-        status, _, log = run(recipe, moment)
-        assert status == -signal.SIGKILL, (moment, log[-3000:])
-        logs.append(log)
-    status, _, log = run(recipe)
-    assert status == 0, log[-3000:]
+    logs = go_on_after_kills(run, recipe, MOMENTS)
     assert digests(tmp_path / "store") == digests(finished.store)
     assert any("going on from step 2" in log for log in logs)
 

@@ -8,7 +8,7 @@ from pipeline_lib.config.base import Bootstrap
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.evo_quality.figures import READINGS, srcc_difference
 from pipeline_lib.metrics.intervals import change
-from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.metrics.scores import UNDEFINED, Estimate
 from pipeline_lib.report.formatting import Column, decimal, estimate_text
 from pipeline_lib.tables.table import Table, required
 
@@ -35,7 +35,6 @@ CONTROLS = Table(
 Ratings = dict[tuple[str, int], tuple[pa.Table, dict[str, float]]]
 """By labels and round (0: the base): `RATINGS` of the main data set, and its figures by name."""
 
-_NONE = Estimate(float("nan"), float("nan"), float("nan"), 0)
 _SRCC = Column("srcc", "SRCC", 3, 2)
 
 
@@ -47,9 +46,9 @@ def control_figures(models: Ratings, config: Bootstrap, seed: int) -> pa.Table:
         if ratings["image"].to_pylist() != base["image"].to_pylist():
             raise DataError("a run and its controls must be evaluated on the same images; make all from one recipe")
         for reading in READINGS:
-            gain = srcc_difference(base, ratings, reading, config, seed) if number else _NONE
+            gain = srcc_difference(base, ratings, reading, config, seed) if number else UNDEFINED
             own = models.get(("own", number))
-            beyond = _NONE
+            beyond = UNDEFINED
             if labels != "own" and own is not None:
                 beyond = srcc_difference(ratings, own[0], reading, config, seed)
             rows.append(

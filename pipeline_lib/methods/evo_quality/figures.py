@@ -18,8 +18,7 @@ from pipeline_lib.metrics.intervals import (
     paired_difference,
     rate_estimate,
 )
-from pipeline_lib.metrics.scores import Estimate
-from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.metrics.scores import Estimate, metrics_table
 
 READINGS = ("mean", "stated")
 """A rating of an image: the mean of its samples, or the greedy answer."""
@@ -51,7 +50,7 @@ def rating_metrics(ratings: pa.Table, config: Bootstrap, split: str, seed: int) 
                 for name, figure in _CORRELATIONS.items()
             }
             found |= grouped_estimates(figures, groups=groups[known.to_numpy()], **settings)
-    return _metrics(found, split)
+    return metrics_table(found, split)
 
 
 def agreement_metrics(ratings: pa.Table, votes: pa.Table, config: Bootstrap, seed: int) -> pa.Table:
@@ -70,7 +69,7 @@ def agreement_metrics(ratings: pa.Table, votes: pa.Table, config: Bootstrap, see
         groups = np.arange(len(hits))
         settings = _settings(config, seed)
         found[f"vote_agreement_{reading}"] = grouped_estimate(mean, np.array(hits, float), groups=groups, **settings)
-    return _metrics(found, "val")
+    return metrics_table(found, "val")
 
 
 def srcc_difference(before: pa.Table, after: pa.Table, reading: str, config: Bootstrap, seed: int) -> Estimate:
@@ -121,8 +120,3 @@ def _settings(config: Bootstrap, seed: int) -> dict[str, Any]:
 
 def _plain(value: Any, rows: int) -> Estimate:
     return Estimate(float(value), float("nan"), float("nan"), rows)
-
-
-def _metrics(found: dict[str, Estimate], split: str) -> pa.Table:
-    rows = [{"split": split, "metric": name, **estimate._asdict()} for name, estimate in found.items()]
-    return pa.Table.from_pylist(rows, schema=METRICS.schema)

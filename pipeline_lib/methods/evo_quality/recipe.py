@@ -15,6 +15,7 @@ from pipeline_lib.config.base import (
     RelativeToRecipe,
     Section,
     Split,
+    check_names,
 )
 
 
@@ -93,15 +94,8 @@ class Evaluation(Bootstrap):
     @field_validator("labelled")
     @classmethod
     def _distinct_names(cls, labelled: tuple[Labelled, ...]) -> tuple[Labelled, ...]:
-        names = [data.name for data in labelled]
-        if len(names) != len(set(names)):
-            raise ValueError(f"each data set needs a name of its own, found {', '.join(names)}")
+        check_names("data set", [data.name for data in labelled])
         return labelled
-
-    @property
-    def bootstrap(self) -> Bootstrap:
-        """The settings of intervals alone."""
-        return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
 
 
 class EvoQualityRecipe(BaseRecipe):

@@ -14,7 +14,7 @@ from pipeline_lib.methods.evo_quality.controls import control_grid, gain_sentenc
 from pipeline_lib.methods.evo_quality.figures import READINGS, srcc_difference, vote_figures
 from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe
 from pipeline_lib.metrics.intervals import change
-from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.metrics.scores import Estimate, estimate_of
 from pipeline_lib.report.formatting import Column, bounds_text, decimal, estimate_text, value_text
 from pipeline_lib.report.page import Drawing, Exhibit, Grid, Page, Paragraph, Section
 from pipeline_lib.report.style import BASE, CONSISTENCY, GREY, MERGED, SCORE, draw_svg
@@ -61,14 +61,6 @@ class Results:
     def data_sets(self) -> list[str]:
         """The labelled data sets, the main one first."""
         return list(self.rounds[0].labelled)
-
-
-def estimate_of(metrics: pa.Table, metric: str) -> Estimate:
-    """A row of `METRICS`; NaN when it has none of that name."""
-    for row in metrics.to_pylist():
-        if row["metric"] == metric:
-            return Estimate(row["value"], row["low"], row["high"], row["rows"])
-    return Estimate(float("nan"), float("nan"), float("nan"), 0)
 
 
 def report_page(results: Results, open_image: Callable[[str, str], Image]) -> Page:

@@ -18,6 +18,7 @@ from pipeline_lib.config.base import (
     Positive,
     RelativeToRecipe,
     Section,
+    check_names,
 )
 
 SCORES = tuple(range(10))
@@ -149,19 +150,12 @@ class Evaluation(Bootstrap):
     @field_validator("also")
     @classmethod
     def _distinct_names(cls, also: tuple[NamedData, ...]) -> tuple[NamedData, ...]:
-        names = [data.name for data in also]
-        if len(names) != len(set(names)):
-            raise ValueError(f"each data set needs a name of its own, found {', '.join(names)}")
+        check_names("data set", [data.name for data in also])
         return also
 
     def key_fields(self) -> dict[str, Any]:
         """The fields of the stage `evaluate`, which gets the splits separately and no other data sets."""
         return self.model_dump(exclude={"branches", "also"})
-
-    @property
-    def bootstrap(self) -> Bootstrap:
-        """The settings of intervals alone."""
-        return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
 
 
 class Faithfulness(Section):

@@ -13,6 +13,7 @@ from pipeline_lib.config.base import (
     Lora,
     RelativeToRecipe,
     Section,
+    check_names,
 )
 
 Kind = Literal["open", "closed"]
@@ -146,15 +147,8 @@ class Evaluation(Bootstrap):
     @field_validator("pairs")
     @classmethod
     def _distinct_names(cls, pairs: tuple[JudgedPairs, ...]) -> tuple[JudgedPairs, ...]:
-        names = [data.name for data in pairs]
-        if len(names) != len(set(names)) or "held_out" in names:
-            raise ValueError(f"each table of pairs needs a name of its own, not held_out; found {', '.join(names)}")
+        check_names("table of pairs", [data.name for data in pairs], taken=["held_out"])
         return pairs
-
-    @property
-    def bootstrap(self) -> Bootstrap:
-        """The settings of intervals alone."""
-        return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
 
 
 class SelfJudgeRecipe(BaseRecipe):

@@ -17,7 +17,7 @@ from pipeline_lib.methods.self_judge.recipe import SelfJudgeRecipe
 from pipeline_lib.methods.self_judge.traces import STATUSES, balanced
 from pipeline_lib.metrics.figures import mean
 from pipeline_lib.metrics.intervals import change, grouped_estimate
-from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.metrics.scores import Estimate, estimate_of
 from pipeline_lib.report.formatting import decimal, percent
 from pipeline_lib.report.page import Drawing, Exhibit, Grid, Page, Paragraph, Part, Section
 from pipeline_lib.report.style import CONSISTENCY, GREY, INK, MERGED, SCORE, draw_svg
@@ -127,14 +127,6 @@ def difference(before: pa.Table, after: pa.Table, of: str, results: Results) -> 
     )
 
 
-def figure(metrics: pa.Table, name: str) -> Estimate:
-    """A figure of `METRICS` by its name; NaN where there is none."""
-    for row in metrics.to_pylist():
-        if row["metric"] == name:
-            return Estimate(row["value"], row["low"], row["high"], row["rows"])
-    return Estimate(float("nan"), float("nan"), float("nan"), 0)
-
-
 def _names(results: Results) -> list[str]:
     return list(results.judges[0].metrics)
 
@@ -148,9 +140,9 @@ def _title(name: str) -> str:
 def _lead(results: Results) -> str:
     base, last = results.judges[0], results.judges[-1]
     name = _names(results)[0]
-    before, after = (figure(judge.metrics[name], "accuracy").value for judge in (base, last))
+    before, after = (estimate_of(judge.metrics[name], "accuracy").value for judge in (base, last))
     found = difference(base.judgements[name], last.judgements[name], "accuracy", results)
-    both = [figure(judge.metrics[name], "both_orders").value for judge in (base, last)]
+    both = [estimate_of(judge.metrics[name], "both_orders").value for judge in (base, last)]
     what = "synthetic preferences" if name == HELD_OUT else f"pairs of known preference ({name})"
     text = (
         f"On {what} accuracy went from {before:.3f} to {after:.3f}: {_words(found)}. In both orders it was right on"
@@ -159,7 +151,7 @@ def _lead(results: Results) -> str:
     if results.control:
         other = results.control[-1]
         of_control = difference(base.judgements[name], other.judgements[name], "accuracy", results)
-        value = figure(other.metrics[name], "accuracy").value
+        value = estimate_of(other.metrics[name], "accuracy").value
         text += f" With flipped verdicts in the filter it ended at {value:.3f}: {_words(of_control)}."
     return text
 
@@ -184,7 +176,7 @@ def _figures(results: Results, name: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(metrics: pa.Table, metric: str) -> str:
-    found = figure(metrics, metric)
+    found = estimate_of(metrics, metric)
     if metric in _WITHOUT_INTERVAL:
         return decimal(found.value, 3)
     return f"{decimal(found.value, 3)} [{decimal(found.low, 3)}, {decimal(found.high, 3)}]"
@@ -230,7 +222,7 @@ def _draw_accuracy(axes: Axes, results: Results) -> None:
         for judges, style in ((results.judges, "-"), (results.control, "--")):
             if not judges:
                 continue
-            found = [figure(judge.metrics[name], "accuracy") for judge in judges]
+            found = [estimate_of(judge.metrics[name], "accuracy") for judge in judges]
             value = np.array([one.value for one in found])
             spread = np.array([[one.value - one.low for one in found], [one.high - one.value for one in found]])
             axes.errorbar(
@@ -263,7 +255,7 @@ def _counts(results: Results) -> tuple[list[str], list[list[str]]]:
             if any(counts) or status == "pair":
                 rows.append([f"{kind} pairs {_DROPPED[status]}", *map(str, counts)])
     for status in STATUSES:
-        shares = [figure(of.filter_metrics, status).value for of in learned]
+        shares = [estimate_of(of.filter_metrics, status).value for of in learned]
         counts = [sum(found == status for found in of.filtered["status"].to_pylist()) for of in learned]
         cells = [f"{count} ({percent(share)})" for count, share in zip(counts, shares, strict=True)]
         rows.append([f"pairs judged: {status}", *cells])
@@ -279,7 +271,7 @@ def _counts(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _share(metrics: pa.Table, name: str) -> str:
-    value = figure(metrics, name).value
+    value = estimate_of(metrics, name).value
     return percent(value) if np.isfinite(value) else "–"
 
 
@@ -347,7 +339,7 @@ def _draw_kept(axes: Axes, results: Results) -> None:
             name = f"kept: {kind}" if kind else "kept"
             axes.plot(
                 [judge.iteration for judge, _ in learned],
-                [figure(of.filter_metrics, name).value for _, of in learned],
+                [estimate_of(of.filter_metrics, name).value for _, of in learned],
                 color=colour,
                 linestyle=style,
                 marker="o",

@@ -14,8 +14,7 @@ from pipeline_lib.methods.stic.statements import count_words, find_statements, n
 from pipeline_lib.methods.stic.tables import CHECKED, DIFFERENCES, PREDICTIONS
 from pipeline_lib.metrics.figures import mean
 from pipeline_lib.metrics.intervals import change, grouped_estimate, grouped_estimates, rate_estimate
-from pipeline_lib.metrics.scores import Estimate
-from pipeline_lib.tables.metrics import METRICS
+from pipeline_lib.metrics.scores import Estimate, metrics_table
 
 Array = NDArray[np.float64]
 
@@ -78,7 +77,7 @@ def answer_metrics(predictions: pa.Table, bootstrap: Bootstrap, seed: int) -> pa
         found[f"read_{way}"] = rate_estimate(read, groups=groups, **options)
     gain = _column(predictions, "described_right") - _column(predictions, "direct_right")
     found["gain_of_describing"] = grouped_estimate(mean, gain, groups=groups, **options)
-    return _metrics(found)
+    return metrics_table(found, SPLIT)
 
 
 def description_metrics(checked: pa.Table, bootstrap: Bootstrap, seed: int) -> pa.Table:
@@ -104,7 +103,7 @@ def description_metrics(checked: pa.Table, bootstrap: Bootstrap, seed: int) -> p
     if rows := [at for at, things in enumerate(absent) if things is not None]:
         names = np.array([bool(absent[at]) for at in rows])
         found["absent_things"] = rate_estimate(names, groups=groups[rows], **options)
-    return _metrics(found)
+    return metrics_table(found, SPLIT)
 
 
 class Counts(NamedTuple):
@@ -234,8 +233,3 @@ def _options(bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
 
 def _column(table: pa.Table, name: str) -> Any:
     return np.array(table[name].to_pylist())
-
-
-def _metrics(found: Mapping[str, Estimate]) -> pa.Table:
-    rows = [{"split": SPLIT, "metric": name, **estimate._asdict()} for name, estimate in found.items()]
-    return pa.Table.from_pylist(rows, schema=METRICS.schema)

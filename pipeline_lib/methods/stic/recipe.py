@@ -137,11 +137,6 @@ class Evaluation(Bootstrap):
         0.05, gt=0, lt=1, description="Describing first counts as no loss if its interval is above minus this"
     )
 
-    @property
-    def bootstrap(self) -> Bootstrap:
-        """The settings of intervals alone."""
-        return Bootstrap(bootstrap_samples=self.bootstrap_samples, confidence=self.confidence)
-
 
 class SticRecipe(BaseRecipe):
     """A run of stic."""

@@ -13,7 +13,7 @@ from pipeline_lib.methods.stic.figures import Model, shares_by_topic
 from pipeline_lib.methods.stic.preferences import REASONS, rejected_image
 from pipeline_lib.methods.stic.prompt import Prompts
 from pipeline_lib.methods.stic.recipe import SticRecipe
-from pipeline_lib.metrics.scores import Estimate
+from pipeline_lib.metrics.scores import Estimate, estimate_of
 from pipeline_lib.report.formatting import Column, decimal, estimate_text, percent
 from pipeline_lib.report.page import Drawing, Exhibit, Grid, Page, Paragraph, Section
 from pipeline_lib.report.style import BASE, CONSISTENCY, FAINT, GREY, INK, MERGED, SCORE, draw_svg
@@ -135,20 +135,13 @@ def _same_topics(results: Results) -> str:
 
 
 def _value(results: Results, model: int, metric: str) -> float:
-    return _estimate(results.metrics[model], metric).value
-
-
-def _estimate(metrics: pa.Table, metric: str) -> Estimate:
-    for row in metrics.to_pylist():
-        if row["metric"] == metric:
-            return Estimate(row["value"], row["low"], row["high"], row["rows"])
-    return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    return estimate_of(results.metrics[model], metric).value
 
 
 def _model_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     shown = [column for column in COLUMNS if any(np.isfinite(_value(results, at, column.metric)) for at in range(3))]
     rows = [
-        [model.name, *(estimate_text(column, _estimate(metrics, column.metric)) for column in shown)]
+        [model.name, *(estimate_text(column, estimate_of(metrics, column.metric)) for column in shown)]
         for model, metrics in zip(results.models, results.metrics, strict=True)
     ]
     return ["Model", *(column.heading for column in shown)], rows
@@ -167,7 +160,7 @@ def _difference_rows(differences: pa.Table) -> list[list[str]]:
 
 def _verdicts(results: Results) -> list[str]:
     margin = results.recipe.evaluation.margin
-    gain = _estimate(results.metrics[2], "gain_of_describing")
+    gain = estimate_of(results.metrics[2], "gain_of_describing")
     kept = gain.low > -margin
     found = [
         f"Describing first does not cost stage 2 more than the margin of {decimal(margin, 2)}: the interval of the"
@@ -190,7 +183,7 @@ def _draw_models(results: Results) -> Any:
     def draw(axes: Axes) -> None:
         for at, name in enumerate(names):
             for row, column in enumerate(figures):
-                found = _estimate(results.metrics[at], column.metric)
+                found = estimate_of(results.metrics[at], column.metric)
                 y = len(figures) - 1 - row - (at - (len(names) - 1) / 2) * 0.17
                 if np.isfinite(found.low):
                     axes.plot([found.low, found.high], [y, y], color=COLOURS[name], linewidth=2)
