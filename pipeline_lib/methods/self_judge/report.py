@@ -18,7 +18,7 @@ from pipeline_lib.methods.self_judge.traces import STATUSES, balanced
 from pipeline_lib.metrics.figures import mean
 from pipeline_lib.metrics.intervals import change, grouped_estimate
 from pipeline_lib.metrics.scores import Estimate, estimate_of
-from pipeline_lib.report.formatting import decimal, percent
+from pipeline_lib.report.formatting import Column, decimal, estimate_text, percent
 from pipeline_lib.report.page import Drawing, Exhibit, Grid, Page, Paragraph, Part, Section
 from pipeline_lib.report.style import CONSISTENCY, GREY, INK, MERGED, SCORE, draw_svg
 from pipeline_lib.report.text_table import text_table
@@ -37,6 +37,10 @@ FIGURES = {
     "parse_rate": "Parsed",
 }
 """The figures of the table, and their headings."""
+
+_DASHED = "; the dashed line is the control"
+
+_SHARE = Column("share", "Share", 3, 2)
 
 _WITHOUT_INTERVAL = ("parse_rate",)  # a bootstrap has no width where every answer is parsed
 
@@ -145,19 +149,19 @@ def _lead(results: Results) -> str:
     both = [estimate_of(judge.metrics[name], "both_orders").value for judge in (base, last)]
     what = "synthetic preferences" if name == HELD_OUT else f"pairs of known preference ({name})"
     text = (
-        f"On {what} accuracy went from {before:.3f} to {after:.3f}: {_words(found)}. In both orders it was right on"
-        f" {both[0]:.3f} of the pairs before and {both[1]:.3f} after."
+        f"On {what} accuracy went from {decimal(before, 3)} to {decimal(after, 3)}: {_words(found)}. In both orders the"
+        f" judge was right on {decimal(both[0], 3)} of the pairs before and on {decimal(both[1], 3)} after."
     )
     if results.control:
         other = results.control[-1]
         of_control = difference(base.judgements[name], other.judgements[name], "accuracy", results)
         value = estimate_of(other.metrics[name], "accuracy").value
-        text += f" With flipped verdicts in the filter it ended at {value:.3f}: {_words(of_control)}."
+        text += f" With flipped verdicts in the filter it ended at {decimal(value, 3)}: {_words(of_control)}."
     return text
 
 
 def _words(found: Estimate) -> str:
-    return f"{change(found)}, {found.value:+.3f} [{decimal(found.low, 3)}, {decimal(found.high, 3)}]"
+    return f"{change(found)}, {estimate_text(_SHARE, found)}"
 
 
 def _figures(results: Results, name: str) -> tuple[list[str], list[list[str]]]:
@@ -179,7 +183,7 @@ def _cell(metrics: pa.Table, metric: str) -> str:
     found = estimate_of(metrics, metric)
     if metric in _WITHOUT_INTERVAL:
         return decimal(found.value, 3)
-    return f"{decimal(found.value, 3)} [{decimal(found.low, 3)}, {decimal(found.high, 3)}]"
+    return estimate_text(_SHARE, found)
 
 
 def _accuracy(results: Results) -> Section:
@@ -199,7 +203,7 @@ def _accuracy(results: Results) -> Section:
     parts.append(
         Drawing(
             _svg(partial(_draw_accuracy, results=results), "accuracy", "Accuracy by iteration"),
-            "Accuracy by iteration. Bars are the intervals; the dashed line is the control.",
+            f"Accuracy by iteration. Bars are the intervals{_DASHED if results.control else ''}.",
         )
     )
     name = _names(results)[0]
@@ -238,7 +242,7 @@ def _draw_accuracy(axes: Axes, results: Results) -> None:
     axes.axhline(0.5, color=GREY, linewidth=0.7)
     axes.set_xticks([judge.iteration for judge in results.judges])
     axes.set(xlabel="iteration", ylabel="accuracy")
-    axes.legend()
+    axes.legend(loc="lower left")
 
 
 def _learned(judges: Sequence[JudgeResults]) -> list[tuple[JudgeResults, LearnedResults]]:
@@ -291,7 +295,7 @@ def _kept(results: Results) -> Section:
         Grid("What each iteration learned from.", headings, rows),
         Drawing(
             _svg(partial(_draw_kept, results=results), "kept", "Share of pairs kept by iteration"),
-            "Share of the pairs that were kept, by iteration; the dashed line is the control.",
+            f"Share of the pairs that were kept, by iteration{_DASHED if results.control else ''}.",
         ),
     ]
     if known := _known_rows(results):
