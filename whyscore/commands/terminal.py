@@ -137,5 +137,10 @@ def print_results(store: Any, name: str) -> None:
     left = written(store).get(name, {})
     if "report/results.txt" in left:
         typer.echo("\n" + store.files.read(copied(store, name, "report", "results.txt")).decode())
+    if "report/verdict.json" in left:
+        from pipeline_lib.report.verdict import Verdict, verdict_text
+
+        verdict = Verdict.model_validate_json(store.files.read(copied(store, name, "report", "verdict.json")))
+        typer.echo(verdict_text(verdict) + "\n")
     if "report/report.html" in left:
         typer.echo(f"Report: {copied(store, name, 'report', 'report.html')}")

@@ -58,6 +58,8 @@ from pipeline_lib.methods.self_improve.report.result_tables import (
     shown,
     shown_cell,
 )
+from pipeline_lib.methods.self_improve.report.plain_verdict import plain_verdict
+from pipeline_lib.methods.self_improve.report.rated_images import rated_images
 from pipeline_lib.methods.self_improve.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
 from pipeline_lib.methods.self_improve.report.seen import seen_section
 from pipeline_lib.methods.self_improve.report.training_figures import (
@@ -67,6 +69,7 @@ from pipeline_lib.methods.self_improve.report.training_figures import (
 )
 from pipeline_lib.methods.self_improve.report.uncertainty_figure import coverage_sentence, reliability_figure
 from pipeline_lib.methods.self_improve.report.verdict import cons_column, used_srcc, verdict
+from pipeline_lib.methods.self_improve.uncertainty import USED_LEVEL
 from pipeline_lib.methods.self_improve.verdict import GRADES
 from pipeline_lib.metrics.readings import MONOTONE_FROM
 from pipeline_lib.report import formatting
@@ -77,14 +80,21 @@ from pipeline_lib.report.style import stylesheet
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_report(results: RunResults, open_image: Callable[[str, str], Image]) -> str:
+def render_report(
+    results: RunResults,
+    open_image: Callable[[str, str], Image],
+    open_full_size: Callable[[str, str], Image] | None = None,
+) -> str:
     """The whole report as HTML with style, figures and images inside; the same results give the same bytes.
 
-    `open_image(image, image_sha256)` gives a test image, RGB and resized. Everything that a model or a user wrote
-    is escaped.
+    It begins with the verdict and large images for everybody; what is for specialists is folded, and printed.
+    `open_image(image, image_sha256)` gives a test image, RGB and resized; `open_full_size` as its file has it, for the
+    large images. Everything that a model or a user wrote is escaped.
     """
     environment = html_environment(_TEMPLATES)
     environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent, "typeset": _typeset}
+    environment.filters["plain_number"] = formatting.plain_number
+    scores = results.images["score"].to_numpy()
     training, pairs = training_figures(results), judge_pairs(results)
     context = {
         "css": stylesheet(),
@@ -96,6 +106,10 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "compared": [model.name for model in compared(results)],
         "collapsed_names": _collapsed(results),
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
+        "people": plain_verdict(results),
+        "rated": rated_images(results, open_full_size or open_image),
+        "used_level": formatting.percent(USED_LEVEL),
+        "score_range": (float(scores.min()), float(scores.max())),
         "verdict": verdict(results),
         "reading": results.reading,
         "ceilings": ceilings(results),
