@@ -51,7 +51,8 @@ class RunStatus(NamedTuple):
 def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
     """The runs (all, or those named) and what is under way, for a terminal; raises `StoreError` if a run is not there.
 
-    The verdict of each has one line, or all its lines where runs are named. A few listings and small files: seconds also where the store is a bucket.
+    The verdict of each has one line, or all its lines where runs are named. A few listings and small files: seconds
+    also where the store is a bucket.
     """
     found = written(store)
     times = {

@@ -104,7 +104,7 @@ class RunFolder:
         return (base[0], final[0]) if base and final else None
 
     def copy_out(self, ref: ArtifactRef, folder: str, change: Callable[[str, bytes], bytes] | None = None) -> None:
-        """Copy the files of an artifact into a folder of the run, for people; `change` as for `ArtifactStore.copy_out`."""
+        """Copy the files of an artifact into a folder of the run, for people; `change` as in the store's `copy_out`."""
         self.store.copy_out(ref.address, f"{folder_of(self.name)}/{folder}", *([change] if change else []))
 
     def check(self, fields: dict[str, Any], besides: Collection[str] = ()) -> None:

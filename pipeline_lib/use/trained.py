@@ -55,8 +55,8 @@ def chosen_model(run: RunFolder, iteration: int | None = None, kind: str | None 
     if not wanted:
         there = ", ".join(model.name for model in found if model.iteration) or "none yet"
         raise StoreError(
-            f"{run.store.root}: run {run.name} has no evaluated model{f' of iteration {iteration}' if iteration else ''}"
-            f"{f' of kind {kind}' if kind else ''}; it has {there}"
+            f"{run.store.root}: run {run.name} has no evaluated model"
+            f"{f' of iteration {iteration}' if iteration else ''}{f' of kind {kind}' if kind else ''}; it has {there}"
         )
     asked = [f"iteration {iteration}"] * (iteration is not None) + [f"kind {kind}"] * (kind is not None)
     if asked:

@@ -133,8 +133,6 @@ def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     export_model(store, found, prompt, recipe.model.max_new_tokens, folder, adapter_only=adapter_only)
-    typer.echo(
-        f"{found.name} of run {recipe.name} ({found.why}) is in {folder}; its README.md says how to use it"
-    )
+    typer.echo(f"{found.name} of run {recipe.name} ({found.why}) is in {folder}; its README.md says how to use it")
     for warning in found.warnings:
         typer.echo(f"The run's verdict: {warning}")

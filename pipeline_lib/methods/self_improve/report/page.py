@@ -1,7 +1,6 @@
 """The report of a run as one HTML page that needs no other file."""
 
 import itertools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,8 @@ from pipeline_lib.methods.self_improve.report.paper_settings import (
     shown_model_id,
 )
 from pipeline_lib.methods.self_improve.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
+from pipeline_lib.methods.self_improve.report.plain_verdict import plain_verdict
+from pipeline_lib.methods.self_improve.report.rated_images import rated_images
 from pipeline_lib.methods.self_improve.report.result_tables import (
     change_columns,
     change_rows,
@@ -58,8 +59,6 @@ from pipeline_lib.methods.self_improve.report.result_tables import (
     shown,
     shown_cell,
 )
-from pipeline_lib.methods.self_improve.report.plain_verdict import plain_verdict
-from pipeline_lib.methods.self_improve.report.rated_images import rated_images
 from pipeline_lib.methods.self_improve.report.score_figures import MAX_DOTS, digit_figures, scatter_figures
 from pipeline_lib.methods.self_improve.report.seen import seen_section
 from pipeline_lib.methods.self_improve.report.training_figures import (
@@ -92,8 +91,8 @@ def render_report(
     large images. Everything that a model or a user wrote is escaped.
     """
     environment = html_environment(_TEMPLATES)
-    environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent, "typeset": _typeset}
-    environment.filters["plain_number"] = formatting.plain_number
+    environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent}
+    environment.filters |= {"plain_number": formatting.plain_number}
     scores = results.images["score"].to_numpy()
     training, pairs = training_figures(results), judge_pairs(results)
     context = {
@@ -161,12 +160,6 @@ def render_report(
         "recipe_yaml": recipe_yaml(results.recipe),
     }
     return environment.get_template("report.html.j2").render(context)
-
-
-def _typeset(text: str) -> str:
-    """Minus signs before numbers, and no line break before a per cent sign or inside an interval."""
-    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text).replace(" %", "\u00a0%")
-    return re.sub(r"(\[\S+) (\S+\])", "\\1\u00a0\\2", text)
 
 
 def _collapsed(results: RunResults) -> list[str]:

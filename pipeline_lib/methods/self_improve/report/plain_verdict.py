@@ -111,7 +111,8 @@ def _taught(results: RunResults, best: ModelResults) -> _Taught:
     interval = bounds_text(column, Estimate(found.value, found.low, found.high, found.rows))
     figures = (
         f"{column.heading} on the same test images: {decimal(before, 3)} before training, {decimal(after, 3)} after,"
-        f" difference {'+' if found.value > 0 else ''}{decimal(found.value, 3)} {interval}".rstrip() + "."
+        f" difference {'+' if found.value > 0 else ''}{decimal(found.value, 3)} {interval}".rstrip()
+        + "."
     )
     if found.change != "raised":
         no = found.change == "lowered"
@@ -145,15 +146,12 @@ def _how_far_off(results: RunResults, best: ModelResults) -> Point:
         confidence=bootstrap.confidence,
         seed=results.recipe.seed,
     )["gain"]
-    off, fixed = (
-        float(mae(true, values, once(len(true)))[0]) for values in (predicted, np.full(len(true), middle))
-    )
+    off, fixed = (float(mae(true, values, once(len(true)))[0]) for values in (predicted, np.full(len(true), middle)))
     reasons = [
         f"A predicted score is on your own scale; your scores run from {plain_number(float(scores.min()))} to"
         f" {plain_number(float(scores.max()))}.",
         f"Always giving your middle training score, {plain_number(middle)}, would be {plain_number(fixed)} off on your"
-        " own scale"
-        + ("." if change(gain) == "lowered" else ": it is not shown that the model is nearer than that."),
+        " own scale" + ("." if change(gain) == "lowered" else ": it is not shown that the model is nearer than that."),
     ]
     if float(predicted.std()) < FLAT * float(true.std()):
         reasons.append("Its predicted scores hardly differ between images. Use them to sort images, not as scores.")
@@ -175,8 +173,8 @@ def _which_is_best(results: RunResults, best: ModelResults) -> Point:
     value = decimal(best.metric_or_nan(CHOSEN_BY, "val").value, 3)
     count = on_split(best.predictions, "val").num_rows
     reasons = [
-        f"It has the highest {SRCC_UNFITTED.heading} on the {count} validation images, {value}; test images play no part"
-        " in the choice. Predictions use this model."
+        f"It has the highest {SRCC_UNFITTED.heading} on the {count} validation images, {value}. Test images play no"
+        " part in the choice. Predictions use this model."
     ]
     if best is not last:
         other = last.metric_or_nan(CHOSEN_BY, "val").value
@@ -208,7 +206,7 @@ def _next_steps(results: RunResults, best: ModelResults, answer: Answer, taught:
         )
     elif best is not last:
         steps.append(f"Later iterations did not rank validation images better: iterations: {best.iteration} is enough.")
-    if "yes" != answer or taught == "not shown":
+    if answer != "yes" or taught == "not shown":
         steps.append(f"Give more training images with scores; this run had {counts['train']:,}.")
     srcc = best.metric_or_nan(used_srcc(results).metric)
     if not srcc.high - srcc.low <= WIDE:
@@ -221,9 +219,7 @@ def _next_steps(results: RunResults, best: ModelResults, answer: Answer, taught:
     if counts["val"] < FEW_VALIDATION_IMAGES:
         few = counts["val"] < MONOTONE_FROM
         unused = f" With fewer than {MONOTONE_FROM}, predictions are not fitted to your scale." if few else ""
-        steps.append(
-            f"Give {FEW_VALIDATION_IMAGES} or more validation images; this run had {counts['val']:,}.{unused}"
-        )
+        steps.append(f"Give {FEW_VALIDATION_IMAGES} or more validation images; this run had {counts['val']:,}.{unused}")
     steps += narrow_intervals(results)
     if results.control is None and taught == "yes":
         steps.append(
