@@ -1,6 +1,6 @@
 """The verdict of a run: what its model is worth, in plain words for a person with images.
 
-The stage that makes a method's report computes it once, and writes it beside the report as `verdict.json`. The report,
+The stage that makes a method's report computes it once, and writes it beside the report as `verdict.jsonl`. The report,
 `whyscore run`, `status`, `predict` and the UI read it from there, so they never disagree (decision 22).
 """
 
@@ -17,7 +17,8 @@ from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from pipeline_lib.store.gc import references
 from pipeline_lib.store.runs import RunFolder, RunModel
 
-FILE = "verdict.json"
+FILE = "verdict.jsonl"
+"""One line of JSON; in the folder of a run, files that end in .json are pointers."""
 
 LEAST_USEFUL = 0.2
 """A model whose SRCC is surely below this tells hardly more than a coin: it orders 57 % of pairs rightly."""
@@ -79,7 +80,7 @@ def beyond_chance(srcc: Estimate, *, alike: bool = False) -> Answer:
 
 def write_verdict(verdict: Verdict, folder: Path) -> None:
     """Write the verdict among the files of a report; the same verdict gives the same bytes."""
-    (folder / FILE).write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(verdict.model_dump_json() + "\n", encoding="utf-8")
 
 
 def verdict_text(verdict: Verdict) -> str:

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from scipy.stats import spearmanr
 from test_rating_figures import of_controls, ratings, results, with_metrics
 
 from pipeline_lib.methods.evo_quality.report import Results
@@ -46,8 +49,26 @@ def test_the_best_round_is_used_and_ties_go_to_the_earliest() -> None:
     base = run_verdict(with_noise(0.1, 1.5))
     assert base.best is not None and (base.best.iteration, base.best.kind) == (0, "zero-shot")
     assert said(base, "voting").startswith("No. ") and "did not make the model better" in base.warnings[0]
-    none = run_verdict(with_noise(1.4, 1.3))
-    assert said(none, "voting").startswith("Not shown. ")
+
+
+def test_a_difference_whose_interval_holds_0_is_no_gain() -> None:
+    found = results()
+    pair = [alike(3), alike(4)]
+    tables = sorted(pair, key=lambda table: spearmanr(table["score"], table["mean"])[0])
+    rounds = [
+        replace(model, labelled={"test": with_metrics(table)})
+        for model, table in zip(found.rounds, tables, strict=True)
+    ]
+    verdict = run_verdict(replace(found, rounds=rounds))
+    assert verdict.best is not None and verdict.best.iteration == 1
+    assert said(verdict, "voting").startswith("Not shown. ") and "holds 0" in said(verdict, "voting")
+
+
+def alike(seed: int) -> pa.Table:
+    """Ratings of the same quality for each seed."""
+    table = ratings(0.1)
+    means = 3 + 0.2 * (table["score"].to_numpy() - 5) + np.random.default_rng(seed).normal(0, 0.3, table.num_rows)
+    return table.set_column(table.column_names.index("mean"), "mean", pa.array(means))
 
 
 @pytest.mark.parametrize("noise", [60.0])
