@@ -20,6 +20,12 @@ APART = 2
 MAX_SIDE_PX = 1280
 """Images are in their own size up to this longer side, so that the page stays a few megabytes."""
 
+SMALL_PX = 240
+"""Images up to this longer side are shown twice as large, because nobody sees anything in them otherwise."""
+
+NARROW_PX = 380
+"""Images up to this width on the page stand side by side."""
+
 
 class Rated(NamedTuple):
     """A test image with its score by the model and by people, on the data set's own scale."""
@@ -28,7 +34,7 @@ class Rated(NamedTuple):
     data_uri: str
     width_px: int
     height_px: int
-    reduced: bool  # the file's image is larger
+    shown_as: str  # how its size on the page differs from that in its file; empty: it does not
     predicted: float
     low: float | None  # interval of the prediction; None: too few validation images
     high: float | None
@@ -45,6 +51,11 @@ class RatedGroup(NamedTuple):
     heading: str
     note: str
     images: list[Rated]
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether all images are narrow."""
+        return all(image.width_px <= NARROW_PX for image in self.images)
 
 
 def rated_images(results: RunResults, open_full_size: Callable[[str, str], Image]) -> list[RatedGroup]:
@@ -78,16 +89,20 @@ def _rated(
     row: dict[str, Any], column: str, scale: tuple[float, float], open_full_size: Callable[[str, str], Image]
 ) -> Rated:
     opened = open_full_size(row["image"], row["image_sha256"])
-    reduced = max(opened.size) > MAX_SIDE_PX
-    opened.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    side_px, times, shown_as = max(opened.size), 1, ""
+    if side_px > MAX_SIDE_PX:
+        opened.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+        shown_as = f"reduced from {side_px} px"
+    elif side_px <= SMALL_PX:
+        times, shown_as = 2, f"{side_px} px, shown twice as large"
     low, high = row.get("interval_low"), row.get("interval_high")
     places = {"predicted": row[column], "score": row["score"], "low": low, "high": high}
     return Rated(
         image=row["image"],
         data_uri=data_uri(opened),
-        width_px=opened.size[0],
-        height_px=opened.size[1],
-        reduced=reduced,
+        width_px=times * opened.size[0],
+        height_px=times * opened.size[1],
+        shown_as=shown_as,
         predicted=row[column],
         low=low,
         high=high,

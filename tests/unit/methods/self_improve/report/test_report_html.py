@@ -158,11 +158,15 @@ def test_best_and_worst_rated_images_are_those_of_the_predictions(
 
 
 def test_large_images_are_in_their_own_size_up_to_a_limit(run: RunResults) -> None:
-    sizes = {"small": (300, 200), "large": (4000, 3000)}
-    for kind, size in sizes.items():
-        item = rated_images(run, lambda *_, size=size: Image.new("RGB", size))[0].images[0]
-        assert (item.width_px, item.height_px) == {"small": size, "large": (1280, 960)}[kind]
-        assert item.reduced == (kind == "large")
+    for size, shown, said in (
+        ((96, 60), (192, 120), "96 px, shown twice as large"),
+        ((300, 200), (300, 200), ""),
+        ((4000, 3000), (1280, 960), "reduced from 4000 px"),
+    ):
+        group = rated_images(run, lambda *_, size=size: Image.new("RGB", size))[0]
+        item = group.images[0]
+        assert (item.width_px, item.height_px, item.shown_as) == (*shown, said)
+        assert group.side_by_side == (size[0] < 400)
 
 
 def test_no_number_of_the_gallery_is_without_its_scale(html: str) -> None:
