@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from PIL.Image import Image
@@ -28,10 +28,12 @@ def rate(
     seed: int,
     batch_size: int,
     progress: Progress,
+    drawn_by: Literal["image", "image_sha256"] = "image",
 ) -> pa.Table:
     """Ask for the sampled ratings and one greedy rating of every image, as `RATINGS`; `vlm` is the rater's model.
 
-    An answer that cannot be read is kept as text, and left out of mean and spread.
+    The draws follow from the seed and a column of the table, `drawn_by`. An answer that cannot be read is kept as text,
+    and left out of mean and spread.
     """
     from pipeline_lib.vlm.batches import ask_in_batches
     from pipeline_lib.vlm.chat import render_chat
@@ -42,7 +44,7 @@ def rate(
     greedy = Greedy(max_new_tokens=rater.max_new_tokens)
 
     def ask(batch: list["Record"], pictures: list[list[Image]]) -> list[tuple[list["Generated"], list["Generated"]]]:
-        asked = list(zip((record["image"] for record in batch), pictures, strict=True))
+        asked = list(zip((record[drawn_by] for record in batch), pictures, strict=True))
         drawn = generate_answers(vlm, [Question(chat, one, beginnings, key=name) for name, one in asked], sampled)
         stated = generate_answers(vlm, [Question(chat, one) for _, one in asked], greedy)
         return list(zip(drawn.answers, stated.answers, strict=True))
