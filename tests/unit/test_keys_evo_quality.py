@@ -81,6 +81,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "evaluation.confidence": (0.9, RATE),
     "evaluation.answers": (4, {*RATE, "rate_images"}),
     "evaluation.temperature": (0.5, {*RATE, "rate_images"}),
+    "evaluation.exact": ({"least_mass": 0.9}, {*RATE, "rate_images"}),
     "evaluation.labelled": (None, FLOW),  # stages of its own
     "evaluation.stop": (None, FLOW),
     "runtime.training_processes": (4, TRAIN),  # the number decides what is sampled

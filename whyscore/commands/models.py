@@ -108,7 +108,8 @@ def _rate(
     finished = flow(recipe, images, out, iteration)
     table = ArtifactStore(recipe.runtime.store).read_table(finished.address, "new_ratings")
     for row in table.slice(0, SHOWN).to_pylist():
-        said = row["problem"] or f"{row['rating']:.2f} of 1..5 (mean of {row['ratings']} answers)"
+        how = f"mean of {row['ratings']} answers" if row["ratings"] else "expectation"
+        said = row["problem"] or f"{row['rating']:.2f} of 1..5 ({how})"
         typer.echo(f"\n{row['image']}: {said}")
     if table.num_rows > SHOWN:
         typer.echo(f"\n.. and {table.num_rows - SHOWN:,} more in the file")

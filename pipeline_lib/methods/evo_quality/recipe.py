@@ -77,11 +77,30 @@ class Labelled(NamedData):
         return self
 
 
+class Exact(Section):
+    """The expectation of a rating over the model's answers instead of a mean of samples; for prompts without reasoning.
+
+    Answers less probable than `least_probability` are not followed. What they could change is at most 4 times their
+    probability, as a share of the probability of the answers that can be read.
+    """
+
+    least_probability: float = Field(
+        1e-4, gt=0, lt=1, description="Of an answer, or a beginning of one, that is followed"
+    )
+    least_mass: float = Field(
+        0.98,
+        gt=0,
+        le=1,
+        description="Probability that the followed answers must have together; else there is no rating",
+    )
+
+
 class Evaluation(Bootstrap):
     """Ratings of images, and their figures."""
 
     answers: int = Field(32, ge=2, description="Sampled ratings of an image; their mean is its rating")
     temperature: float = Field(1.0, gt=0, description="Of sampling")
+    exact: Exact | None = Field(None, description="The exact expectation instead of a mean of samples; null: samples")
     labelled: tuple[Labelled, ...] = Field(
         (), description="Labelled data sets, each evaluated for every model; the first one is the main one"
     )

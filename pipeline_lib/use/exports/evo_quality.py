@@ -22,6 +22,8 @@ _CODE = {
 
 def export_of(store: ArtifactStore, recipe: EvoQualityRecipe, iteration: int | None, kind: str | None) -> Export:
     """The model of a round of the recipe's run; see `chosen_round`."""
+    if recipe.evaluation.exact:
+        raise RecipeError("--export: expectations are not exported; set evaluation.exact: null for sampled ratings")
     if kind:
         raise RecipeError("--kind is for recipes of self_improve; give --iteration for a round")
     chosen = chosen_round(open_run(store, recipe.name, recipe.run_fields()), iteration)
