@@ -60,6 +60,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "votes.label": ("share", {"vote"}),
     "training.learning_rate": (1e-3, TRAIN),
     "training.target": ("votes", TRAIN),
+    "training.partners": (2, set()),  # nor partners
     "training.gamma": (1e-3, set()),  # the ablation has no Thurstone probability: see the test below
     "training.format_weight": (0.5, TRAIN),
     "training.lora_rank": (8, TRAIN),

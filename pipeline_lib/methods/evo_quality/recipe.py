@@ -60,6 +60,12 @@ class Training(Lora):
         description="votes: rank as the votes say; own_mean: the paper's ablation, each rating is drawn to the mean of"
         " the model's own ratings of the image",
     )
+    partners: int = Field(
+        5,
+        ge=1,
+        description="A unit of `batch_size` is an image with up to so many images that it is paired with; its reward is"
+        " the mean over them. The paper gives no number: its 20,000 pairs of 7,058 images are 5.7 an image. 1: a pair",
+    )
     gamma: float = Field(1e-6, gt=0, description="Added to the variance in the Thurstone probability")
     format_weight: float = Field(1.0, ge=0, description="Reward of an answer that can be read; the paper gives none")
     grpo: Grpo = Grpo(answers=32, max_new_tokens=512, beta=0.05)
