@@ -129,7 +129,7 @@ def test_each_pair_is_in_one_unit_around_an_image() -> None:
                 found.append(frozenset((center, partner)))
                 assert pairs[found[-1]][center] == label
         assert len(found) == len(pairs) and set(found) == set(pairs)
-        assert np.mean(sizes) > 0.8 * most
+        assert np.mean(sizes) > 0.65 * most
     assert "preferences" not in units_of(table, "p", None, 1).column_names
 
 
