@@ -25,6 +25,8 @@ LEAST_USEFUL = 0.2
 
 Answer = Literal["yes", "no", "not shown"]
 
+ANSWERS: dict[Answer, str] = {"yes": "Yes.", "no": "No.", "not shown": "Not shown."}
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)

@@ -9,13 +9,12 @@ from pipeline_lib.metrics.figures import once, ordered_share
 from pipeline_lib.metrics.intervals import change
 from pipeline_lib.metrics.scores import Estimate, estimate_of
 from pipeline_lib.report.formatting import Column, bounds_text, decimal, estimate_text, percent
-from pipeline_lib.report.verdict import Answer, Best, Point, Verdict, beyond_chance
+from pipeline_lib.report.verdict import ANSWERS, Answer, Best, Point, Verdict, beyond_chance
 
 CHOSEN_BY = "srcc_mean"
 """The figure on the main labelled data set that decides which round is the best."""
 
 _CORRELATION = Column("srcc", "SRCC", 3, 2)
-_WORDS: dict[Answer, str] = {"yes": "Yes.", "no": "No.", "not shown": "Not shown."}
 
 
 def run_verdict(results: Results) -> Verdict:
@@ -48,14 +47,14 @@ def _with_labels(results: Results) -> Verdict:
     points = (
         Point(
             question="Can this model tell good images from bad ones?",
-            answer=_WORDS[useful],
+            answer=ANSWERS[useful],
             reasons=(
                 f"The model of {_named(best)} gives the better of two labelled images the higher rating in"
                 f" {percent(round(share, 2))} of all pairs; chance is 50 %.",
                 f"{figure}: {chance}.",
             ),
         ),
-        Point(question="Did voting and ranking teach it that?", answer=_WORDS[taught], reasons=tuple(said)),
+        Point(question="Did voting and ranking teach it that?", answer=ANSWERS[taught], reasons=tuple(said)),
         Point(
             question="How far off is its rating?",
             answer="Its ratings are from 1 to 5, not on your own scale.",

@@ -15,7 +15,7 @@ from pipeline_lib.metrics.intervals import change, grouped_estimates
 from pipeline_lib.metrics.readings import MONOTONE_FROM
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report.formatting import SRCC_UNFITTED, bounds_text, decimal, estimate_text, percent, plain_number
-from pipeline_lib.report.verdict import Answer, Best, Point, Verdict, beyond_chance
+from pipeline_lib.report.verdict import ANSWERS, Answer, Best, Point, Verdict, beyond_chance
 
 CHOSEN_BY = "srcc_unfitted"
 """The figure on validation that decides which model is the best. Nothing of it is fitted on validation, and it ranks
@@ -55,7 +55,7 @@ def plain_verdict(results: RunResults) -> Verdict:
         points=(
             Point(
                 question="Can this model tell good images from bad ones?",
-                answer=_sentence(answer),
+                answer=ANSWERS[answer],
                 reasons=_useful(results, best, srcc, answer),
             ),
             Point(question="Did training teach it that?", answer=taught.words, reasons=taught.reasons),
@@ -241,10 +241,6 @@ def _warnings(results: RunResults, best: ModelResults, answer: Answer, taught: _
     if taught.answer == "no":
         said.append(f"training did not make the model better: {' '.join(taught.reasons)}")
     return said
-
-
-def _sentence(answer: Answer) -> str:
-    return {"yes": "Yes.", "no": "No.", "not shown": "Not shown."}[answer]
 
 
 def _or_lowest(value: float) -> float:
