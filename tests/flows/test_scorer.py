@@ -93,7 +93,9 @@ def test_an_open_image_is_read_as_its_file(again: SelfImproveRecipe, images: lis
     assert scorer.score(Image.new("RGB", (0, 0))).problem is not None
 
 
-def test_a_model_is_chosen_by_its_iteration_and_kind(again: SelfImproveRecipe, finished: Any, images: list[Path]) -> None:
+def test_a_model_is_chosen_by_its_iteration_and_kind(
+    again: SelfImproveRecipe, finished: Any, images: list[Path]
+) -> None:
     recipe = str(finished[0] / "small.yaml")
     scorer = Scorer.load(recipe, iteration=1, kind="score", device="cpu")
     assert scorer.name == "ite-1 score of run small"
