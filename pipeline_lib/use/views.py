@@ -50,7 +50,7 @@ def scores_of(score_column: str) -> View:
         meanings={
             "image": "the image as it was given",
             "predicted": f"the score, {own}",
-            "interval_low": f"lower end of the 90 % interval of the true score, {own}; empty: too few validation images",
+            "interval_low": f"lower end of the 90 % interval of the true score, {own}",
             "interval_high": "upper end of the 90 % interval",
             "stated_score": "the bin that the text states, 0 to 9, 9 is the best; another scale than the score's",
             "explanation": "why, in the model's words",

@@ -65,15 +65,8 @@ def predict(
             from whyscore.ephemeral_server import tie_server_to_this_process
 
             tie_server_to_this_process()
-            finished = predict_flow(
-                parsed,
-                images,
-                out,
-                iteration,
-                kind,
-                recursive=recursive,
-                overwrite=overwrite,  # type: ignore[arg-type]
-            )
+            more: Any = {"iteration": iteration, "kind": kind, "recursive": recursive, "overwrite": overwrite}
+            finished = predict_flow(parsed, images, out, **more)
             from pipeline_lib.use.views import scores_of
 
             _show(parsed.runtime.store, finished, "new_predictions", scores_of(parsed.data.score_column), out)
