@@ -23,6 +23,8 @@ from pipeline_lib.errors import DataError
 
 _SAMPLE = 200
 _MOST_FOLDERS = 100
+_LEAST_NUMBERS = 0.8
+"""Share of the rows of a column of scores; the others are named, and a run refuses them."""
 _SHOWN = 3
 
 _IMAGE_NAMES = {"image", "images", "img", "file", "filename", "file_name", "path", "photo", "picture", "bild", "datei"}
@@ -82,6 +84,7 @@ class Found(NamedTuple):
     split: Candidates
     group: Candidates
     further_groups: tuple[str, ...]  # columns of which a person may say that they are groups
+    scores_in_words: str | None  # a column that is named like a score, and holds no numbers
     notes: tuple[str, ...]
 
 
@@ -97,7 +100,7 @@ def look_at_table(table: str, images: str = "", image_column: str | None = None)
         note = f"a folder with {len(names):,} images and no scores"
         image = Candidates((Column("image", "the names of the images", True),))
         nothing = Candidates(())
-        return Found(table, "images", len(names), ("image",), "", image, nothing, nothing, nothing, (), (note,))
+        return Found(table, "images", len(names), ("image",), "", image, nothing, nothing, nothing, (), None, (note,))
     frame, notes, taken = _frame(table, place, image_column)
     columns = tuple(str(name) for name in frame.columns)
     if frame.empty:
@@ -112,14 +115,33 @@ def look_at_table(table: str, images: str = "", image_column: str | None = None)
     rest = [name for name in columns if name != chosen]
     split, more = _split_column(frame, rest)
     notes += more
-    score, more = _score_columns(frame, [name for name in rest if name != split.choice])
+    others = [name for name in rest if name != split.choice]
+    score, more = _score_columns(frame, others)
     notes += more
+    in_words = _scores_in_words(frame, others)
+    if in_words:
+        some = ", ".join(repr(text) for text in list(dict.fromkeys(_texts(frame[in_words])))[:_SHOWN])
+        notes.append(
+            f"column {in_words} holds texts such as {some}; a score has to be a number, higher is better: write numbers"
+            " instead (e.g. bad 1, good 2)"
+        )
     taken_columns = {chosen, split.choice, *(column.name for column in score.columns)}
     split_values = frame[split.choice].map(split_name) if split.choice else None
-    group, others, more = _group_columns(frame, [name for name in rest if name not in taken_columns], split_values)
+    group, further, more = _group_columns(frame, [name for name in rest if name not in taken_columns], split_values)
     notes += more
     return Found(
-        table, place.kind, len(frame), columns, folder, image, score, split, group, tuple(others), tuple(notes)
+        table,
+        place.kind,
+        rows=len(frame),
+        columns=columns,
+        images=folder,
+        image=image,
+        score=score,
+        split=split,
+        group=group,
+        further_groups=tuple(further),
+        scores_in_words=in_words,
+        notes=tuple(notes),
     )
 
 
@@ -251,7 +273,7 @@ def _no_image_column(table: str, frame: pd.DataFrame, likely: list[str], images:
         )
     return (
         f"{table}: no column has names of images; its columns are {columns}. Each row needs the name of an image file,"
-        " relative to the table's folder or to --images. Name the column with --image-column if its names end in nothing"
+        " relative to the table's folder or to --images. Name the column with --image-column if they have no ending"
     )
 
 
@@ -281,15 +303,9 @@ def _score_columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[Candidate
     notes, numeric = list[str](), dict[str, tuple[pd.Series, int]]()
     for name in names:
         numbers = _numbers(frame[name])
-        known = numbers.dropna() if numbers is not None else pd.Series(dtype=float)
-        if numbers is None or len(known) < 0.8 * len(frame):
-            if _words(name) & _SCORE_NAMES and (texts := _texts(frame[name])):
-                some = ", ".join(repr(text) for text in list(dict.fromkeys(texts))[:_SHOWN])
-                notes.append(
-                    f"column {name} holds texts such as {some}; a score has to be a number, higher is better:"
-                    " write numbers instead (e.g. bad 1, good 2)"
-                )
+        if numbers is None or not _mostly_numbers(frame[name]):
             continue
+        known = numbers.dropna()
         if known.nunique() < 2:
             notes.append(f"column {name} is {known.iloc[0]:g} everywhere; there is nothing to learn from it")
             continue
@@ -318,6 +334,16 @@ def _score_columns(frame: pd.DataFrame, names: Sequence[str]) -> tuple[Candidate
             why += "; its name suggests that lower is better, and WhyScore takes higher for better"
         columns.append(Column(name, why, bool(words & _SCORE_NAMES) and not words & _LOWER_IS_BETTER))
     return Candidates(tuple(columns)), notes
+
+
+def _scores_in_words(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
+    named = [name for name in names if _words(name) & _SCORE_NAMES and not _words(name) & _NO_SCORE_NAMES]
+    return next((name for name in named if not _mostly_numbers(frame[name]) and _texts(frame[name])), None)
+
+
+def _mostly_numbers(column: pd.Series) -> bool:
+    numbers = _numbers(column)
+    return numbers is not None and bool(numbers.notna().mean() >= _LEAST_NUMBERS)
 
 
 def _numbers(column: pd.Series) -> pd.Series | None:

@@ -58,7 +58,7 @@ def new(
         if taken_image and found.image.choice is None:
             found = look_at_table(table, images, taken_image)
         score = ask.column("score", "--score-column", found, found.score, score_column) if _may_score(method) else None
-        wanted = ask.method(method, scored=score is not None)
+        wanted = ask.method(method, scored=score is not None, in_words=found.scores_in_words is not None)
         if wanted == "self_improve" and score is None and not ask.open:
             _refuse_without_scores(table)
         split = ask.column("split", "--split-column", found, found.split, split_column)
@@ -73,7 +73,7 @@ def new(
             asked.model, asked.revision, asked.criterion, questions,
         )  # fmt: skip
         _, problems = write_recipe(found, answers, place, replace=replace)
-        _say_what_is_next(place, problems, bundled=asked.model == "bundled", checked=wanted == "self_improve")
+        _say_what_is_next(place, problems, wanted, bundled=asked.model == "bundled")
 
 
 class _Rest(NamedTuple):
@@ -157,8 +157,11 @@ class _Asking:
         )
         return None if answer == NONE else answer
 
-    def method(self, given: str | None, *, scored: bool) -> str:
-        """The method: with scores self_improve, else one of those that learn from images alone."""
+    def method(self, given: str | None, *, scored: bool, in_words: bool) -> str:
+        """The method: with scores self_improve, else one of those that learn from images alone.
+
+        That is not suggested where scores are `in_words`: they would be dropped.
+        """
         from pipeline_lib.checks.new_recipe import methods_with_template
         from pipeline_lib.errors import RecipeError
 
@@ -171,7 +174,7 @@ class _Asking:
             "There are no scores. evo_quality learns to rate quality from images alone; stic learns to describe, and"
             " needs questions with answers. Which method?",
             "--method",
-            "evo_quality",
+            None if in_words else "evo_quality",
             _one_of([name for name in known if name != "self_improve"]),
         )
 
@@ -284,15 +287,17 @@ def _show(found: "Found") -> None:
         typer.echo(f"  note: {note}")
 
 
-def _say_what_is_next(place: Path, problems: Sequence[str], *, bundled: bool, checked: bool) -> None:
+def _say_what_is_next(place: Path, problems: Sequence[str], method: str, *, bundled: bool) -> None:
     import shlex
 
     recipe = shlex.quote(str(place))
-    typer.echo(f"\nWrote {place}")
+    from pipeline_lib.config.load import DEFAULT_METHOD
+
+    typer.echo(f"\nWrote {place}, a recipe of {method}")
     for problem in problems:
         typer.echo(f"  to solve first: {problem}")
     typer.echo("Next:")
-    if checked:
+    if method == DEFAULT_METHOD:  # the two are for recipes with scores
         typer.echo(f"  whyscore check-data {recipe}   # opens every image, shows counts, splits and all problems")
         typer.echo(f"  whyscore doctor {recipe}       # checks model, memory and keys")
     typer.echo(f"  whyscore plan {recipe}         # lists the stages; computes nothing")
