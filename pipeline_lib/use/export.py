@@ -7,17 +7,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
 from pipeline_lib.errors import ModelError
-from pipeline_lib.methods.self_improve.predictions import used_values
+from pipeline_lib.methods.self_improve.predictions import EVALUATED, Scale, scale_of
 from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
+from pipeline_lib.methods.self_improve.uncertainty import USED_LEVEL
 from pipeline_lib.store import ArtifactStore
-from pipeline_lib.use.exported import FORMAT
+from pipeline_lib.use.export_facts import FORMAT, NAME, ExportFacts
 from pipeline_lib.use.trained import Trained
 from pipeline_lib.vlm.adapter import fetch_adapter
 from pipeline_lib.vlm.chat import render_chat
@@ -47,6 +47,8 @@ def export_model(
     max_new_tokens: int,
     folder: Path,
     *,
+    score_column: str,
+    seed: int,
     adapter_only: bool = False,
 ) -> None:
     """Write weights, processor, chat template, `whyscore.json`, code and a README to a new folder.
@@ -76,9 +78,11 @@ def export_model(
         shutil.rmtree(partial / "adapter")
     if adapter_only:
         (partial / "adapter").rmdir()
-    reference_values = store.read_table(trained.evaluated.address, "reference_values")
-    facts = _facts(trained, prompt, max_new_tokens, reference_values)
-    (partial / "whyscore.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    reference_values, predictions = (store.read_table(trained.evaluated.address, name) for name in EVALUATED)
+    scale = scale_of(reference_values, predictions, seed)
+    facts = _facts(trained, prompt, max_new_tokens, scale) | {"score_column": score_column}
+    content = ExportFacts.model_validate(facts).model_dump(mode="json")
+    (partial / NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, source in _CODE.items():
         (partial / name).write_text(_own_code(source), encoding="utf-8")
     readme = partial / "README.md"
@@ -109,8 +113,9 @@ def _fold(store: ArtifactStore, trained: Trained, max_new_tokens: int, folder: P
     model.save_pretrained(str(folder))
 
 
-def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_values: pa.Table) -> dict[str, Any]:
-    model, used = trained.model, used_values(reference_values)
+def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, scale: Scale) -> dict[str, Any]:
+    model, used = trained.model, scale.used
+    folds = [{"reference_values": fold.values.tolist(), "errors": fold.errors.tolist()} for fold in scale.calibrated]
     processor = load_processor(model)
     chat = render_chat(processor, prompt.text)
     scores = resolve_score_tokens(processor.tokenizer, chat)
@@ -141,6 +146,7 @@ def _facts(trained: Trained, prompt: Prompt, max_new_tokens: int, reference_valu
         "never_token_ids": image_ids(processor),
         "reading": used.reading,
         "reference_values": used.values.tolist(),
+        "interval": {"level": USED_LEVEL, "folds": folds} if folds else None,
     }
 
 

@@ -17,7 +17,7 @@ from PIL.Image import Image, Resampling
 from pipeline_lib.data import files
 from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type
 from pipeline_lib.data.frames import ENDINGS, read_frame
-from pipeline_lib.data.images import decode, open_image
+from pipeline_lib.data.images import decode, open_image, opened_rgb
 from pipeline_lib.data.sources import MissingImage, folder_source, is_safe
 from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
@@ -93,15 +93,7 @@ def keep_new_images(
     def look(place: _Place) -> tuple[str, int | None, int | None, str | None]:
         if place.problem:
             return "", None, None, place.problem
-        try:
-            content = Anywhere().read(place.path)
-            decoded = decode(content, max_megapixels)
-        except (MissingImage, ValueError) as error:
-            return "", None, None, str(error)
-        size = decoded.size
-        if problem := _refused_shape(decoded, model):
-            return "", *size, problem
-        return hashlib.sha256(content).hexdigest(), *size, None
+        return read_new_image(place.path, max_megapixels, model)[:4]
 
     found = []
     with ThreadPoolExecutor() as pool:
@@ -129,6 +121,38 @@ def keep_new_images(
     return ref
 
 
+class NewImage(NamedTuple):
+    """An image that was read once, or the problem with which it cannot be scored."""
+
+    image_sha256: str  # of the file; of the pixels if there is no file; empty with a problem
+    width_px: int | None
+    height_px: int | None
+    problem: str | None
+    pixels: Image | None  # its longest side at most the model's `resize_px`
+
+
+def read_new_image(given: str | Image, max_megapixels: float, model: ModelRef) -> NewImage:
+    """Read the file of a path as `keep_new_images` names it, or take an opened image.
+
+    Raises `DataError` when the storage fails; whatever is wrong with the image itself is its problem.
+    """
+    try:
+        if isinstance(given, str):
+            content = Anywhere().read(given)
+            decoded, sha256 = decode(content, max_megapixels), hashlib.sha256(content).hexdigest()
+        else:
+            decoded = opened_rgb(given, max_megapixels)
+            facts = f"{decoded.width}x{decoded.height} ".encode()
+            sha256 = hashlib.sha256(facts + decoded.tobytes()).hexdigest()
+    except (MissingImage, ValueError) as error:
+        return NewImage("", None, None, str(error), None)
+    size = decoded.size
+    decoded.thumbnail((model.resize_px, model.resize_px), Resampling.BICUBIC)
+    if problem := _refused_shape(size, decoded, model):
+        return NewImage("", *size, problem, None)
+    return NewImage(sha256, *size, None, decoded)
+
+
 def opener(resize_px: int) -> Callable[[str, str], Image]:
     """`open_image(path, sha256)` for images that were readable before."""
     source = Anywhere()
@@ -139,16 +163,15 @@ def opener(resize_px: int) -> Callable[[str, str], Image]:
     return open_path
 
 
-def _refused_shape(image: Image, model: ModelRef) -> str | None:
+def _refused_shape(size: tuple[int, int], resized: Image, model: ModelRef) -> str | None:
     """Why the family's image processor would refuse the image; None if it takes it."""
-    if max(image.size) < _OUT_OF_PROPORTION * min(image.size):
+    if max(size) < _OUT_OF_PROPORTION * min(size):
         return None
     from pipeline_lib.vlm.families import check_image
     from pipeline_lib.vlm.load import load_config
 
-    image.thumbnail((model.resize_px, model.resize_px), Resampling.BICUBIC)
     try:
-        check_image(load_config(model).model_type, image)
+        check_image(load_config(model).model_type, resized)
     except DataError as error:
         return str(error)
     return None

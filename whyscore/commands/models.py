@@ -132,5 +132,14 @@ def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter
     base = resolve_model(recipe.model, store)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
-    export_model(store, found, prompt, recipe.model.max_new_tokens, folder, adapter_only=adapter_only)
+    export_model(
+        store,
+        found,
+        prompt,
+        recipe.model.max_new_tokens,
+        folder,
+        score_column=recipe.data.score_column,
+        seed=recipe.seed,
+        adapter_only=adapter_only,
+    )
     typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")
