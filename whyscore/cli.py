@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from whyscore.commands import checks, models, new, platform, runs, stores
+from whyscore.commands import checks, models, new, page, platform, runs, stores
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +42,7 @@ for command in (
     stores.status,
     stores.report,
     models.predict,
+    page.app,
     runs.rejudge,
     runs.ablation,
     runs.grid_search,
