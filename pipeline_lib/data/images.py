@@ -56,6 +56,8 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
 
 def opened_rgb(image: Image.Image, max_megapixels: float) -> Image.Image:
     """The pixels of an opened image as `decode` gives them. Raises `ValueError` with the reason when it cannot."""
+    if 0 in image.size:
+        raise ValueError(f"{image.width}x{image.height} px has no pixels")
     if image.width * image.height > max_megapixels * 1e6:
         raise ValueError(
             f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"

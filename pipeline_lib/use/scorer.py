@@ -97,6 +97,11 @@ class Scorer:
         self._max_megapixels, self._batch_size = max_megapixels, batch_size
         self._one_at_a_time = threading.Lock()
 
+    @property
+    def reading(self) -> Literal["monotone", "unfitted"]:
+        """Which reference values a score is the mean of; see docs/concepts.md."""
+        return self.scale.used.reading
+
     @classmethod
     def load(
         cls,

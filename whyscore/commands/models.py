@@ -57,7 +57,7 @@ def predict(
             writer(out)  # refuses what cannot be written, before seconds of loading
         prepare_prefect()
         if export:
-            _export(parsed, export, iteration, kind, adapter_only)
+            export_run(parsed, export, iteration, kind, adapter_only)
         if images:
             from flows.predict import predict as predict_flow
             from whyscore.ephemeral_server import tie_server_to_this_process
@@ -120,7 +120,8 @@ def _show(store: str, predictions: Any, score_column: str) -> None:
         typer.echo(f"\n.. and {table.num_rows - SHOWN:,} more in the file")
 
 
-def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
+def export_run(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
+    """Write a model of a run to a new folder."""
     from pipeline_lib.methods.self_improve.prompt import load_prompt
     from pipeline_lib.store import ArtifactStore
     from pipeline_lib.store.runs import open_run
