@@ -1,6 +1,5 @@
 """Evaluate a model: its score distribution, its greedy answer, and its figures (section 4.3)."""
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,13 +32,13 @@ from pipeline_lib.metrics.score_agreement import (
 from pipeline_lib.metrics.scores import Estimate, fit_reference_values
 from pipeline_lib.metrics.uncertainty import crps, reliability
 from pipeline_lib.progress import Progress
+from pipeline_lib.tables.images import VOTES_COLUMN
 from pipeline_lib.vlm.batches import ask_in_batches
 from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
 
 Array = NDArray[np.float64]
-_VOTES = re.compile(r"votes_[0-9.]+")
 Figures = dict[str, Callable[[Array], Array]]
 
 
@@ -212,7 +211,7 @@ def _logistic_plcc(true: Array, predicted: Array) -> float:
 
 def _distances_of_votes(answers: pa.Table, images: pa.Table, p: Array, values: Array) -> Array | None:
     """Distance of each distribution from its image's votes; None without columns `votes_<score>`."""
-    columns = [name for name in images.column_names if _VOTES.fullmatch(name)]
+    columns = [name for name in images.column_names if VOTES_COLUMN.fullmatch(name)]
     if not columns:
         return None
     rows = {row["image"]: row for row in images.select(["image", *columns]).to_pylist()}
