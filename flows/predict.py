@@ -36,8 +36,8 @@ def predict(
         recipe: The recipe of a run that is in its store.
         images: Images, folders of images, or tables with a column of paths; local or s3://.
         out: File for the predictions, besides the store: a path that ends in .parquet or .csv, local or s3://.
-        iteration: Whose model; None: the newest.
-        kind: score, consistency or merged; None: merged, or score where there is nothing else.
+        iteration: Whose model; None: the best one by the run's verdict, or the newest of a run without one.
+        kind: score, consistency or merged; None: as above, or merged for an iteration.
     """
     from pipeline_lib.use.new_images import keep_new_images
     from pipeline_lib.use.output import writer
@@ -49,7 +49,9 @@ def predict(
     check_workers(recipe.runtime, base.location)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
-    log.info("predicting with %s of run %s", found.name, recipe.name)
+    log.info("predicting with %s of run %s: %s", found.name, recipe.name, found.why)
+    for warning in found.warnings:
+        log.warning("the run's verdict: %s", warning)
     kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels, found.model)
     finished = predict_stage(
         At(recipe.runtime, found.name),

@@ -55,8 +55,13 @@ def export_model(
 
     The adapter is folded into the base's weights in float32, then rounded to the recipe's dtype: exact for float32; in
     16 bit the rounding differs from that of a separate adapter, so texts may differ in places. With `adapter_only` the
-    adapter is written as it is. Raises `ModelError` when the folder exists and is not empty.
+    adapter is written as it is. Raises `ModelError` when the folder exists and is not empty, and for the base model.
     """
+    if trained.model.adapter is None:
+        raise ModelError(
+            f"{trained.name} is {trained.why or 'the base model'}, and it has no adapter to export: use the base"
+            " model itself, or give --iteration to export a model that the run has trained"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder} exists and is not empty; give a new folder")
     if adapter_only and trained.model.folded:

@@ -27,8 +27,8 @@ def predict(
     out: Annotated[
         str, typer.Option(callback=at_home, help="A path that ends in .parquet or .csv, local or s3://")
     ] = "predictions.csv",
-    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the newest")] = None,
-    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the best model")] = None,
+    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else the best model")] = None,
     export: Annotated[
         Path | None,
         typer.Option(metavar="DIR", callback=local_path, help="Write the model to a new folder, for your own server"),
@@ -143,4 +143,6 @@ def export_run(recipe: Any, folder: Path, iteration: int | None, kind: Any, adap
         seed=recipe.seed,
         adapter_only=adapter_only,
     )
-    typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")
+    typer.echo(f"{found.name} of run {recipe.name} ({found.why}) is in {folder}; its README.md says how to use it")
+    for warning in found.warnings:
+        typer.echo(f"The run's verdict: {warning}")

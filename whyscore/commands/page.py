@@ -50,12 +50,30 @@ def app(
 
         scorer = Scorer.load(source, iteration=iteration, kind=kind, device=device)  # type: ignore[arg-type]
         limits = Limits(images=max_images, megabytes=max_mb, megapixels=max_megapixels)
-        served = build_app(scorer.score, about(scorer), host=host, password=password, limits=limits)
+        served = build_app(scorer.score, about(scorer, _verdict(source)), host=host, password=password, limits=limits)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"{scorer.name} is at http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)")
         if not _is_loopback(host):
             typer.echo("The password and the images travel unencrypted: put a server with TLS before it (docs/app.md).")
         _serve(served, listening)
+
+
+def _verdict(source: str) -> list[str]:
+    """The verdict of a recipe's run, in sentences; an exported folder has none."""
+    if os.path.isdir(source) or not source.endswith((".yaml", ".yml")):
+        return []
+    from pipeline_lib.config.load import load_recipe
+    from pipeline_lib.report.verdict import verdict_of_run
+    from pipeline_lib.store import ArtifactStore
+    from pipeline_lib.store.runs import open_run
+
+    recipe = load_recipe(source)
+    verdict = verdict_of_run(open_run(ArtifactStore(recipe.runtime.store), recipe.name, recipe.run_fields()))
+    if verdict is None:
+        return []
+    first = verdict.points[0]
+    said = [f"{first.question} {first.answer}", *first.reasons, *verdict.warnings]
+    return list(dict.fromkeys(said))
 
 
 def _is_loopback(host: str) -> bool:

@@ -267,7 +267,7 @@ def _look(path: Path, limits: Limits) -> tuple[float, str | None]:
     megapixels = width * height / 1e6
     if megapixels > limits.megapixels:
         return megapixels, (
-            f"{width}x{height} px are {megapixels:,.0f} million pixels; this page takes images of up to"
+            f"{width}x{height} px are {megapixels:,.1f} million pixels; this page takes images of up to"
             f" {limits.megapixels:g} million"
         )
     return megapixels, None

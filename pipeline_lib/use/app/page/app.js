@@ -276,7 +276,7 @@ function facts(item) {
     return box;
   }
   const line = make("p", "verdict-line");
-  line.append(make("span", "score", number(scored.predicted)), make("span", "bounds", `on the scale of your scores (${about.score_column})`));
+  line.append(make("span", "score", number(scored.predicted)), make("span", "bounds", "on the scale of your scores"));
   const bounds =
     scored.interval_low === null
       ? "no interval: too few validation images"
@@ -324,7 +324,7 @@ function distribution(scored) {
   });
   plot.append(draw("line", { class: "base", x1: 6, x2: 316, y1: 62.5, y2: 62.5 }));
   const stated = scored.stated_score === null ? "" : `; the text states ${scored.stated_score}`;
-  plot.append(draw("text", { x: 6, y: 90 }, `probability of each bin, 9 is the best${stated}`));
+  plot.append(draw("text", { class: "legend-text", x: 6, y: 90 }, `probability of each bin, 9 is the best${stated}`));
   return plot;
 }
 
@@ -371,7 +371,7 @@ function compare() {
     said +=
       better.scored.interval_low > worse.scored.interval_high
         ? " Their intervals do not overlap."
-        : " Their intervals overlap, so the model does not surely tell which one is better.";
+        : " Their intervals overlap, so which one is better is not sure.";
   }
   $("difference").textContent = said;
   for (const item of pair) {
@@ -387,8 +387,8 @@ async function begin() {
   about = await ask("api/about");
   const { limits } = about;
   $("about").textContent =
-    `${about.model} gives each image its ${about.criterion} and says why. Scores are on the scale of ` +
-    `${about.score_column}, ${number(about.low)} to ${number(about.high)}.`;
+    `${about.model} gives each image its ${about.criterion} and says why. Scores are on the scale of the column ` +
+    `${about.score_column} that it learnt from; it gives ${number(about.low)} to ${number(about.high)}.`;
   $("limits").textContent =
     `Up to ${limits.images} images, ${limits.megabytes} MB and ${limits.megapixels} million pixels each. JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000.`;
   $("files").accept = [...about.endings, "image/*"].join(",");
