@@ -138,6 +138,8 @@ def predict(
     recipe: _SelfImprove,  # type: ignore[valid-type]
     images: list[str],
     out: str | None = None,
+    recursive: bool = False,
+    overwrite: bool = False,
     overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
     store: str | None = None,
 ) -> ArtifactRef:
@@ -146,11 +148,14 @@ def predict(
     Args:
         recipe: The recipe of the run.
         images: Image files, folders or tables, local to the workers or s3://.
-        out: File for the predictions (.parquet or .csv); empty: only the store.
+        out: File for the predictions (.csv, .xlsx, .parquet, or .html for a gallery); empty: only the store.
+        recursive: Look for images below the folders too.
+        overwrite: Replace the file `out` if it exists.
         overrides: Fields to change, e.g. {"name": "mine"} for the run of that name.
         store: The store of the run: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
-    predicted: ArtifactRef = run_predict.fn(chosen_recipe(SelfImproveRecipe, recipe, overrides, store), images, out)
+    chosen = chosen_recipe(SelfImproveRecipe, recipe, overrides, store)
+    predicted: ArtifactRef = run_predict.fn(chosen, images, out, recursive=recursive, overwrite=overwrite)
     return predicted
 
 

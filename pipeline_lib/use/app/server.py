@@ -21,10 +21,12 @@ from pipeline_lib.data import files
 from pipeline_lib.data.images import decode
 from pipeline_lib.methods.self_improve.tables import NEW_PREDICTIONS
 from pipeline_lib.report.style import CSS
+from pipeline_lib.tables.images import NEW_IMAGES
 from pipeline_lib.use.app.guard import Guard, is_loopback
 from pipeline_lib.use.app.queue import Item, Limits, Refused, ScoringQueue
-from pipeline_lib.use.output import writer
+from pipeline_lib.use.output import Predictions, writer
 from pipeline_lib.use.scorer import ScoredImage, Scorer
+from pipeline_lib.use.views import scores_of
 
 PAGE = Path(__file__).parent / "page"
 
@@ -95,7 +97,7 @@ def build_app(
             Route("/api/batches/{batch}", _forget, methods=["DELETE"]),
             Route("/api/batches/{batch}/images", _upload, methods=["POST"]),
             Route("/api/batches/{batch}/images/{number:int}", _preview),
-            Route("/api/batches/{batch}/scores.csv", _csv),
+            *(Route(f"/api/batches/{{batch}}/{name}", _download(name)) for name in _DOWNLOADS),
         ],
         exception_handlers={Refused: _refused},
         lifespan=lifespan,
@@ -219,21 +221,37 @@ def _smaller(item: Item, max_megapixels: float) -> bytes:
     return buffer.getvalue()
 
 
-async def _csv(request: Request) -> Response:
-    items = await run_in_threadpool(_queue(request).items, request.path_params["batch"])
-    content = await run_in_threadpool(_as_csv, scores_table(items))
-    named = {"content-disposition": 'attachment; filename="scores.csv"'}
-    return Response(content, media_type="text/csv; charset=utf-8", headers=named)
+_DOWNLOADS = {
+    "scores.csv": "text/csv; charset=utf-8",
+    "scores.xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "gallery.html": "text/html; charset=utf-8",
+}
 
 
-def scores_table(items: Sequence[Item]) -> pa.Table:
-    """The items that have been scored, as `whyscore predict` writes them."""
-    rows = [asdict(item.scored) for item in items if item.scored]
-    return pa.Table.from_pylist(rows, schema=NEW_PREDICTIONS.schema)
+def _download(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        items = await run_in_threadpool(_queue(request).items, request.path_params["batch"])
+        async with request.app.state.previews:  # a gallery opens every image
+            content = await run_in_threadpool(_written, items, request.app.state.facts, name)
+        return Response(
+            content, media_type=_DOWNLOADS[name], headers={"content-disposition": f'attachment; filename="{name}"'}
+        )
+
+    return answer
 
 
-def _as_csv(table: pa.Table) -> bytes:
+def _written(items: Sequence[Item], facts: About, name: str) -> bytes:
+    """The items that have been scored, in the file that `whyscore predict` writes for that name."""
+    done = [(item, item.scored) for item in items if item.scored]
+    scored = pa.Table.from_pylist([asdict(scored) for _, scored in done], schema=NEW_PREDICTIONS.schema)
+    files_of = [
+        {"image": item.name, "path": str(item.path), "image_sha256": scored.image_sha256, "problem": scored.problem}
+        for item, scored in done
+    ]
+    images = pa.Table.from_pylist(files_of, schema=NEW_IMAGES.schema)
+    no_columns = scored.select([])
+    predictions = Predictions(scored, scores_of(facts.score_column), facts.model, images, no_columns)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "scores.csv"
-        writer(str(out))(table)
+        out = Path(folder) / name
+        writer(str(out))(predictions)
         return out.read_bytes()

@@ -1,6 +1,7 @@
 """The page of `whyscore app` over real HTTP: who may ask, what it takes, and that batches take turns."""
 
 import contextlib
+import hashlib
 import hmac
 import io
 import os
@@ -45,10 +46,10 @@ def brightness(paths: list[str]) -> list[ScoredImage]:
             found.append(not_scored(path, "not an image file"))
             continue
         assert isinstance(value, int)
-        nothing = not_scored(path, "")
         found.append(
             replace(
-                nothing,
+                not_scored(path, ""),
+                image_sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest(),
                 predicted=value / 28,
                 reading="monotone",
                 score_distribution=(0.1,) * 10,
@@ -126,8 +127,21 @@ def test_an_image_is_scored_and_its_row_is_in_the_csv(client: httpx.Client) -> N
     answer = client.get(f"/api/batches/{batch}/scores.csv")
     assert answer.headers["content-disposition"] == 'attachment; filename="scores.csv"'
     rows = pd.read_csv(io.BytesIO(answer.content))
-    assert list(rows["image"]) == ["my photo.png", "'=1+1.png"]
-    assert str(client.base_url).split(":")[1] == "//127.0.0.1" and "whyscore-app-" not in answer.text
+    assert list(rows["image"]) == ["my photo.png", "'=1+1.png"] and list(rows["predicted"]) == [5.0, 2.0]
+    assert "whyscore-app-" not in answer.text  # the server's own folders
+
+
+def test_excel_and_a_gallery_can_be_downloaded(client: httpx.Client) -> None:
+    batch = opened(client)
+    give(client, batch, picture(140), "<b>a</b>.png")
+    give(client, batch, b"notes", "notes.jpg")
+    finished(client, batch)
+    sheet = pd.read_excel(io.BytesIO(client.get(f"/api/batches/{batch}/scores.xlsx").content))
+    assert list(sheet["image"]) == ["<b>a</b>.png", "notes.jpg"]
+    gallery = client.get(f"/api/batches/{batch}/gallery.html")
+    assert "attachment" in gallery.headers["content-disposition"]
+    assert "data:image/jpeg" in gallery.text and "&lt;b&gt;a&lt;/b&gt;.png" in gallery.text
+    assert "notes.jpg" in gallery.text and "<b>a</b>" not in gallery.text and "whyscore-app-" not in gallery.text
 
 
 def test_a_page_hears_of_changes_alone(client: httpx.Client) -> None:

@@ -202,12 +202,10 @@ function show(state) {
   $("hint").textContent = items.size > 1 ? "Choose Compare on two images to see them side by side." : "";
   if (batch && done.length) {
     batch.then((id) => {
-      $("csv").href = `api/batches/${id}/scores.csv`;
-      $("gallery").href = `api/batches/${id}/gallery.html`;
+      for (const kind of ["csv", "xlsx", "gallery"]) $(kind).href = `api/batches/${id}/${$(kind).download}`;
     });
   }
-  $("csv").hidden = !done.length;
-  $("gallery").hidden = !about?.gallery || done.length === failed;
+  $("downloads").hidden = !done.length;
   arrange();
   compare();
 }
