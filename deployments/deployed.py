@@ -105,10 +105,13 @@ def prediction_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
         images: list[str],
         out: str | None = None,
         iteration: int | None = None,
+        recursive: bool = False,
+        overwrite: bool = False,
         overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types
         store: str | None = None,
     ) -> ArtifactRef:
-        finished: ArtifactRef = run.fn(chosen_recipe(kind, recipe, overrides, store), images, out, iteration)
+        chosen = chosen_recipe(kind, recipe, overrides, store)
+        finished: ArtifactRef = run.fn(chosen, images, out, iteration, recursive=recursive, overwrite=overwrite)
         return finished
 
     deployed.__name__ = deployed.__qualname__ = run.name
@@ -117,8 +120,10 @@ def prediction_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
     Args:
         recipe: The recipe of the run.
         images: Image files, folders or tables, local to the workers or s3://.
-        out: File for the results (.parquet or .csv); empty: only the store.
+        out: File for the results (.csv, .xlsx, .parquet, or .html for a gallery); empty: only the store.
         iteration: Whose model; empty: the best one of the run.
+        recursive: Look for images below the folders too.
+        overwrite: Replace the file `out` if it exists.
         overrides: Fields to change, e.g. {{"name": "mine"}} for the run of that name.
         store: The store of the run: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """

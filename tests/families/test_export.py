@@ -28,7 +28,7 @@ from pipeline_lib.train.lora import lora_config, save_adapter
 from pipeline_lib.use.export import export_model
 from pipeline_lib.use.export_folder import write_folder
 from pipeline_lib.use.exports.evo_quality import export_of_rater
-from pipeline_lib.use.new_images import keep_new_images, opener
+from pipeline_lib.use.new_images import find_new_images, keep_new_images, opener
 from pipeline_lib.use.trained import Trained
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.load import load_base, load_vlm
@@ -98,7 +98,7 @@ def test_the_readmes_code_says_what_predict_says(
     model = trained(
         loaded.folder, store, tmp_path / "adapter", 2 if loaded.family.most_tiles > 1 and not adapter_only else None
     )
-    kept = keep_new_images(store, [str(images)], "image", 100, model.model)
+    kept = keep_new_images(store, find_new_images([str(images)], "image"), 100, model.model)
     table = store.read_table(kept.address, "new_images")
     assert table["problem"].null_count == len(KINDS)
     vlm = load_vlm(model.model, store, torch.device("cpu"))

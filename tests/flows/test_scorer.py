@@ -51,14 +51,14 @@ def predicted(recipe: SelfImproveRecipe, images: list[Path]) -> list[dict[str, A
     return ArtifactStore(recipe.runtime.store).read_table(ref.address, "new_predictions").to_pylist()
 
 
-def check_same(scored: list[ScoredImage], rows: list[dict[str, Any]]) -> None:
+def check_same(scored: list[ScoredImage], rows: list[dict[str, Any]], *, within: float = 1e-6) -> None:
     assert [field.name for field in fields(ScoredImage)] == NEW_PREDICTIONS.schema.names
     assert len(scored) == len(rows)
     for found, row in zip(map(asdict, scored), rows, strict=True):
         for name in ("predicted", "interval_low", "interval_high", "digit_mass"):
-            assert found.pop(name) == pytest.approx(row[name], abs=1e-6), name
+            assert found.pop(name) == pytest.approx(row[name], abs=within), name
         distribution = found.pop("score_distribution")
-        assert distribution is None or distribution == pytest.approx(row["score_distribution"], abs=1e-6)
+        assert distribution is None or distribution == pytest.approx(row["score_distribution"], abs=within)
         assert found == {name: row[name] for name in found}
 
 
@@ -93,11 +93,13 @@ def test_an_open_image_is_read_as_its_file(again: SelfImproveRecipe, images: lis
     assert scorer.score(Image.new("RGB", (0, 0))).problem is not None
 
 
-def test_a_model_is_chosen_by_its_iteration_and_kind(again: SelfImproveRecipe, finished: Any, images: list[Path]) -> None:
+def test_a_model_is_chosen_by_its_iteration_and_kind(
+    again: SelfImproveRecipe, finished: Any, images: list[Path]
+) -> None:
     recipe = str(finished[0] / "small.yaml")
     scorer = Scorer.load(recipe, iteration=1, kind="score", device="cpu")
     assert scorer.name == "ite-1 score of run small"
-    assert scorer.score(images[1]).text != Scorer.load(recipe).score(images[1]).text
+    assert scorer.score(images[1]).score_distribution != Scorer.load(recipe).score(images[1]).score_distribution
     with pytest.raises(StoreError, match="iteration 7"):
         Scorer.load(recipe, iteration=7)
 
@@ -109,7 +111,8 @@ def test_an_export_says_what_its_run_says(
     folder = tmp_path / "exported"
     export(again, folder, None, None, adapter_only)
     of_run, exported = Scorer.of_run(again), Scorer.load(folder)
-    check_same(exported.score(images), list(map(asdict, of_run.score(images))))
+    known = list(map(asdict, of_run.score(images)))
+    check_same(exported.score(images), known, within=1e-5)  # its weights were folded in another program's order
     assert (exported.reading, exported.score_column) == (of_run.reading, of_run.score_column)
     assert exported.name == f"ite-2 merged of {folder}"
     with pytest.raises(ModelError, match="one exported model"):
@@ -119,7 +122,7 @@ def test_an_export_says_what_its_run_says(
 
     if adapter_only:
         copy = shutil.copytree(BUNDLED, tmp_path / "base")
-        check_same(Scorer.load(folder, base=str(copy)).score(images), list(map(asdict, of_run.score(images))))
+        check_same(Scorer.load(folder, base=str(copy)).score(images), known, within=1e-5)
         (folder / "whyscore.json").write_text(json.dumps(facts | {"base_fingerprint": "0" * 64}))
         with pytest.raises(ModelError, match="other files"):
             Scorer.load(folder)
