@@ -5,7 +5,7 @@ METHOD ?= self_improve
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint test-all mutants test-crash test-s3 test-platform bench up down clean
+.PHONY: help setup demo demo-model test lint quick-lint test-all mutants test-crash test-s3 test-platform bench up down clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,17 +37,20 @@ demo: setup
 demo-model: setup
 	$(BIN)/python -m pipeline_lib.demo.make_model --out pipeline_lib/demo/model --seed 0
 
-lint: setup
+lint: quick-lint
+	$(BIN)/mypy
+
+# mypy runs beside the other tests (tests/unit/test_stage_types.py), not before them.
+quick-lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 # Two processes; the tests of one file stay together, so that what they share is made once or twice, not for each.
 # In the order of the folders: the long ones (cluster, crash) first, else one process is idle while the other ends.
-test: lint
+test: quick-lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: lint
+test-all: quick-lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --all-families --all-moments
 
 mutants: setup
