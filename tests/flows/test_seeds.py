@@ -6,6 +6,7 @@ import pytest
 
 from pipeline_lib.config.load import load_recipe_of
 from pipeline_lib.config.seeds import recipe_of_seed
+from pipeline_lib.demo.dataset import write_dataset
 from pipeline_lib.errors import RecipeError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
@@ -27,7 +28,8 @@ def run_seeds(recipe: SelfImproveRecipe, *seeds: int) -> Watched:
 
 
 def test_each_seed_is_a_run_and_a_further_seed_costs_one_run(prefect_server: str, tmp_path: Path) -> None:
-    path = write_small_recipe(tmp_path, tmp_path / "store")
+    table = write_dataset(tmp_path / "data", seed=5, train=24, val=16, test=8)
+    path = write_small_recipe(tmp_path, tmp_path / "store", table)
     recipe = load_recipe_of(SelfImproveRecipe, path, QUICK)
     store = ArtifactStore(recipe.runtime.store)
     first = run_seeds(recipe, 1, 2)

@@ -625,7 +625,7 @@ VOTING = (
     Mutant(
         "a-gain-counts-without-its-control",
         "pipeline_lib/methods/evo_quality/controls.py",
-        'beyond = alike or change(_estimate(shuffled, "beyond")) == "raised"',
+        'beyond = shuffled["spread"] == 0 or change(_estimate(shuffled, "beyond")) == "raised"',
         "beyond = True",
         f"{RATING_FIGURES}::test_a_gain_counts_only_beyond_shuffled_votes",
     ),
