@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SEED ?= 0
 METHOD ?= self_improve
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo        self-train the bundled model on bundled photographs (METHOD=self_improve or all, SEED=0)"
-	@echo "make test        lint, types and the tests (docs/testing.md)"
+	@echo "make test        lint, types and the tests (WORKERS=3 processes; docs/testing.md)"
 	@echo "make test-all    the same with parity for all families of models and a kill at each kind of moment"
 	@echo "make mutants     break the library in many ways, one at a time, and see a test fail (minutes)"
 	@echo "make test-crash  a run killed at each kind of moment, and at demo size at every publish boundary (long)"
@@ -45,13 +46,14 @@ quick-lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Two processes; the tests of one file stay together, so that what they share is made once or twice, not for each.
-# In the order of the folders: the long ones (cluster, crash) first, else one process is idle while the other ends.
+# Three processes for two cores, because many tests wait for a server, a disk or another process. The tests of one file
+# stay together, so that what they share is made once, not for each. In the order of the folders: the long ones (cluster,
+# crash) first, else one process is idle while the others end.
 test: quick-lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: quick-lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --all-families --all-moments
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --all-families --all-moments
 
 mutants: setup
 	$(BIN)/python -m tests.mutants.run

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,10 +126,17 @@ def prefect_server(prefect_folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def small_run(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two iterations: `small.yaml`, `data`, `store`; see `tests.small_run`. Do not write to it."""
+    from tests.forked import OURS
     from tests.once import made_once
     from tests.small_run import make_small_run
 
-    return made_once(tmp_path_factory, "small-run", make_small_run)
+    def make(folder: Path) -> None:
+        for name in OURS:
+            import_module(name)
+        freeze()
+        make_small_run(folder)
+
+    return made_once(tmp_path_factory, "small-run", make)
 
 
 @pytest.fixture(scope="session")
