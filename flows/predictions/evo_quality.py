@@ -22,7 +22,12 @@ log = logging.getLogger("whyscore.predict")
 
 @flow(name="evo_quality_predict", flow_run_name="{recipe.name}")
 def evo_quality_predict(
-    recipe: EvoQualityRecipe, images: list[str], out: str | None = None, iteration: int | None = None
+    recipe: EvoQualityRecipe,
+    images: list[str],
+    out: str | None = None,
+    iteration: int | None = None,
+    recursive: bool = False,
+    overwrite: bool = False,
 ) -> ArtifactRef:
     """Rate new images with a model of the recipe's run; after a kill, the next start continues.
 
@@ -32,14 +37,20 @@ def evo_quality_predict(
     Args:
         recipe: The recipe of a run that is in its store.
         images: Images, folders of images, or tables with a column of paths; local or s3://.
-        out: File for the ratings, besides the store: a path that ends in .parquet or .csv, local or s3://.
+        out: File for the ratings, besides the store: a path that ends in .csv, .xlsx, .parquet or .html (a gallery),
+            local or s3://.
         iteration: Round of the model; None: the best one by the run's verdict, else the model that the run ended with.
+        recursive: Look for images below the folders too.
+        overwrite: Replace the file `out` if it exists.
     """
-    from pipeline_lib.use.new_images import keep_new_images
-    from pipeline_lib.use.output import writer
+    from pipeline_lib.use.new_images import find_new_images, keep_new_images
+    from pipeline_lib.use.output import Predictions, check_size, writer
+    from pipeline_lib.use.views import RATINGS
 
     show_recipe(recipe)
-    write = writer(out) if out else None  # before anything is computed
+    write = writer(out, overwrite=overwrite) if out else None  # before anything is computed
+    new = find_new_images(images, recipe.data.image_column, recursive=recursive)
+    check_size(out, len(new.places))
     store, prompts = ArtifactStore(recipe.runtime.store), load_prompts(recipe.prompts)
     base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
@@ -50,7 +61,7 @@ def evo_quality_predict(
         log.warning("the run's verdict: %s", warning)
     rater = Rater.of(recipe, base, prompts)
     rater = rater.with_adapter(chosen.adapter) if chosen.adapter else rater
-    kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels, rater.model)
+    kept = keep_new_images(store, new, recipe.data.max_megapixels, rater.model)
     finished = rate_new_images(At(recipe.runtime, chosen.name), rater, kept, recipe.seed)
     table = with_whole_inputs(store, lambda: store.read_table(finished.address, "new_ratings"))
     problems = table["problem"].drop_null().to_pylist()
@@ -58,7 +69,9 @@ def evo_quality_predict(
         count = f"{len(problems)} of {table.num_rows} images could not be rated"
         log.warning("%s; column problem says why, e.g.: %s", count, problems[0])
     if write:
-        write(table)
+        shown = store.read_table(kept.address, "new_images")
+        model = f"{'the last model' if iteration is None else f'round {iteration}'} of run {recipe.name}"
+        write(Predictions(table, RATINGS, model, shown, new.own, new.names_image))
         log.info("%d ratings are in %s", table.num_rows - len(problems), out)
     if len(problems) == table.num_rows:
         raise DataError(f"none of the {table.num_rows} images could be rated, e.g. {problems[0]}")
