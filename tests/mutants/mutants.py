@@ -611,8 +611,8 @@ VOTING = (
     Mutant(
         "both-images-are-the-better-one",
         "pipeline_lib/methods/evo_quality/reward.py",
-        "enumerate((preference, 1 - preference))",
-        "enumerate((preference, preference))",
+        "_fidelity(rating, means[0], scale, 1 - label)",
+        "_fidelity(rating, means[0], scale, label)",
         f"{FIDELITY}::test_it_is_the_papers_formula",
     ),
     Mutant(
