@@ -59,14 +59,14 @@ def gallery_page(predictions: Predictions) -> str:
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     places = decimals(predictions.rows, view)
     cards, unscored = [], []
+    open_image, scored = opener(side), set(good)
+    paths, digests = (predictions.images[name].to_pylist() for name in ("path", "image_sha256"))
     for at, row in enumerate(rows):
-        if at not in set(good):
+        if at not in scored:
             unscored.append(Unscored(row["image"], row["problem"] or "the model gave no score"))
             continue
         try:
-            image = opener(side)(
-                *predictions.images.slice(at, 1).select(["path", "image_sha256"]).to_pylist()[0].values()
-            )
+            image = open_image(paths[at], digests[at])
         except DataError as error:
             unscored.append(Unscored(row["image"], f"scored, but its file cannot be shown: {error}"))
             continue

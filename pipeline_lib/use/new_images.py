@@ -93,10 +93,11 @@ def find_new_images(given: Sequence[str], image_column: str, *, recursive: bool 
     for item in given:
         found, frame = _places(item, image_column, alone=len(given) == 1, recursive=recursive)
         names_image = len(given) == 1 and frame is not None and image_column in frame
-        for name in [] if frame is None else frame.columns:
-            if name != image_column or names_image:
-                values = frame[name].astype(object).where(frame[name].notna(), None)
-                own.setdefault(str(name), {}).update(enumerate(values, len(places)))
+        if frame is not None:
+            for name in frame.columns:
+                if name != image_column or names_image:
+                    values = frame[name].astype(object).where(frame[name].notna(), None)
+                    own.setdefault(str(name), {}).update(enumerate(values, len(places)))
         places += found
     if not places:
         count = ", ".join(files.IMAGE_ENDINGS)
