@@ -253,6 +253,7 @@ function picture(item) {
       again = true; // a format that this browser does not show
       image.src = await served();
     } else {
+      box.classList.add("failed");
       box.replaceChildren(make("span", "none", "no picture"));
     }
   });
@@ -289,9 +290,8 @@ function facts(item) {
 }
 
 function scale(scored) {
-  const low = Math.min(about.low, scored.interval_low ?? about.low);
-  const high = Math.max(about.high, scored.interval_high ?? about.high);
-  const at = (value) => 8 + (304 * (value - low)) / (high - low || 1);
+  const { low, high } = about;
+  const at = (value) => 8 + (304 * (Math.min(Math.max(value, low), high) - low)) / (high - low || 1);
   const interval = scored.interval_low === null ? "" : `, interval ${number(scored.interval_low)} to ${number(scored.interval_high)}`;
   const plot = draw("svg", {
     class: "plot", viewBox: "0 0 320 34", role: "img",
@@ -329,6 +329,7 @@ function distribution(scored) {
 function fill(item) {
   const card = (item.card ??= make("li", "card"));
   if (!card.firstChild) card.append(picture(item));
+  else if (item.scored?.problem === null && card.firstChild.classList.contains("failed")) card.firstChild.replaceWith(picture(item));
   while (card.children.length > 1) card.lastChild.remove();
   const body = make("div", "body");
   body.append(make("p", "name", item.name), facts(item));
