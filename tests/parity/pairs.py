@@ -22,7 +22,7 @@ BY_DEFAULT = ("llava-next-mistral", "internvl-qwen2", "qwen2.5-vl")
 
 
 def each_family(*values: Any) -> list[Any]:
-    """Parameters of a test that runs for all eight families: the name and the values."""
+    """Parameters of a test that runs for all families: the name and the values."""
     return [pytest.param(family.name, *values, id="-".join(map(str, (family.name, *values)))) for family in FAMILIES]
 
 
