@@ -413,7 +413,8 @@ FAMILIES = [
     Family(
         "fast-vlm",
         fast_vlm,
-        f"<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n<|im_start|>user\n<image>\n{PROMPT}{_ASSISTANT}",
+        "<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n"
+        f"<|im_start|>user\n<image>\n{PROMPT}{_ASSISTANT}",
         "",
         "<|im_end|>",
     ),

@@ -103,9 +103,7 @@ def train(loss: str, vlm: Vlm, chat: Chat, folder: Path, tmp_path: Path) -> list
 
 
 @pytest.mark.parametrize("loss", ["dpo", "sft", "grpo"])
-def test_every_frozen_part_is_in_evaluation_mode_and_does_not_change(
-    loaded: Loaded, loss: str, tmp_path: Path
-) -> None:
+def test_every_frozen_part_is_in_evaluation_mode_and_does_not_change(loaded: Loaded, loss: str, tmp_path: Path) -> None:
     folder = with_dropout(loaded.folder, tmp_path / "model")
     vlm = load_base(model_ref(folder), torch.device("cpu"))
     chat = render_chat(vlm.processor, PROMPT)

@@ -67,7 +67,9 @@ def test_a_begin_token_may_be_the_mark_of_a_turn(make, before: str) -> None:  # 
 def test_a_begin_token_that_also_ends_turns_stays_where_the_template_writes_it() -> None:
     tokenizer = byte_level_tokenizer()
     tokenizer.bos_token = EOS
-    template = TEMPLATE.replace("{{ bos_token }}", "").replace("{% endfor %}{% endfor %}", "{% endfor %}</s>{% endfor %}")
+    template = TEMPLATE.replace("{{ bos_token }}", "").replace(
+        "{% endfor %}{% endfor %}", "{% endfor %}</s>{% endfor %}"
+    )
     assert render_chat(build_processor(tokenizer, template), "Rate.").prompt == "USER: <image>\nRate.</s> ASSISTANT:"
 
 
