@@ -354,6 +354,7 @@ def fast_vlm() -> tuple[Any, Any]:
     model = _model(t.FastVlmForConditionalGeneration, config)
     for module in model.modules():  # those of a trained tower; fresh ones are 0 and 1
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     return model, processor
