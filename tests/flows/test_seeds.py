@@ -59,6 +59,12 @@ def test_each_seed_is_a_run_and_a_further_seed_costs_one_run(prefect_server: str
     text = Path(store.path("runs/small-seeds/report/results.txt")).read_text()
     assert "seed 3, final" in text and "over 3 seeds" in " ".join(text.split())
 
+    options = [option for field in QUICK.items() for option in ("--set", "=".join(map(str, field)))]
+    planned = whyscore("plan", path, "--seeds", "1,2,4", *options).splitlines()
+    assert [line for line in planned if line.startswith("Run ")] == [f"Run small-seed-{seed}" for seed in (1, 2, 4)]
+    ends = [line.rsplit(", ", 1)[-1] for line in planned if line.endswith("to compute")]
+    assert ends[:2] == ["0 to compute"] * 2 and ends[2] != "0 to compute"
+
     said = whyscore("status", path, "--store", store.root)
     assert all(f"{name}: finished" in said for name in ("small-seed-1", "small-seed-3", "small-seeds"))
     whyscore("gc", "--store", store.root, "--days", 0, "--apply")
