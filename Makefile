@@ -6,7 +6,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint quick-lint test-all mutants test-crash test-s3 test-platform bench up down clean
+.PHONY: help setup demo demo-model test lint quick-lint test-all mutants test-crash test-s3 test-platform test-vllm bench up down clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test-crash  a run killed at each kind of moment, and at demo size at every publish boundary (long)"
 	@echo "make test-s3     the store and a demo-size run on a real S3 server, which it starts and stops (long)"
 	@echo "make test-platform  runs on PostgreSQL, a Prefect server and workers, killed in the middle (long)"
+	@echo "make test-vllm   generation by a real vLLM for CPUs, installed in .venv-vllm: 3.5 GB (long)"
 	@echo "make bench       training and generation beside their peers; adds to bench/RESULTS.md (minutes)"
 	@echo "make up, make down  the platform as plain processes (STORE=s3://bucket/prefix; docs/operations.md)"
 	@echo "make demo-model  make the bundled base VLM anew"
@@ -69,6 +70,14 @@ test-s3: setup
 
 test-platform: setup
 	$(BIN)/python -m pytest tests/platform tests/parity/test_processes.py --platform
+
+# An environment of its own, because vLLM wants another transformers.
+.venv-vllm/.installed: tests/vllm/install.sh | setup
+	sh tests/vllm/install.sh .venv-vllm $(PYTHON) $$($(BIN)/python -c 'import PIL; print(PIL.__version__)')
+	@touch $@
+
+test-vllm: setup .venv-vllm/.installed
+	WHYSCORE_VLLM=.venv-vllm $(BIN)/python -m pytest tests/vllm
 
 bench: setup
 	$(BIN)/python -m bench.dpo
