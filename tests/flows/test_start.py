@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -13,7 +14,7 @@ from pipeline_lib.errors import WhyScoreError
 from tests.forked import ForkServer
 from tests.small_run import write_small_recipe
 from whyscore.commands.terminal import reach_this_machine_directly
-from whyscore.ephemeral_server import check_server
+from whyscore.ephemeral_server import _Server, check_server
 
 ROOT = Path(__file__).parents[2]
 START = """
@@ -103,6 +104,27 @@ def test_a_server_that_cannot_start_is_named_with_its_database(tmp_path: Path) -
     assert process.returncode == 1 and "temporary server did not start" in said
     assert f"prefect-{__version__}.db" in said
     assert ends(tmp_path)
+
+
+class NoProcess(_Server):
+    """A server's process that has ended with uvicorn's code of a failed start; nothing is started."""
+
+    def __init__(self, said: IO[bytes]):
+        self.said, self.returncode = said, 3
+
+    def __del__(self) -> None: ...
+
+
+def test_a_failed_start_is_seen_at_the_first_look_and_a_taken_port_is_not_taken_for_one(tmp_path: Path) -> None:
+    texts = {b"sqlite3.DatabaseError: file is not a database\n": True, b"address already in use": False}
+    for text, failed in texts.items():
+        with (tmp_path / "said").open("w+b", buffering=0) as said:
+            said.write(text)
+            if failed:
+                with pytest.raises(WhyScoreError, match="file is not a database"):
+                    NoProcess(said).poll()
+            else:
+                assert NoProcess(said).poll() == 3
 
 
 def test_a_server_that_does_not_answer_is_named(forks: ForkServer, tmp_path: Path) -> None:
