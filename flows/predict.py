@@ -39,8 +39,8 @@ def predict(
         images: Images, folders of images, or tables with a column of paths; local or s3://.
         out: File for the predictions, besides the store: a path that ends in .csv, .xlsx, .parquet or .html (a
             gallery), local or s3://.
-        iteration: Whose model; None: the newest.
-        kind: score, consistency or merged; None: merged, or score where there is nothing else.
+        iteration: Whose model; None: the best one by the run's verdict, or the newest of a run without one.
+        kind: score, consistency or merged; None: as above, or merged for an iteration.
         recursive: Look for images below the folders too.
         overwrite: Replace the file `out` if it exists.
     """
@@ -57,7 +57,9 @@ def predict(
     check_workers(recipe.runtime, base.location)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
-    log.info("predicting with %s of run %s", found.name, recipe.name)
+    log.info("predicting with %s of run %s: %s", found.name, recipe.name, found.why)
+    for warning in found.warnings:
+        log.warning("the run's verdict: %s", warning)
     kept = keep_new_images(store, new, recipe.data.max_megapixels, found.model)
     finished = predict_stage(
         At(recipe.runtime, found.name),

@@ -4,7 +4,8 @@ import logging
 
 from prefect import flow
 
-from pipeline_lib.errors import DataError, StoreError
+from pipeline_lib.errors import DataError
+from pipeline_lib.methods.evo_quality.chosen import chosen_round
 from pipeline_lib.methods.evo_quality.inputs import Rater
 from pipeline_lib.methods.evo_quality.prompt import load_prompts
 from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe
@@ -38,7 +39,7 @@ def evo_quality_predict(
         images: Images, folders of images, or tables with a column of paths; local or s3://.
         out: File for the ratings, besides the store: a path that ends in .csv, .xlsx, .parquet or .html (a gallery),
             local or s3://.
-        iteration: Round of the model; None: the model that the run ended with.
+        iteration: Round of the model; None: the best one by the run's verdict, else the model that the run ended with.
         recursive: Look for images below the folders too.
         overwrite: Replace the file `out` if it exists.
     """
@@ -54,14 +55,14 @@ def evo_quality_predict(
     base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
     run = open_run(store, recipe.name, recipe.run_fields())
-    role = "model" if iteration is None else f"iteration-{iteration:02d}/ranking/adapter"
-    adapter = run.find(role)
-    if adapter is None:
-        rounds = ", ".join(str(model.iteration) for model in run.models() if model.iteration) or "none yet"
-        raise StoreError(f"{store.root}: run {recipe.name} has no model {role}; rounds with a model: {rounds}")
-    rater = Rater.of(recipe, base, prompts).with_adapter(adapter)
+    chosen = chosen_round(run, iteration)
+    log.info("rating with %s of run %s: %s", chosen.name, recipe.name, chosen.why)
+    for warning in chosen.warnings:
+        log.warning("the run's verdict: %s", warning)
+    rater = Rater.of(recipe, base, prompts)
+    rater = rater.with_adapter(chosen.adapter) if chosen.adapter else rater
     kept = keep_new_images(store, new, recipe.data.max_megapixels, rater.model)
-    finished = rate_new_images(At(recipe.runtime, role.split("/")[0]), rater, kept, recipe.seed)
+    finished = rate_new_images(At(recipe.runtime, chosen.name), rater, kept, recipe.seed)
     table = with_whole_inputs(store, lambda: store.read_table(finished.address, "new_ratings"))
     problems = table["problem"].drop_null().to_pylist()
     if problems:

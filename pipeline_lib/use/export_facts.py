@@ -80,6 +80,11 @@ def read_facts(folder: Path) -> ExportFacts:
                 f"{path} has format {str(found.get('format'))[:20]}; this version of WhyScore reads 1 and {FORMAT}."
                 " Export the model again with this version, or update WhyScore"
             )
+        if isinstance(found, dict) and found.get("method", "self_improve") != "self_improve":
+            raise ModelError(
+                f"{folder} holds a model of {str(found['method'])[:20]}, which does not score and explain; its README"
+                " says how to ask it"
+            )
         return ExportFacts.model_validate(found)
     except FileNotFoundError:
         raise ModelError(f"{folder} has no {NAME}; expected a folder that `whyscore predict --export` wrote") from None

@@ -66,7 +66,7 @@ def scores_of(score_column: str) -> View:
 
 
 RATINGS = View(
-    what="The rating is the mean of several sampled answers, 1 to 5 with 5 the best.",
+    what="The rating is the mean of several sampled answers, or their exact expectation, 1 to 5 with 5 the best.",
     score="rating",
     heading="rating (1-5)",
     low=None,
@@ -80,11 +80,11 @@ RATINGS = View(
     rounded={},
     meanings={
         "image": "the image as it was given",
-        "rating": "mean of the sampled ratings, 1 to 5, 5 is the best",
-        "spread": "standard deviation of the sampled ratings",
+        "rating": "mean of the ratings (sampled, or their exact expectation), 1 to 5, 5 is the best",
+        "spread": "standard deviation of the ratings",
         "stated": "the rating of the most probable answer, 1 to 5",
         "problem": "why the image has no rating",
-        "ratings": "how many sampled answers could be read",
+        "ratings": "how many sampled answers could be read; 0: the rating is the exact expectation",
         "stated_answer": "the most probable answer",
     },
 )

@@ -64,8 +64,10 @@ class Run(Generic[Recipe]):
     def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Write the pointer of the last artifact, and copy its files into the run's folder."""
         if not is_planning():
+            from pipeline_lib.report.provenance import filled
+
             # before the pointer, which says that the copy is of this run
-            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder))
+            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder, filled(self.store, ref)))
         self.keep(role, ref)
 
     def end(self) -> None:

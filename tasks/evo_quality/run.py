@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline_lib.config.base import Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import read_image_list
 from pipeline_lib.methods.evo_quality.figures import srcc_change
 from pipeline_lib.methods.evo_quality.inputs import Rater
+from pipeline_lib.methods.evo_quality.pairs import LEAST_IMAGES
 from pipeline_lib.methods.evo_quality.prompt import Prompts, load_prompts
 from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe, Labelled
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, Miss
@@ -23,9 +23,6 @@ from tasks.stage import At, with_whole_inputs
 from tasks.stage.plan import PlanEnds, is_planning
 
 log = logging.getLogger("whyscore.stage")
-
-LEAST_IMAGES: dict[Split, int] = {"train": 2, "val": 2}
-"""Fewer images have no pair."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "votes.label": ("share", {"vote"}),
     "training.learning_rate": (1e-3, TRAIN),
     "training.target": ("votes", TRAIN),
+    "training.partners": (2, set()),  # nor partners
     "training.gamma": (1e-3, set()),  # the ablation has no Thurstone probability: see the test below
     "training.format_weight": (0.5, TRAIN),
     "training.lora_rank": (8, TRAIN),
@@ -81,6 +82,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "evaluation.confidence": (0.9, RATE),
     "evaluation.answers": (4, {*RATE, "rate_images"}),
     "evaluation.temperature": (0.5, {*RATE, "rate_images"}),
+    "evaluation.exact": ({"least_mass": 0.9}, {*RATE, "rate_images"}),
     "evaluation.labelled": (None, FLOW),  # stages of its own
     "evaluation.stop": (None, FLOW),
     "runtime.training_processes": (4, TRAIN),  # the number decides what is sampled

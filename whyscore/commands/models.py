@@ -31,8 +31,8 @@ def predict(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look below the folders too")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists")] = False,
-    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the newest")] = None,
-    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the best model")] = None,
+    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else the best model")] = None,
     export: Annotated[
         Path | None,
         typer.Option(metavar="DIR", callback=local_path, help="Write the model to a new folder, for your own server"),
@@ -48,7 +48,7 @@ def predict(
 
         loaded = load_recipe(recipe, parse_overrides(overrides))
         if _has_own_flow(loaded.method):
-            _rate(loaded, images, out, iteration, kind, export, recursive=recursive, overwrite=overwrite)
+            _rate(loaded, images, out, iteration, kind, export, adapter_only, recursive=recursive, overwrite=overwrite)
             return
         parsed = of_kind(SelfImproveRecipe, loaded)
         if kind not in (None, "score", "consistency", "merged"):
@@ -93,6 +93,7 @@ def _rate(
     iteration: int | None,
     kind: str | None,
     export: Path | None,
+    adapter_only: bool,
     *,
     recursive: bool,
     overwrite: bool,
@@ -103,12 +104,17 @@ def _rate(
     from pipeline_lib.errors import RecipeError
     from pipeline_lib.use.views import RATINGS
 
-    if kind or export:
-        raise RecipeError(f"--kind and --export are for recipes of self_improve; this one is of {recipe.method}")
-    if not images:
-        raise RecipeError("give images, folders or tables to rate")
-    _check_out(out, overwrite)
+    if kind:
+        raise RecipeError(f"--kind is for recipes of self_improve; this one is of {recipe.method}")
+    if not images and not export:
+        raise RecipeError("give images, folders or tables to rate, or --export DIR")
+    if images:
+        _check_out(out, overwrite)
     prepare_prefect()
+    if export:
+        export_run(recipe, export, iteration, kind, adapter_only)
+    if not images:
+        return
     from whyscore.ephemeral_server import tie_server_to_this_process
 
     tie_server_to_this_process()
@@ -134,25 +140,13 @@ def _show(store: str, predictions: Any, name: str, view: Any, out: str | None) -
 
 def export_run(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
     """Write a model of a run to a new folder."""
-    from pipeline_lib.methods.self_improve.prompt import load_prompt
     from pipeline_lib.store import ArtifactStore
-    from pipeline_lib.store.runs import open_run
-    from pipeline_lib.use.export import export_model
-    from pipeline_lib.use.trained import trained_model
-    from pipeline_lib.vlm.model_ref import resolve_model
+    from pipeline_lib.use.export_folder import write_folder
+    from pipeline_lib.use.exports import export_of
 
-    store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    base = resolve_model(recipe.model, store)
-    run = open_run(store, recipe.name, recipe.run_fields())
-    found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
-    export_model(
-        store,
-        found,
-        prompt,
-        recipe.model.max_new_tokens,
-        folder,
-        score_column=recipe.data.score_column,
-        seed=recipe.seed,
-        adapter_only=adapter_only,
-    )
-    typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")
+    store = ArtifactStore(recipe.runtime.store)
+    found = export_of(store, recipe, iteration, kind)
+    write_folder(store, found, folder, adapter_only=adapter_only)
+    typer.echo(f"{found.name} of run {recipe.name} ({found.why}) is in {folder}; its README.md says how to use it")
+    for warning in found.warnings:
+        typer.echo(f"The run's verdict: {warning}")

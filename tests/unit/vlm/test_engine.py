@@ -381,7 +381,7 @@ def test_an_image_of_a_shape_that_the_family_refuses_is_named(
 
 
 def test_doctor_looks_at_the_server_of_a_recipe_that_has_one(server: EngineServer) -> None:
-    from pipeline_lib.checks.doctor import _CHECKS
+    from pipeline_lib.checks.methods import checks_of
     from pipeline_lib.config.load import parse_recipe
 
     def look(engine: str = "openai", iterations: int = 2, **fields: Any) -> list[tuple[str, str]]:
@@ -389,7 +389,7 @@ def test_doctor_looks_at_the_server_of_a_recipe_that_has_one(server: EngineServe
             "name": "r", "iterations": iterations, "data": {"table": "t.csv"}, "model": {"id": "tiny"},
             "generation": {"engine": engine}, "runtime": {"generation_server": {"base_url": server.url} | fields},
         }  # fmt: skip
-        return [(found.state, found.message) for found in _CHECKS["engine"](parse_recipe(recipe), {})]
+        return [(found.state, found.message) for found in checks_of("self_improve")["engine"](parse_recipe(recipe), {})]
 
     assert look("transformers", base_url="http://127.0.0.1:9/v1") == []
     ((state, message),) = look()
