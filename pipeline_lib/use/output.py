@@ -132,7 +132,7 @@ def _check_writable(out: str) -> None:
 
 def _together(predictions: Predictions, ours: pa.Table) -> pa.Table:
     """The user's columns, and behind them ours."""
-    own = predictions.own
+    own = predictions.own if predictions.own.num_columns else ours.select(["image"])
     if predictions.names_image:
         ours = ours.drop_columns(["image"])
     else:
