@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from pipeline_lib.errors import WhyScoreError
 
-_PORT_TAKEN = 3  # uvicorn's exit code; Prefect then tries another port
+_PORT_TAKEN = b"address already in use"  # what uvicorn says; Prefect then tries another port
 
 # The shell starts the server and waits for the end of its own standard input, a pipe that only this process holds: also
 # when this process is killed before the server runs. Prefect ends the shell by SIGTERM, and reads its exit code.
@@ -49,7 +49,8 @@ class _Server(subprocess.Popen[Any]):
 
     def poll(self) -> int | None:
         code = super().poll()
-        if self.starting and code not in (None, _PORT_TAKEN):
+        # Prefect takes exit code 3 for a taken port and tries another one; a damaged database has the same code.
+        if self.starting and code is not None and _PORT_TAKEN not in _all_of(self.said):
             raise _not_started(self.said)
         return code
 
@@ -101,9 +102,13 @@ def _start(*, args: list[str], env: dict[str, str], mine: dict[str, str], said: 
     return _Server(args=args, env=env | mine, said=said)
 
 
+def _all_of(said: IO[bytes]) -> bytes:
+    """What the server said; the position, which its process shares, stays at the end."""
+    return os.pread(said.fileno(), os.fstat(said.fileno()).st_size, 0)
+
+
 def _not_started(said: IO[bytes]) -> WhyScoreError:
-    said.seek(0)
-    last = " ".join(said.read().decode(errors="replace").strip().splitlines()[-1:])
+    last = " ".join(_all_of(said).decode(errors="replace").strip().splitlines()[-1:])
     return WhyScoreError(
         f"Prefect's temporary server did not start{f' ({last[:300]})' if last else ''}. Its database is {database()}:"
         " remove that file if it is damaged, or set PREFECT_API_URL to a server of your own"

@@ -2,39 +2,41 @@
 
 import functools
 import logging
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+import aiohttp
 import s3fs
-from botocore.exceptions import BotoCoreError, ChecksumError, ClientError, FlexibleChecksumError, IncompleteReadError
+from botocore.exceptions import (
+    BotoCoreError,
+    ChecksumError,
+    ClientError,
+    EndpointConnectionError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+)
 from botocore.exceptions import ConnectionError as NoConnection
 
 from pipeline_lib.errors import S3Error
+from pipeline_lib.store.patience import Patience
 
 log = logging.getLogger("whyscore.store")
-
-
-@dataclass
-class Patience:
-    """Seconds for which a failing call is repeated. Each answer of the server restores `PATIENCE_S`."""
-
-    seconds: float
 
 
 class Patient(Protocol):
     """Has a patience."""
 
-    patience: Patience
+    @property
+    def patience(self) -> Patience:
+        """How long a failing call is repeated; each answer of the server restores it."""
+        ...
 
 
 S = TypeVar("S", bound=Patient)
 P = ParamSpec("P")
 T = TypeVar("T")
-
-PATIENCE_S = 120.0
-"""A call to a server that does not answer, or breaks off, is repeated for so long: a restart does not end a run."""
 
 _DENIED = "these credentials may not do that; reading needs the rights to list and get, a store also to put and delete"
 _ADVICE = {
@@ -77,13 +79,13 @@ def explained(method: Callable[Concatenate[S, str, P], T]) -> Callable[Concatena
                 passing = code in _PASSING or isinstance(error, _BROKEN_OFF)
                 absent = isinstance(error, FileNotFoundError) and code != "NoSuchBucket"
                 local = isinstance(error, OSError) and error.errno and response_of(error) is None  # this machine's disk
-                if not passing:
-                    self.patience.seconds = PATIENCE_S  # it answers
+                if not passing or (not self.patience.reached and _was_reached(error)):
+                    self.patience.answered()
                 if not passing and (absent or local):
                     raise
                 if not passing or time.monotonic() - start + pause_s > self.patience.seconds:
                     if passing:
-                        self.patience.seconds = 0.0  # the caller's calls to clean up need not wait as long again
+                        self.patience.used_up()
                     advice = _ADVICE.get(
                         code, "check the endpoint (AWS_ENDPOINT_URL_S3) and try again; finished work stays"
                     )
@@ -92,10 +94,17 @@ def explained(method: Callable[Concatenate[S, str, P], T]) -> Callable[Concatena
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 10.0)
                 continue
-            self.patience.seconds = PATIENCE_S
+            self.patience.answered()
             return done
 
     return run
+
+
+def _was_reached(error: BaseException) -> bool:
+    """Whether a server took the connection: it then failed, was slow, or broke off."""
+    if isinstance(error, EndpointConnectionError):  # also of a connection that stood and was reset
+        return not isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
+    return not isinstance(error, NoConnection)
 
 
 def response_of(error: BaseException) -> dict[str, Any] | None:

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import s3fs
 from botocore.exceptions import ClientError
 
-from pipeline_lib.store import s3_errors
-from pipeline_lib.store.s3_errors import Patience, code_of, explained, response_of
+from pipeline_lib.store import patience
+from pipeline_lib.store.s3_errors import code_of, explained, response_of
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def file_system(*, once: bool = False, **account: str) -> s3fs.S3FileSystem:
     a forked process one of its own.
     """
     patient = {"retries": {"max_attempts": 4, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
-    config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 10} if once else patient
+    config = {"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 10} if once else patient
     fs = s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=config, **account)  # others write to a bucket too
     fs.retries = 1  # else each of the client's attempts is repeated five times over
     return fs
@@ -65,31 +65,33 @@ def make_bucket(fs: s3fs.S3FileSystem, path: str) -> str:
     return bucket
 
 
-_READING = Patience(0.0)
-
-
 def reading() -> "S3Files":
-    """Access for everything but a store. Ask for it at every use, so that a forked process gets a client of its own.
-
-    A server that never answered this process is not waited for: most likely its address is wrong.
-    """
-    return S3Files("", _READING)
+    """Access for everything but a store."""
+    return S3Files("")
 
 
 class S3Files:
     """Paths are `s3://bucket/key`. A key is seen whole or not at all: that is how S3 writes.
 
-    Every method raises `S3Error` when the server refuses or stays silent.
+    Every method raises `S3Error` when the server refuses or stays silent. All of a process share one patience.
     """
 
-    def __init__(self, root: str, patience: Patience | None = None):
+    def __init__(self, root: str):
         self.root = root.rstrip("/")
-        self.patience = patience or Patience(s3_errors.PATIENCE_S)
-        self.fs = file_system()
+
+    @property
+    def patience(self) -> patience.Patience:
+        """How long a failing call is repeated."""
+        return patience.OF_THIS_PROCESS
+
+    @property
+    def fs(self) -> s3fs.S3FileSystem:
+        """The client of this process, also of a forked one; a server that is not waited for is asked once a call."""
+        return file_system(once=not self.patience.seconds)
 
     def reach(self, path: str) -> None:
         """Ask for the bucket once, without patience, so that a wrong setting is reported at once."""
-        self.patience.seconds = 0.0
+        self.patience.used_up()
         self.ask(path)
 
     @explained

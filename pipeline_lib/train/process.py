@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline_lib.errors import Interrupted, WhyScoreError
 from pipeline_lib.progress import Progress, listening
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.store.patience import expect_server
 from pipeline_lib.train.job import Place, Processes, TrainingJob
 from pipeline_lib.train.run_job import run_job
 
@@ -64,6 +65,7 @@ def main(folder: Path) -> None:
 def _train(folder: Path, asked: threading.Event, rank: int) -> None:
     import torch
 
+    expect_server()
     spec = Spec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
     device = torch.device("cpu") if spec.device == "cpu" else torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     tables = {name: pq.read_table(folder / f"{name}.parquet") for name in spec.tables}

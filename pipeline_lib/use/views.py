@@ -37,7 +37,7 @@ def scores_of(score_column: str) -> View:
     return View(
         what=f"The score is {own}. The stated bin, 0 to 9 with 9 the best, is what the text says: another scale.",
         score="predicted",
-        heading=f"score ({score_column})",
+        heading=f"{score_column} (own scale)",
         low="interval_low",
         high="interval_high",
         spread=None,

@@ -17,7 +17,8 @@ from pipeline_lib.store.key import key_fields
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.common import run as common
 from tasks.common.list_images import list_images
-from tasks.evo_quality.evaluate_ratings import compare_with_votes, evaluate_ratings
+from tasks.evo_quality.compare_with_votes import compare_with_votes
+from tasks.evo_quality.evaluate_ratings import evaluate_ratings
 from tasks.evo_quality.report import EvaluatedRound, Settings
 from tasks.stage import At, with_whole_inputs
 from tasks.stage.plan import PlanEnds, is_planning

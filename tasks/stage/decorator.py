@@ -92,7 +92,9 @@ class Work:
         which = model, prompt, max_new_tokens, self.runtime.generation_server, self.address
         if which not in self.loaded:
             self.loaded.clear()
-            self.loaded[which] = Engine(model, prompt, max_new_tokens, self.store, self.runtime.generation_server)
+            self.loaded[which] = Engine(
+                model, prompt, max_new_tokens, self.store, self.runtime.generation_server, self.runtime.device
+            )
         engine: Engine = self.loaded[which]
         return engine
 

@@ -22,6 +22,7 @@ from pipeline_lib.config.base import Runtime
 from pipeline_lib.device import check_memory
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
+from pipeline_lib.store.patience import expect_server
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -93,6 +94,7 @@ def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, An
     """
     from tasks.stage.decorator import At
 
+    expect_server()
     check_memory(runtime)
     if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", stage) or _spec(f"tasks.{stage}") is None:
         raise WhyScoreError(f"{stage}: no such stage here; the workers run different versions of WhyScore")

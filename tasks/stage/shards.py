@@ -21,6 +21,7 @@ from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.manifest import environment
+from pipeline_lib.store.patience import expect_server
 from pipeline_lib.store.shards import InShards, compute_shard, cut, is_missing
 from tasks.stage import Work
 
@@ -112,6 +113,7 @@ def compute_one(
     """Compute a shard that a stage elsewhere asked for, one at a time in this process, whatever its threads are."""
     if difference := other_versions(asked):
         raise WhyScoreError(f"{label}: this worker {difference}")
+    expect_server()
     store = ArtifactStore(runtime.store)
     with _one_at_a_time, store.attempt() as attempt:
         work = Work(store, address, attempt, runtime, label, _loaded)

@@ -201,6 +201,7 @@ def test_two_processes_sample_the_same_in_the_first_step(data: Data, tmp_path: P
         assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.only_with("--all-moments")
 def test_two_processes_train_what_one_trains(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With samples that are given: else a rounding could draw another token and go on from there."""
     monkeypatch.setattr(launch, "MODULE", "tests.parity.grpo_replayed")

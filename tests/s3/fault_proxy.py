@@ -32,8 +32,8 @@ class Proxy(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, target: str):
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, target: str, port: int = 0):
+        super().__init__(("127.0.0.1", port), _Handler)
         self.target = target.removeprefix("http://")
         self.fault: Callable[[str, str, int], str] = lambda method, path, seen: ""
         self.requests: list[tuple[str, str]] = []
@@ -144,9 +144,9 @@ def seeded(seed: int, share: float, faults: tuple[str, ...] = FAULTS) -> Callabl
 
 
 @contextlib.contextmanager
-def between(target: str) -> Iterator[Proxy]:
-    """A running proxy in front of a server's URL."""
-    proxy = Proxy(target)
+def between(target: str, port: int = 0) -> Iterator[Proxy]:
+    """A running proxy in front of a server's URL, on a free port."""
+    proxy = Proxy(target, port)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.errors import S3Error
-from pipeline_lib.store import ArtifactStore, Manifest, s3_errors
+from pipeline_lib.store import ArtifactStore, Manifest, patience
 from pipeline_lib.store.s3_files import PART_BYTES
 from tests.s3.conftest import RealS3
 from tests.s3.fault_proxy import FAULTS, Proxy
@@ -126,7 +126,7 @@ def test_a_server_that_comes_back_is_waited_for(real_s3: RealS3, store: Artifact
 def test_a_server_that_stays_away_ends_in_an_error_and_the_next_try_works(
     real_s3: RealS3, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_errors, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(patience, "WHOLE_S", 1.0)
     assert reason(store) == "not computed yet"  # the server was there
     real_s3.tell("gateway down")
     try:

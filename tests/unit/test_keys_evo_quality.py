@@ -51,6 +51,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "pairs.count": (50, {"draw_pairs"}),
     "pairs.held_out": (50, {"draw_pairs"}),
     "pairs.variants.per_image": (3, {"make_variants"}),
+    "pairs.variants.kinds": (24, {"make_variants"}),
     "pairs.variants.from_round": (3, {"draw_pairs", "vote", "rate_images", *TRAIN}),  # no variants in round 2
     "pairs.variants.fraction": (0.25, {"draw_pairs"}),
     "votes.method": ("exact", {"vote"}),

@@ -77,12 +77,18 @@ def _engine(recipe: SelfImproveRecipe, facts: Facts) -> Iterator[Finding]:
     if recipe.generation.engine == "transformers":
         return
     from pipeline_lib.openai_server import server_name
-    from pipeline_lib.vlm.engine.engine import look_at
+    from pipeline_lib.vlm.engine.engine import check_vllm, look_at
 
     server = recipe.runtime.generation_server.model_copy(update={"timeout_s": 5.0, "max_retries": 0})
     base = server.model or recipe.model.id
-    loads = look_at(server, base)
-    yield Finding("engine", "ok", f"{base} at {server_name(server.base_url)}; generation begins by testing it")
+    loads, version = look_at(server, base)
+    if recipe.iterations > 1 and facts.get("model"):  # else the model's own check has failed
+        from pipeline_lib.vlm.load import load_config
+        from pipeline_lib.vlm.model_ref import resolve_model
+
+        check_vllm(version, load_config(resolve_model(recipe.model)).model_type)
+    name = f" (vLLM {version})" if version else ""
+    yield Finding("engine", "ok", f"{base} at {server_name(server.base_url)}{name}; generation begins by testing it")
     if not loads and recipe.iterations > 1:
         yield Finding(
             "engine",

@@ -23,6 +23,7 @@ class Variants(Section):
     """Distorted variants of the images, whose pairs are voted on as well."""
 
     per_image: int = Field(10, ge=0, description="Variants of each image, drawn from all distortions and levels")
+    kinds: int = Field(35, ge=1, le=35, description="Drawn from the first so many distortions (the paper: 35)")
     from_round: int = Field(2, ge=1, description="First round with pairs of variants (the paper: 2)")
     fraction: Fraction = Field(0.5, description="Share of a round's pairs that are two variants of one image")
 

@@ -17,7 +17,7 @@ from pipeline_lib.data.sources import Bucket, LocalFolder, MissingImage, folder_
 from pipeline_lib.data.table import ImageList, fingerprint, read_image_list
 from pipeline_lib.errors import DataError, S3Error
 from pipeline_lib.methods.self_improve.discretize import discretize_scores
-from pipeline_lib.store import ArtifactStore, s3_errors, s3_files
+from pipeline_lib.store import ArtifactStore, patience
 from pipeline_lib.store.key import ArtifactRef
 from tests.unit.data.test_user_tables import png, shard
 
@@ -84,8 +84,7 @@ def test_a_missing_object_is_missing_and_a_failing_store_is_an_error(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")  # nobody listens there any more
-    monkeypatch.setattr(s3_errors, "PATIENCE_S", 0.0)
-    s3_files.reading().patience.seconds = 0.0
+    monkeypatch.setattr(patience, "OF_THIS_PROCESS", patience.Patience())
     type(fsspec.filesystem("s3")).clear_instance_cache()
     try:
         with pytest.raises(DataError, match=r"none\.png") as failed:

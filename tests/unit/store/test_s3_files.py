@@ -1,19 +1,28 @@
 """S3 as it goes wrong: each refusal is told apart, with what to do; a lost answer loses nothing."""
 
+import contextlib
+import importlib
+import logging
 import pickle
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 import s3fs
+from aiobotocore.httpsession import AIOHTTPSession
+from typer.testing import CliRunner
 
+from pipeline_lib.config.load import load_recipe
 from pipeline_lib.errors import S3Error
-from pipeline_lib.store import ArtifactStore, Manifest
+from pipeline_lib.store import ArtifactStore, Manifest, patience, s3_errors
 from pipeline_lib.store.s3_files import S3Files, file_system, make_bucket, reading
 from tests.s3.fault_proxy import DAMAGE, Proxy, between
+from whyscore.cli import app
+from whyscore.commands import models
 
 
 @pytest.fixture
@@ -45,16 +54,119 @@ def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:
     assert refused.value.code == "NoSuchBucket"
 
 
-@pytest.mark.timeout(120)
-def test_an_endpoint_that_is_down_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free.getsockname()[1]}")
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> Iterator[None]:
+    """Nothing has been asked yet, as in a process that has just begun."""
+    monkeypatch.setattr(patience, "OF_THIS_PROCESS", patience.Patience())
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(S3Error, match="AWS_ENDPOINT_URL_S3") as refused:
-        ArtifactStore("s3://bucket/prefix").check_writable()
-    assert refused.value.code == "EndpointConnectionError"
+    yield
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def refused(new_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The server's port is closed. Waiting for it fails the test; the result has the requests that were tried."""
+    tried: list[str] = []
+    send = AIOHTTPSession.send
+
+    async def counted(self: AIOHTTPSession, request: Any) -> Any:
+        tried.append(request.url)
+        return await send(self, request)
+
+    monkeypatch.setattr(AIOHTTPSession, "send", counted)
+    monkeypatch.setattr(s3_errors.time, "sleep", lambda s: pytest.fail(f"waited {s} s for a closed port"))
+    with socket.socket() as taken:  # bound and not listening: nobody else gets this port
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        yield tried
+
+
+def test_a_server_that_refuses_the_first_connection_is_not_waited_for(refused: list[str], tmp_path: Path) -> None:
+    store, path = ArtifactStore("s3://bucket/prefix"), "s3://bucket/prefix/a"
+    uses: list[Callable[[], object]] = [
+        store.check_writable,
+        store.describe,
+        lambda: store.lookup("steps/train/k"),
+        lambda: list(store.addresses()),
+        lambda: store.read_pointer("runs/a/run.json"),
+        lambda: store.files.put(path, Path(__file__)),
+        lambda: store.files.get(path, tmp_path / "a"),
+        lambda: store.files.sha256(path),
+        lambda: store.files.with_file(path, lambda file: file.read()),
+        lambda: reading().read(path),
+        lambda: reading().entry(path),
+    ]
+    for use in uses:
+        refused.clear()
+        with pytest.raises(S3Error, match="AWS_ENDPOINT_URL_S3") as said:
+            use()
+        assert said.value.code == "EndpointConnectionError" and len(refused) == 1, use
+
+
+COMMANDS = [
+    ["status", "--store", "s3://bucket/prefix"],
+    *(["status", "small.yaml"], ["report", "small.yaml"], ["gc", "--store", "s3://bucket/prefix"]),
+    *(["verify", "s3://bucket/prefix"], ["check-data", "s3://bucket/scores.csv"]),
+    ["predict", "small.yaml", "--export", "model"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+def test_every_command_says_at_once_that_the_server_refuses(
+    command: list[str], refused: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "prepare_prefect", lambda: None)
+    (tmp_path / "small.yaml").write_text(
+        "name: r\ndata: {table: t.csv}\nmodel: {id: bundled}\nruntime: {store: 's3://bucket/prefix'}\n"
+    )
+    answer = CliRunner().invoke(app, command)
+    logging.getLogger("whyscore").handlers.clear()
+    assert answer.exit_code == 1 and "EndpointConnectionError" in answer.output and len(refused) == 1
+
+
+@pytest.mark.parametrize("flow", ["self_improve", "evo_quality", "stic", "self_judge"])
+def test_every_run_says_at_once_that_the_server_refuses(flow: str, refused: list[str]) -> None:
+    recipe = load_recipe(f"recipes/{flow}/demo.yaml", {"runtime.store": "s3://bucket/prefix"})
+    run: Any = importlib.import_module(f"tasks.{flow}.run")
+    with pytest.raises(S3Error) as said:
+        run.prepare(recipe)
+    assert said.value.code == "EndpointConnectionError" and len(refused) == 1
+
+
+@pytest.mark.parametrize("fault", ["status 503", "cut before", "half the answer"])
+def test_a_server_that_takes_the_first_connection_and_fails_twice_is_asked_again(
+    new_process: None, proxy: Proxy, bucket: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    S3Files("").write(f"s3://{bucket}/a", b"1")
+    monkeypatch.setattr(patience, "OF_THIS_PROCESS", patience.Patience())
+    asked = len(proxy.requests)
+    proxy.fault = lambda method, path, seen: fault if seen <= asked + 2 else ""
+    assert reading().read(f"s3://{bucket}/a") == b"1" and len(proxy.spoiled) == 2
+
+
+def test_a_server_that_answered_once_is_waited_for(
+    new_process: None, s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as back:
+        with between(s3_server) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+            S3Files("").write(f"s3://{bucket}/a", b"1")
+
+        def start_again(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 2:
+                back.enter_context(between(s3_server, proxy.server_port))
+
+        pauses: list[float] = []
+        monkeypatch.setattr(s3_errors.time, "sleep", start_again)
+        assert ArtifactStore(f"s3://{bucket}").files.read(f"s3://{bucket}/a") == b"1" and len(pauses) == 2
+
+
+def test_work_for_another_process_waits_from_its_first_call_on(refused: list[str]) -> None:
+    patience.expect_server()
+    with pytest.raises(pytest.fail.Exception, match="waited"):
+        reading().read("s3://bucket/a")
 
 
 def test_missing_credentials_are_said(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> None:
@@ -163,17 +275,6 @@ def test_what_lies_under_a_prefix(bucket: str) -> None:
 def test_an_error_keeps_its_fields_between_processes() -> None:
     error = pickle.loads(pickle.dumps(S3Error("read", "s3://b/k", "NoSuchBucket", "create it")))
     assert (error.action, error.path, error.code, error.why) == ("read", "s3://b/k", "NoSuchBucket", "create it")
-
-
-def test_reading_waits_only_for_a_server_that_has_answered(proxy: Proxy, bucket: str) -> None:
-    S3Files(f"s3://{bucket}").write(f"s3://{bucket}/a", b"1")
-    reading().patience.seconds = 0.0
-    proxy.fault = lambda method, path, seen: "status 503"
-    with pytest.raises(S3Error):
-        reading().read(f"s3://{bucket}/a")
-    asked = len(proxy.requests)
-    proxy.fault = lambda method, path, seen: "status 503" if asked + 1 < seen <= asked + 7 else ""
-    assert reading().read(f"s3://{bucket}/a") == reading().read(f"s3://{bucket}/a") == b"1"
 
 
 def test_a_bucket_is_made_once_with_keys_of_ones_own(s3_server: str) -> None:
