@@ -196,8 +196,10 @@ def test_a_model_that_fails_does_not_end_the_page() -> None:
 def test_batches_take_turns_and_the_model_has_one_caller() -> None:
     inside, most = [0], [0]
     order: list[str] = []
+    hold = threading.Event()  # until all are there, however slow the machine is
 
     def slow(paths: list[str]) -> list[ScoredImage]:
+        hold.wait(60)
         inside[0] += 1
         most[0] = max(most[0], inside[0])
         time.sleep(0.05)
@@ -212,11 +214,10 @@ def test_batches_take_turns_and_the_model_has_one_caller() -> None:
         give(client, one, picture())
         state = client.get(f"/api/batches/{one}").json()
         assert state["ahead"] <= 8
+        hold.set()
         finished(client, one)
-        behind = client.get(f"/api/batches/{many}").json()
-        assert behind["done"] < 60
         finished(client, many)
-    assert most == [1] and order.index(one) < 50
+    assert most == [1] and order.index(one) <= 16
 
 
 def test_several_browsers_at_once() -> None:
