@@ -112,7 +112,10 @@ class NoProcess(_Server):
 
 
 def test_a_failed_start_is_seen_at_the_first_look_and_a_taken_port_is_not_taken_for_one(tmp_path: Path) -> None:
-    for text, failed in ((b"sqlite3.DatabaseError: file is not a database\n", True), (b"address already in use", False)):
+    for text, failed in (
+        (b"sqlite3.DatabaseError: file is not a database\n", True),
+        (b"address already in use", False),
+    ):
         with (tmp_path / "said").open("w+b", buffering=0) as said:
             said.write(text)
             if failed:
