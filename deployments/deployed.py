@@ -1,12 +1,14 @@
 """The flows as they are deployed: the recipe is a form in the UI, and stages that need the model go to the GPU pool.
 
-Each method has a flow, made at first use: `deployments/deployed.py:<method>`, and `<method>_control` for its control.
+Each method has a flow, made at first use: `deployments/deployed.py:<method>`, `<method>_control` for its control, and
+`<method>_predict` for a method with a flow in `flows/predictions/`.
 """
 
 import logging
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +95,59 @@ def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] 
     return flow(name=run.name, flow_run_name=run_name)(deployed)
 
 
+def prediction_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
+    """A flow that applies the model of a finished run of the method to new images, with a form for its recipe."""
+    kind = recipe_class(method)
+    choice = shipped_recipes(method) | kind
+
+    def deployed(
+        recipe: choice,  # type: ignore[valid-type]
+        images: list[str],
+        out: str | None = None,
+        iteration: int | None = None,
+        recursive: bool = False,
+        overwrite: bool = False,
+        overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types
+        store: str | None = None,
+    ) -> ArtifactRef:
+        chosen = chosen_recipe(kind, recipe, overrides, store)
+        finished: ArtifactRef = run.fn(chosen, images, out, iteration, recursive=recursive, overwrite=overwrite)
+        return finished
+
+    deployed.__name__ = deployed.__qualname__ = run.name
+    deployed.__doc__ = f"""{(run.description or run.name).splitlines()[0]}
+
+    Args:
+        recipe: The recipe of the run.
+        images: Image files, folders or tables, local to the workers or s3://.
+        out: File for the results (.csv, .xlsx, .parquet, or .html for a gallery); empty: only the store.
+        iteration: Whose model; empty: the best one of the run.
+        recursive: Look for images below the folders too.
+        overwrite: Replace the file `out` if it exists.
+        overrides: Fields to change, e.g. {{"name": "mine"}} for the run of that name.
+        store: The store of the run: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
+    """
+    return flow(name=run.name, flow_run_name=_run_name)(deployed)
+
+
+def deployed_names() -> list[str]:
+    """The flows that are made for the methods: each method, its control and its predictions, as far as it has them."""
+    methods = method_names()
+    controls = [f"{method}_control" for method in methods if recipe_class(method).control]
+    return [*methods, *controls, *(f"{method}_predict" for method in methods if _predicts(method))]
+
+
+def _predicts(method: str) -> bool:
+    return find_spec(f"flows.predictions.{method}") is not None
+
+
 def __getattr__(name: str) -> Flow[..., Any]:
-    """The flow of a method or of its control, for Prefect, which asks this module for it by its name."""
+    """The flow of a method, its control or its predictions, for Prefect, which asks this module for it by its name."""
     if name in method_names():
         return deployed_flow(name, getattr(import_module(f"flows.{name}"), name))
+    method = name.removesuffix("_predict")
+    if name != method and method in method_names() and _predicts(method):
+        return prediction_flow(method, getattr(import_module(f"flows.predictions.{method}"), name))
     method = name.removesuffix("_control")
     if name == method or method not in method_names() or not recipe_class(method).control:
         raise AttributeError(name)
@@ -133,25 +184,7 @@ def seeds(
 ablation = deployed_flow("self_improve", run_ablation)
 
 
-@flow(name="predict", flow_run_name=_run_name)
-def predict(
-    recipe: _SelfImprove,  # type: ignore[valid-type]
-    images: list[str],
-    out: str | None = None,
-    overrides: dict[str, Any] = {},  # noqa: B006 - never changed; None would be shown as a choice of types in the form
-    store: str | None = None,
-) -> ArtifactRef:
-    """Score and explain new images with the newest model of a finished run.
-
-    Args:
-        recipe: The recipe of the run.
-        images: Image files, folders or tables, local to the workers or s3://.
-        out: File for the predictions (.parquet or .csv); empty: only the store.
-        overrides: Fields to change, e.g. {"name": "mine"} for the run of that name.
-        store: The store of the run: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
-    """
-    predicted: ArtifactRef = run_predict.fn(chosen_recipe(SelfImproveRecipe, recipe, overrides, store), images, out)
-    return predicted
+predict = prediction_flow("self_improve", run_predict)
 
 
 @flow(name="gpu_stage")

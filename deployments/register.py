@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from pipeline_lib.config.load import method_names, recipe_class
 from pipeline_lib.errors import WhyScoreError
 
 FOLDER = Path(__file__).resolve().parent
@@ -40,10 +39,12 @@ def register(store: str, *, home: Path | None = None, pool_type: str = "process"
 
 
 def prefect_project() -> dict[str, Any]:
-    """The input of `prefect deploy`: prefect.yaml and a deployment for each method and for each control."""
+    """The input of `prefect deploy`: prefect.yaml and a deployment for each method, control and predictions."""
     project: dict[str, Any] = yaml.safe_load((FOLDER / "prefect.yaml").read_text(encoding="utf-8"))
     common = project.pop("definitions")["method"]
-    names = method_names() + [f"{name}_control" for name in method_names() if recipe_class(name).control]
+    from deployments.deployed import deployed_names
+
+    names = deployed_names()
     generated = [{"name": name, "entrypoint": f"deployments/deployed.py:{name}"} | common for name in names]
     return project | {"deployments": generated + project["deployments"]}
 

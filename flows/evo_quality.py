@@ -62,7 +62,8 @@ def evolve(run: Run, labels: Labels = "own", rounds: int | None = None) -> Evolv
     for number in range(1, (rounds or recipe.rounds) + 1):
         at, folder = run.at.labelled(f"round-{number}"), f"iteration-{number:02d}"
         if number >= variants.from_round and variants.per_image and made is None:
-            made = keep("variants", make_variants(run.at, images, recipe.model.resize_px, variants.per_image, seed))
+            size = recipe.model.resize_px
+            made = keep("variants", make_variants(run.at, images, size, variants.per_image, variants.kinds, seed))
             images = images.with_made(made, recipe.runtime.store)
         drawn = draw_pairs(at, run.images, config.count, seed, number, made, variants.fraction if made else 0.0)
         votes = vote(at, recipe.votes, rater.model, run.prompts.compare, images, drawn, seed)

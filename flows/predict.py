@@ -27,6 +27,8 @@ def predict(
     out: str | None = None,
     iteration: int | None = None,
     kind: Kind | None = None,
+    recursive: bool = False,
+    overwrite: bool = False,
 ) -> ArtifactRef:
     """Score and explain new images with a model of the recipe's run; after a kill, the next start continues.
 
@@ -35,22 +37,30 @@ def predict(
     Args:
         recipe: The recipe of a run that is in its store.
         images: Images, folders of images, or tables with a column of paths; local or s3://.
-        out: File for the predictions, besides the store: a path that ends in .parquet or .csv, local or s3://.
-        iteration: Whose model; None: the newest.
-        kind: score, consistency or merged; None: merged, or score where there is nothing else.
+        out: File for the predictions, besides the store: a path that ends in .csv, .xlsx, .parquet or .html (a
+            gallery), local or s3://.
+        iteration: Whose model; None: the best one by the run's verdict, or the newest of a run without one.
+        kind: score, consistency or merged; None: as above, or merged for an iteration.
+        recursive: Look for images below the folders too.
+        overwrite: Replace the file `out` if it exists.
     """
-    from pipeline_lib.use.new_images import keep_new_images
-    from pipeline_lib.use.output import writer
+    from pipeline_lib.use.new_images import find_new_images, keep_new_images
+    from pipeline_lib.use.output import Predictions, check_size, writer
+    from pipeline_lib.use.views import scores_of
 
     show_recipe(recipe)
-    write = writer(out) if out else None  # before anything is computed
+    write = writer(out, overwrite=overwrite) if out else None  # before anything is computed
+    new = find_new_images(images, recipe.data.image_column, recursive=recursive)
+    check_size(out, len(new.places))
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
     base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
     run = open_run(store, recipe.name, recipe.run_fields())
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
-    log.info("predicting with %s of run %s", found.name, recipe.name)
-    kept = keep_new_images(store, images, recipe.data.image_column, recipe.data.max_megapixels, found.model)
+    log.info("predicting with %s of run %s: %s", found.name, recipe.name, found.why)
+    for warning in found.warnings:
+        log.warning("the run's verdict: %s", warning)
+    kept = keep_new_images(store, new, recipe.data.max_megapixels, found.model)
     finished = predict_stage(
         At(recipe.runtime, found.name),
         prompt,
@@ -72,7 +82,10 @@ def predict(
             most,
         )
     if write:
-        write(table)
+        shown = store.read_table(kept.address, "new_images")
+        model = f"{found.name} of run {recipe.name}"
+        view = scores_of(recipe.data.score_column)
+        write(Predictions(table, view, model, shown, new.own, new.names_image))
         log.info("%d predictions are in %s", table.num_rows - problems.total(), out)
     if problems.total() == table.num_rows:
         where = f"; column problem of {out} says why for each" if out else ""

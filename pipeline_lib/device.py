@@ -31,6 +31,13 @@ def pick_device(device: str) -> "torch.device":
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def device_name(device: "torch.device") -> str:
+    """The kind of a device for people: the name of a GPU, else `cpu` or `mps`."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def device_memory(device: str) -> DeviceMemory:
     """Memory of `runtime.device`; raises `ModelError` when this machine has no such device."""
     import torch

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if belongs_here(item)]
 
 
-def pytest_collection_finish() -> None:
-    """What the modules of all tests have imported stays: without this each `gc.collect` looks at a million objects."""
+_frozen_modules = 0
+
+
+def freeze() -> None:
+    """What is imported stays: without this each `gc.collect` of the library looks at a million objects."""
+    global _frozen_modules
     gc.collect()
     gc.freeze()
+    _frozen_modules = len(sys.modules)
+
+
+def pytest_collection_finish() -> None:
+    """What the modules of all tests have imported."""
+    freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What earlier tests have imported: Prefect, trl and matplotlib come with the first flow."""
+    if len(sys.modules) > _frozen_modules + 300:
+        freeze()
 
 
 @pytest.fixture(scope="session")
@@ -108,10 +126,26 @@ def prefect_server(prefect_folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def small_run(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two iterations: `small.yaml`, `data`, `store`; see `tests.small_run`. Do not write to it."""
+    from tests.forked import OURS
     from tests.once import made_once
     from tests.small_run import make_small_run
 
-    return made_once(tmp_path_factory, "small-run", make_small_run)
+    def make(folder: Path) -> None:
+        for name in OURS:
+            import_module(name)
+        freeze()
+        make_small_run(folder)
+
+    return made_once(tmp_path_factory, "small-run", make)
+
+
+@pytest.fixture(scope="session")
+def small_stic(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of stic: `small_stic.yaml`, `data`, `store`; see `tests.small_stic`. Do not write to it."""
+    from tests.once import made_once
+    from tests.small_stic import make_small_stic
+
+    return made_once(tmp_path_factory, "small-stic", make_small_stic)
 
 
 @pytest.fixture(scope="session")

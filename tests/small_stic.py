@@ -1,10 +1,14 @@
 """A run of stic's demo recipe at a size for tests: same model, same stages, fewer images."""
 
+import json
 from pathlib import Path
 
 import yaml
 
+from pipeline_lib.config.load import load_recipe_of
 from pipeline_lib.demo.method_data import write_questions, write_unlabelled
+from pipeline_lib.methods.stic.recipe import SticRecipe
+from tests.small_run import Watched, listen
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "stic" / "demo.yaml"
 
@@ -26,3 +30,17 @@ def write_small_stic(folder: Path, store: Path) -> Path:
     path = folder / "small_stic.yaml"
     path.write_text(yaml.safe_dump(fields))
     return path
+
+
+def make_small_stic(folder: Path) -> None:
+    """The recipe, its data, the store of its finished run, and what that planned and computed."""
+    from flows.stic import stic
+    from tasks.stage.plan import plan
+
+    recipe = load_recipe_of(SticRecipe, write_small_stic(folder, folder / "store"))
+    planned = [stage.label for stage in plan(stic.fn, recipe)]
+    with listen("whyscore") as messages:
+        stic(recipe)
+    watched = Watched(messages, [])
+    seen = {"planned": planned, "computed": watched.computed, "cached": watched.cached}
+    (folder / "watched.json").write_text(json.dumps(seen))

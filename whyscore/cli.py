@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from whyscore.commands import checks, models, platform, runs, stores
+from whyscore.commands import checks, models, new, page, platform, runs, stores
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +32,7 @@ def whyscore(
 for command in (
     runs.demo,
     runs.demo_data,
+    new.new,
     checks.check_data,
     checks.doctor,
     runs.plan,
@@ -41,6 +42,7 @@ for command in (
     stores.status,
     stores.report,
     models.predict,
+    page.app,
     runs.rejudge,
     runs.ablation,
     runs.grid_search,

@@ -1,16 +1,21 @@
-"""Every check that a run makes, without the run: problems are found before the expensive work."""
+"""Every check that a run makes, without the run: problems are found before the expensive work.
+
+The checks here hold for every method. The module `pipeline_lib.checks.methods.<method>` has those of a method.
+"""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from pipeline_lib.config.base import OpenAIEndpoint
+import pyarrow as pa
+
+from pipeline_lib.config.base import BaseRecipe, Data, ImageData, Split
+from pipeline_lib.data.table import NO_LIMIT, CheckedTable, ImageList, check_table
 from pipeline_lib.errors import WhyScoreError
-from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.store import ArtifactStore
 
 OPENED_IMAGES = 2000
-"""The number of images that are opened, evenly spread; the `discretize` stage opens all."""
+"""The number of images of a table that are opened, evenly spread; a run opens all."""
 
 State = Literal["ok", "FAIL", "skip", "note"]
 
@@ -23,24 +28,27 @@ class Finding(NamedTuple):
     message: str
 
 
-_Facts = dict[str, Any]
+Facts = dict[str, Any]
 """Results of the checks so far by name, for the checks that need them."""
 
-Check = Callable[[SelfImproveRecipe, _Facts], Iterator[Finding]]
+Check = Callable[[Any, Facts], Iterator[Finding]]
+"""A recipe and the facts so far -> what was found. A `WhyScoreError` that it raises is a `FAIL`."""
 
 
-def examine(recipe: SelfImproveRecipe) -> Iterator[Finding]:
-    """Run all checks; a check is skipped only if it needs the result of one that failed."""
-    yield Finding("recipe", "ok", f"{recipe.name}, {recipe.iterations} iteration(s)")
-    facts: _Facts = {}
-    for what, check in _CHECKS.items():
+def examine(recipe: BaseRecipe) -> Iterator[Finding]:
+    """Run all checks of a recipe's method; a check is skipped only if it needs the result of one that failed."""
+    from pipeline_lib.checks.methods import checks_of
+
+    yield Finding("recipe", "ok", f"{recipe.name}, a run of {recipe.method}")
+    facts: Facts = {}
+    for what, check in checks_of(recipe.method).items():
         try:
             yield from check(recipe, facts)
         except WhyScoreError as error:
             yield Finding(what, "FAIL", str(error))
 
 
-def _store(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+def _store(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
     store = ArtifactStore(recipe.runtime.store)
     store.check_writable()
     store.check_space()
@@ -50,7 +58,7 @@ def _store(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         yield Finding("store", "note", found.warning)
 
 
-def _dask(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+def _dask(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
     if recipe.runtime.dask:
         from pipeline_lib.checks.cluster import check_cluster
         from pipeline_lib.data.user_table import image_folder
@@ -60,98 +68,111 @@ def _dask(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
         yield Finding("dask", "ok", f"{count} worker(s) at {recipe.runtime.dask}, of this version")
 
 
-def _table(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    data = recipe.data
-    paths = {"data.table": data.table} | {f"data.split_lists.{name}": path for name, path in data.split_lists if path}
-    absent = {field: path for field, path in paths.items() if _is_absent(path)}
-    for field, path in absent.items():
-        known = "" if data.dataset == "table" else f"put {data.dataset}'s files there (recipes/README.md) or "
-        yield Finding("table", "FAIL", f"{os.path.normpath(path)} does not exist; {known}set {field}")
-    if absent:
-        return
-    from pipeline_lib.data.table import check_table, read_image_list
-    from pipeline_lib.methods.self_improve.before_run import few_validation_images
-    from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES
+def _table(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
+    facts["table"] = yield from look_at_table("table", recipe.data, lambda: check_table(recipe.data, recipe.seed))
 
-    checked = check_table(data, recipe.seed, LEAST_IMAGES)
-    yield from (Finding("table", "FAIL", problem) for problem in checked.problems)
+
+def look_at_table(
+    what: str, data: ImageData, check: Callable[[], CheckedTable], field: str = "data"
+) -> Generator[Finding, None, ImageList | None]:
+    """Look for the files of a table, and `check` its rows; returns its `ImageList`, None when it has a problem."""
+    paths = {f"{field}.table": data.table}
+    paths |= {f"{field}.split_lists.{name}": path for name, path in data.split_lists if path}
+    absent = {at: path for at, path in paths.items() if _is_absent(path)}
+    for at, path in absent.items():
+        known = "" if data.dataset == "table" else f"put {data.dataset}'s files there (recipes/README.md) or "
+        yield Finding(what, "FAIL", f"{os.path.normpath(path)} does not exist; {known}set {at}")
+    if absent:
+        return None
+    checked = check()
+    yield from (Finding(what, "FAIL", problem) for problem in checked.problems)
     if checked.problems:
-        return
-    facts["table"] = checked.images
+        return None
     rows, splits = checked.images.rows, checked.images.rows["split"].value_counts()
     counts = ", ".join(f"{count} {split}" for split, count in splits.items())
-    yield Finding(
-        "table", "ok", f"{len(rows)} images ({counts}), scores {rows['score'].min():g} to {rows['score'].max():g}"
-    )
-    yield from (Finding("table", "note", note) for note in checked.notes)
-    for other in recipe.evaluation.also:
-        read_image_list(other, recipe.seed)
-    if few := few_validation_images(splits["val"]):
-        yield Finding("table", "note", few)
-    for column, field in (("split", "split_column"), ("group", "group_column")):
-        if f"user_{column}" in rows and getattr(data, field) is None:
+    scores = f", scores {rows['score'].min():g} to {rows['score'].max():g}" if isinstance(data, Data) else ""
+    yield Finding(what, "ok", f"{len(rows)} images ({counts}){scores}")
+    yield from (Finding(what, "note", note) for note in checked.notes)
+    for column, at in (("split", "split_column"), ("group", "group_column")):
+        if f"user_{column}" in rows and getattr(data, at) is None:
             yield Finding(
-                "table", "note", f"its column {column} is not used; if the name is right, set data.{field}: {column}"
+                what, "note", f"its column {column} is not used; if the name is right, set {field}.{at}: {column}"
             )
+    return checked.images
 
 
-def _images(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    data, image_list = recipe.data, facts.get("table")
+def _images(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
+    facts["images"] = yield from look_at_images("images", recipe.data, facts.get("table"))
+
+
+def look_at_images(
+    what: str,
+    data: ImageData,
+    images: ImageList | None,
+    least: Mapping[Split, int] = NO_LIMIT,
+    field: str = "data",
+) -> Generator[Finding, None, pa.Table | None]:
+    """Open images of a checked table, evenly spread; returns the table of those that were read, None without a table.
+
+    Raises `DataError` for what a run refuses: too many unreadable ones, copies between splits.
+    """
     if data.images and _is_absent(data.images):
-        raise WhyScoreError(f"image folder {os.path.normpath(data.images)} does not exist; set data.images")
-    if image_list is None:
-        yield Finding("images", "skip", "not opened, because the table was not read")
-        return
+        raise WhyScoreError(f"image folder {os.path.normpath(data.images)} does not exist; set {field}.images")
+    if images is None:
+        yield Finding(what, "skip", "not opened, because the table was not read")
+        return None
     from pipeline_lib.data.leaks import refuse_leaks
-    from pipeline_lib.methods.self_improve.discretize import discretize_scores
+    from pipeline_lib.data.read_images import read_images
 
-    step = -(-len(image_list.rows) // OPENED_IMAGES)
-    opened = image_list._replace(rows=image_list.rows.iloc[::step].reset_index(drop=True))
-    found = discretize_scores(opened, data.max_unreadable_fraction, data.max_megapixels)
-    of = f" of {len(opened.rows)} opened ({len(image_list.rows)} in the table)" if step > 1 else ""
-    yield Finding("images", "ok", f"{found.images.num_rows} readable{of}, {found.unreadable.num_rows} left out")
-    copied = found.images.select(["image", "image_sha256", "split"]).to_pydict()
-    refuse_leaks(copied["image"], copied["image_sha256"], copied["split"], data.max_near_duplicate_fraction)
-    facts["images"] = found.images
-    empty = [row["bin"] for row in found.bins.to_pylist() if row["train_images"] == 0]
-    if empty and step == 1:
-        yield Finding(
-            "images",
-            "note",
-            f"no training image is in bin(s) {empty}, scores are tied: the model never sees these digits",
-        )
+    step = -(-len(images.rows) // OPENED_IMAGES)
+    opened = images._replace(rows=images.rows.iloc[::step].reset_index(drop=True))
+    found = read_images(opened, data.max_unreadable_fraction, data.max_megapixels, least)
+    of = f" of {len(opened.rows)} opened ({len(images.rows)} in the table)" if step > 1 else ""
+    yield Finding(what, "ok", f"{len(found.rows)} readable{of}, {found.unreadable.num_rows} left out")
+    names, digests, splits = (found.rows[name].tolist() for name in ("image", "image_sha256", "split"))
+    refuse_leaks(names, digests, splits, data.max_near_duplicate_fraction)
+    return found.images
 
 
 def _is_absent(path: str) -> bool:
     return "://" not in path and not os.path.exists(path)
 
 
-def _prompt(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    from pipeline_lib.methods.self_improve.prompt import load_prompt
-
-    facts["prompt"] = prompt = load_prompt(recipe.prompt)
-    yield Finding("prompt", "ok", f"{prompt.name}, about {prompt.criterion.value}")
+def _prompt(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
+    """A method with prompts of its own has a check of this name."""
+    yield from ()
 
 
-def _model(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    if "prompt" not in facts:
-        yield Finding("model", "skip", "not checked, because there is no prompt")
-        return
+def _model(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
+    yield from look_at_model(recipe, facts, {"What is in the image?": 1})
+
+
+def look_at_model(
+    recipe: BaseRecipe, facts: Facts, prompts: Mapping[str, int], check: Callable[[Any], None] = lambda processor: None
+) -> Iterator[Finding]:
+    """Whether the base can be used: it renders the prompts, each about so many images, and has layers for LoRA.
+
+    `check` raises `WhyScoreError` for a processor that the method cannot use. No weights are loaded. Keeps what was
+    found as the fact `model`.
+    """
     from pipeline_lib.vlm.model_ref import resolve_model
 
     base = resolve_model(recipe.model, ArtifactStore(recipe.runtime.store))
     base.folder(weights=False)  # what is not there is found without importing what would load it, which takes seconds
-    from pipeline_lib.methods.self_improve.check_model import check_model
+    from pipeline_lib.train.check_model import check_model
+    from pipeline_lib.vlm.load import load_processor
     from pipeline_lib.vlm.shapes import check_shapes_of
 
-    facts["model"] = found = check_model(base, facts["prompt"])
-    if "images" in facts:
+    check(load_processor(base))
+    for prompt, images in prompts.items():
+        facts["model"] = found = check_model(base, prompt, images)
+    if facts.get("images") is not None:
         check_shapes_of(facts["images"], base)
     size = f"{found['parameters'] / 1e6:.1f} M parameters"
     yield Finding("model", "ok", f"{found['architecture']}, {size}, LoRA on {found['lora_layers']} layers")
 
 
-def _memory(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
+def _memory(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
     from pipeline_lib.device import check_memory, check_weights, device_memory
 
     check_memory(recipe.runtime)
@@ -164,71 +185,7 @@ def _memory(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
     )
 
 
-def _engine(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    if recipe.generation.engine == "transformers":
-        return
-    from pipeline_lib.openai_server import server_name
-    from pipeline_lib.vlm.engine.engine import look_at
-
-    server = recipe.runtime.generation_server.model_copy(update={"timeout_s": 5.0, "max_retries": 0})
-    base = server.model or recipe.model.id
-    loads = look_at(server, base)
-    yield Finding("engine", "ok", f"{base} at {server_name(server.base_url)}; generation begins by testing it")
-    if not loads and recipe.iterations > 1:
-        yield Finding(
-            "engine",
-            "note",
-            "it loads no adapters at run time, so a run stops when iteration 2 begins and says what to load; see"
-            " docs/engines.md",
-        )
-
-
-def _judge(recipe: SelfImproveRecipe, facts: _Facts) -> Iterator[Finding]:
-    model, endpoint = recipe.judge.openai.model, recipe.runtime.openai
-    if model is None:
-        yield Finding("judge", "ok", "the local round-trip judge, no key needed")
-        return
-    from pipeline_lib.judges.endpoint import server_name
-    from pipeline_lib.methods.self_improve.before_run import check_judge
-
-    try:
-        check_judge(recipe.judge.openai, endpoint)
-        if problem := _problem_with_server(model, endpoint):
-            raise WhyScoreError(f"the judge's server {server_name(endpoint)} {problem}")
-    except WhyScoreError as error:
-        raise WhyScoreError(f"{error}; judge.openai.model: null uses only the local judge") from None
-    yield Finding("judge", "ok", f"{model} at {server_name(endpoint)}")
-
-
-def _problem_with_server(model: str, endpoint: OpenAIEndpoint) -> str | None:
-    """Ask the server for its models: the cheapest request that tests its address and the key.
-
-    Its own error text is not passed on, because it may repeat parts of the key.
-    """
-    from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI, OpenAIError
-
-    from pipeline_lib.judges.endpoint import KEY_VARIABLE, read_key, server_url
-    from pipeline_lib.openai_server import client_settings
-
-    url = server_url(endpoint)
-    http = DefaultHttpxClient(timeout=5.0, **client_settings(url))
-    try:
-        with OpenAI(api_key=read_key(), base_url=url, timeout=5.0, max_retries=0, http_client=http) as client:
-            offered = sorted({found.id for found in client.models.list()})
-    except APIConnectionError:
-        return "cannot be reached; start it, or check the network and runtime.openai.base_url"
-    except APIStatusError as error:
-        if error.status_code in (401, 403):
-            return f"refuses the key (status {error.status_code}); check {KEY_VARIABLE}"
-        return f"answers with status {error.status_code}; check runtime.openai.base_url, it usually ends in /v1"
-    except (OpenAIError, ValueError, TypeError, AttributeError):
-        return "does not answer like an OpenAI-compatible one; check runtime.openai.base_url"
-    if model in offered:
-        return None
-    return f"does not offer the model {model}; set judge.openai.model to one it has ({', '.join(offered[:5])})"
-
-
-_CHECKS: dict[str, Check] = {
+COMMON: dict[str, Check] = {
     "store": _store,
     "dask": _dask,
     "table": _table,
@@ -236,6 +193,5 @@ _CHECKS: dict[str, Check] = {
     "prompt": _prompt,
     "model": _model,
     "memory": _memory,
-    "engine": _engine,
-    "judge": _judge,
 }
+"""The checks of every method."""

@@ -17,21 +17,22 @@ class Planned(NamedTuple):
     ref: ArtifactRef
     arguments: dict[str, Any]
     missing: str | None
-    role: str | None = None  # in the run's folder
+    run: str | None = None  # whose folder points to it
+    role: str | None = None  # in that folder
 
 
-def plan_text(store: ArtifactStore, run: str, stages: Sequence[Planned]) -> str:
-    """The plan as a table for a terminal, with a line below each stage whose key the run's last pointers do not have.
+def plan_text(store: ArtifactStore, stages: Sequence[Planned]) -> str:
+    """The plan as a table for a terminal, with a line below each stage whose key its run's last pointers do not have.
 
     Such a line names the arguments that differ, the old value and the new one.
     """
-    before = last_pointers(store, run)
+    before = {run: last_pointers(store, run) for run in {stage.run for stage in stages if stage.run}}
     width = max((len(stage.label) for stage in stages), default=0)
     lines = []
     for stage in stages:
         state = "cached" if stage.missing is None else f"to compute: {stage.missing}"
         lines.append(f"{stage.label:<{width}}  {stage.ref.key[:8]}  {state}")
-        old = before.get(stage.role or "")
+        old = before[stage.run].get(stage.role or "") if stage.run else None
         if old is not None and old != stage.ref:
             lines.append(f"{'':<{width}}  was {old.key[:8]}: {_why(store, old, stage)}")
     missing = sum(stage.missing is not None for stage in stages)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from pipeline_lib.errors import StoreError
 from pipeline_lib.progress import duration
+from pipeline_lib.report.provenance import provenance, provenance_text
+from pipeline_lib.report.verdict import Verdict, verdict_line, verdict_of_run, verdict_text
 from pipeline_lib.store import ArtifactStore, Manifest
 from pipeline_lib.store.gc import reachable, read_manifest, references
 from pipeline_lib.store.runs import folder_of, models_of, read_pointers, read_run, written
@@ -42,12 +44,15 @@ class RunStatus(NamedTuple):
     newest_s: float  # how long ago
     artifacts: int
     size: int  # bytes of the artifacts that it needs; runs share some
+    verdict: Verdict | None
+    made: str  # when, where and in what time; empty without a report
 
 
 def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
     """The runs (all, or those named) and what is under way, for a terminal; raises `StoreError` if a run is not there.
 
-    A few listings and small files: seconds also where the store is a bucket.
+    The verdict of each has one line, or all its lines where runs are named. A few listings and small files: seconds
+    also where the store is a bucket.
     """
     found = written(store)
     times = {
@@ -62,7 +67,7 @@ def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
     size = sum(size for files in (times, *found.values()) for size, _ in files.values())
     lines = [f"Store {store.root}: {len(known)} run(s), {_size(size)}"]
     for name in names or known:
-        lines += ["", *_lines(run_status(store, name, found[name]))]
+        lines += ["", *_lines(run_status(store, name, found[name]), whole=names is not None)]
     if open_stages := list(under_way(store, times)):
         lines += ["", "Under way or unfinished:", *(f"  {line}" for line in open_stages)]
     return "\n".join(lines)
@@ -75,6 +80,7 @@ def run_status(store: ArtifactStore, name: str, files: Times) -> RunStatus:
     at = {role: files[f"{role}.json"][1] for role in pointers if f"{role}.json" in files}
     manifests = reachable(store, {address for pointer in pointers.values() for address in references(pointer)})
     newest = max(files, key=lambda path: files[path][1])
+    report = run.find("report") if run else None
     return RunStatus(
         name=name,
         of_recipe=run is not None,
@@ -85,6 +91,8 @@ def run_status(store: ArtifactStore, name: str, files: Times) -> RunStatus:
         newest_s=max(0.0, time.time() - files[newest][1]),
         artifacts=len(manifests),
         size=sum(entry.size for manifest in manifests.values() for entry in manifest.files.values()),
+        verdict=verdict_of_run(run) if run else None,
+        made=provenance_text(provenance(manifests, report.address)) if report and report.address in manifests else "",
     )
 
 
@@ -169,7 +177,7 @@ def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> st
     return f"{main['metric'].replace('_', ' ')} {main['value']:.3f} [{main['low']:.2f} {main['high']:.2f}]"
 
 
-def _lines(run: RunStatus) -> list[str]:
+def _lines(run: RunStatus, *, whole: bool) -> list[str]:
     state = "finished" if run.finished else "not finished"
     ite = "" if run.finished else ", nothing evaluated yet"  # there are methods that evaluate nothing
     if run.evaluated:
@@ -183,6 +191,11 @@ def _lines(run: RunStatus) -> list[str]:
     ]
     if run.evaluated:
         lines.insert(1, f"  {run.evaluated.name}: {run.evaluated.figures}")
+    if run.made:
+        lines.append(f"  {run.made}")
+    if run.verdict:
+        said = verdict_text(run.verdict).splitlines() if whole else [verdict_line(run.verdict)]
+        lines += [f"  {line}" for line in said]
     return lines
 
 

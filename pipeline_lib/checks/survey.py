@@ -1,5 +1,9 @@
-"""A survey of a table and its images with all problems that would stop a run: `whyscore check-data`."""
+"""A survey of a table and its images with all problems that would stop a run: `whyscore check-data`.
 
+A table has scores or none. What a method shows besides is in `pipeline_lib.checks.methods`.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,14 +11,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline_lib.config.base import Data
+from pipeline_lib.config.base import ImageData, Split
 from pipeline_lib.data.images import ImageFacts, refuse_too_many_unreadable, scan_images, unreadable
 from pipeline_lib.data.leaks import too_many_leaks
 from pipeline_lib.data.near_duplicates import NearDuplicate, joined, near_duplicates, no_look, too_many_near_duplicates
 from pipeline_lib.data.sources import is_safe
-from pipeline_lib.data.table import ImageList, check_table, too_few_images
+from pipeline_lib.data.table import NO_LIMIT, ImageList, check_table, too_few_images
 from pipeline_lib.errors import DataError
-from pipeline_lib.methods.self_improve.bins import LEAST_IMAGES, assign_bins, bins_table, fit_bins
 
 
 class Bar(NamedTuple):
@@ -30,33 +33,40 @@ class Duplicate(NamedTuple):
 
     images: tuple[str, ...]
     splits: tuple[str, ...]
-    scores: tuple[float, ...]
+    scores: tuple[float, ...]  # none in a table without scores
 
 
 class Survey(NamedTuple):
     """The facts about a table.
 
-    `rows` are as in `CheckedTable`; `facts` has one entry a row; `bins` is in the columns of `BINS`, None when
-    the training scores cannot be binned; `unreadable` in those of `UNREADABLE_IMAGES`.
+    `rows` are as in `CheckedTable`; `facts` has one entry a row; `unreadable` is in the columns of `UNREADABLE_IMAGES`.
     """
 
     rows: pd.DataFrame
     facts: list[ImageFacts]
-    bins: pa.Table | None
     unreadable: pa.Table
     problems: list[str]
     notes: list[str]
     near: list[NearDuplicate] = []  # noqa: RUF012 - nobody writes to it; by places in `rows`
     near_bits: int = 0
+    more: list[list[str]] = []  # noqa: RUF012 - nobody writes to it; a method's own sections, as lines
 
 
-def survey_data(data: Data, seed: int) -> Survey:
+def survey_data(data: ImageData, seed: int, least: Mapping[Split, int] = NO_LIMIT) -> Survey:
     """Check a table as `read_image_list` does, and open every image even if the table has problems.
 
-    `problems` is empty exactly when a run would accept the table. Raises `DataError` when there is no
-    table to look at, or the storage fails.
+    `least` says how many images a split must have. `problems` is empty exactly when a run would accept the table.
+    Raises `DataError` when there is no table to look at, or the storage fails.
     """
-    (rows, source), problems, notes = check_table(data, seed, LEAST_IMAGES)
+    listed, problems, notes = check_table(data, seed, least)
+    return survey_images(listed, data, least, problems, notes)
+
+
+def survey_images(
+    listed: ImageList, data: ImageData, least: Mapping[Split, int], problems: Sequence[str], notes: Sequence[str]
+) -> Survey:
+    """Open every image of a table that was read, with what was found in it so far."""
+    (rows, source), problems = listed, list(problems)
     named = rows["image"].map(lambda image: bool(image.strip()))
     safe = named & rows["image"].map(is_safe)
     scanned = scan_images(ImageList(rows[safe], source), data.max_megapixels, with_looks=True)
@@ -75,12 +85,9 @@ def survey_data(data: Data, seed: int) -> Survey:
             f" {data.max_unreadable_fraction:g}"
         )
     readable = rows[np.array([not fact.problem for fact in facts], dtype=bool)]
-    short = set(too_few_images(readable["split"], LEAST_IMAGES)) - set(too_few_images(rows["split"], LEAST_IMAGES))
+    short = set(too_few_images(readable["split"], least)) - set(too_few_images(rows["split"], least))
     if short and (rows["split"] != "").any():
         problems.append(f"without the {missing.num_rows} unreadable images there are {', '.join(sorted(short))}")
-    bins, trouble = _bins(readable)
-    if trouble and not problems:
-        problems.append(trouble)
     near = _near_duplicates(rows, facts, data.near_duplicate_bits)
     images, splits = list(rows["image"]), list(rows["split"])
     digests = [fact.sha256 for fact in facts]
@@ -88,7 +95,7 @@ def survey_data(data: Data, seed: int) -> Survey:
         problems.append(problem)
     if problem := too_many_near_duplicates(near, images, splits, data.max_near_duplicate_fraction):
         problems.append(problem)
-    return Survey(rows, facts, bins, missing, problems, notes, near, data.near_duplicate_bits)
+    return Survey(rows, facts, missing, problems, list(notes), near, data.near_duplicate_bits)
 
 
 def _near_duplicates(rows: pd.DataFrame, facts: list[ImageFacts], near_bits: int) -> list[NearDuplicate]:
@@ -96,13 +103,23 @@ def _near_duplicates(rows: pd.DataFrame, facts: list[ImageFacts], near_bits: int
     return near_duplicates(looks, list(rows["split"]), near_bits=near_bits)
 
 
-def _bins(rows: pd.DataFrame) -> tuple[pa.Table | None, str]:
-    train = rows.loc[(rows["split"] == "train") & rows["score"].notna(), "score"].to_numpy(np.float64)
-    try:
-        bins = fit_bins(train)
-    except DataError as error:
-        return None, str(error)
-    return bins_table(bins, assign_bins(train, bins.edges)), ""
+def seen_in_training(trained: Survey, measured: Survey, split: str | None = None) -> list[str]:
+    """Lines on the images to measure with (of a split, or all) that are training images as well, or look like one."""
+    parts = [(trained, trained.rows["split"] == "train", "train")]
+    parts.append((measured, measured.rows["split"] == split if split else measured.rows["split"].notna(), "test"))
+    found = [
+        (fact, side)
+        for survey, wanted, side in parts
+        for fact, is_wanted in zip(survey.facts, wanted, strict=True)
+        if is_wanted and not fact.problem
+    ]
+    sides = [side for _, side in found]
+    digests = {fact.sha256 for fact, side in found if side == "train"}
+    copies = {at for at, (fact, side) in enumerate(found) if side == "test" and fact.sha256 in digests}
+    near = near_duplicates(joined([fact.look or no_look(1) for fact, _ in found]), sides, near_bits=trained.near_bits)
+    alike = {place for pair in near for place in pair[:2] if sides[place] == "test"}
+    count = f"{len(copies)} of {sides.count('test')} images are training images too"
+    return [f"seen in training  {count}, {len(alike - copies)} more look like one"]
 
 
 def histogram(scores: NDArray[np.float64], most_bars: int = 16) -> list[Bar]:
@@ -131,7 +148,7 @@ def duplicates(rows: pd.DataFrame, facts: list[ImageFacts]) -> list[Duplicate]:
     digests = pd.Series([fact.sha256 for fact in facts], index=rows.index)
     doubled = rows[digests.duplicated(keep=False) & (digests != "")]
     return [
-        Duplicate(tuple(same["image"]), tuple(same["split"]), tuple(same["score"]))
+        Duplicate(tuple(same["image"]), tuple(same["split"]), tuple(same.get("score", ())))
         for _, same in doubled.groupby(digests, sort=False)
     ]
 

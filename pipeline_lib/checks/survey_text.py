@@ -1,7 +1,7 @@
 """A survey as text for a terminal."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,12 +15,18 @@ _BAR = 48
 
 
 def render_survey(survey: Survey) -> str:
-    """Counts, histogram, bins, images, duplicates, near-duplicates, notes and all problems, in that order."""
+    """Counts, histogram, the method's own lines, images, duplicates, near-duplicates and problems, in that order."""
     parts = [
-        *(_counts(survey), _scores(survey), _bins(survey), _images(survey)),
+        *(_counts(survey), _scores(survey), *map(iter, survey.more), _images(survey)),
         *(_duplicates(survey), _near_duplicates(survey), _verdict(survey)),
     ]
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
+
+
+def render_surveys(surveys: Sequence[tuple[str, Survey]]) -> str:
+    """The surveys of several tables, each below its title; an empty title stands for the only table."""
+    texts = [(f"== {title} ==\n" if title else "") + render_survey(survey) for title, survey in surveys]
+    return "\n\n\n".join(texts)
 
 
 def render_unreadable(survey: Survey) -> str:
@@ -36,12 +42,14 @@ def _counts(survey: Survey) -> Iterator[str]:
     yield f"rows    {len(rows)}: {', '.join(splits)}" + (f", {other} in no split" if other else "")
     groups = rows["group"].nunique()
     yield f"groups  {groups}" + (" (each image its own)" if groups == len(rows) else "")
-    more = list(rows.columns[4:])
+    more = [name for name in rows.columns if name not in ("image", "score", "split", "group")]
     yield f"further columns  {', '.join(more) if more else 'none'}"
     yield from (f"note    {note}" for note in survey.notes)
 
 
 def _scores(survey: Survey) -> Iterator[str]:
+    if "score" not in survey.rows:
+        return
     scores = survey.rows["score"].to_numpy(np.float64)
     bars = histogram(scores)
     if not bars:
@@ -58,23 +66,6 @@ def _scores(survey: Survey) -> Iterator[str]:
     for bar, (low, high) in zip(bars, ends, strict=True):
         length = -(-bar.images * _BAR // most)  # rounded up: one image is seen
         yield f"  {low:>{width}} .. {high:>{width}}  {'#' * length:<{_BAR}} {bar.images}"
-
-
-def _bins(survey: Survey) -> Iterator[str]:
-    if survey.bins is None:
-        yield "bins    the training scores cannot be put into ten bins"
-        return
-    yield "bins    a score on an edge belongs to the bin below"
-    yield "  bin  above       up to       mean score  training images"
-    rows = survey.bins.to_pylist()
-    mean = sum(row["train_images"] for row in rows) / len(rows)
-    for row in rows:
-        count = row["train_images"]
-        remark = "  EMPTY: tied scores" if not count else "  tied scores" if abs(count / mean - 1) > 0.25 else ""
-        yield (
-            f"  {row['bin']:>3}  {row['lower']:<10.5g}  {row['upper']:<10.5g}  {row['mean_score']:<10.5g}"
-            f"  {count}{remark}"
-        )
 
 
 def _images(survey: Survey) -> Iterator[str]:
@@ -104,8 +95,9 @@ def _duplicates(survey: Survey) -> Iterator[str]:
     if leaks:
         yield f"  LEAK: {len(leaks)} of them in more than one split, so figures look too good; group or remove them"
     for duplicate in sorted(found, key=crosses_splits, reverse=True)[:_SHOWN]:
-        seen = zip(duplicate.images, duplicate.splits, duplicate.scores, strict=True)
-        yield "  " + " = ".join(f"{image} ({split or 'no split'}, score {score:g})" for image, split, score in seen)
+        scores = [f", score {score:g}" for score in duplicate.scores] or [""] * len(duplicate.images)
+        seen = zip(duplicate.images, duplicate.splits, scores, strict=True)
+        yield "  " + " = ".join(f"{image} ({split or 'no split'}{score})" for image, split, score in seen)
     if len(found) > _SHOWN:
         yield f"  .. and {len(found) - _SHOWN} more"
 

@@ -220,6 +220,11 @@ class GenerationServer(Section):
         "whyscore-data/served_adapters",
         description="Folder that this machine and the server see by the same path; the server loads adapters from it",
     )
+    compare_pixels: bool = Field(
+        True,
+        description="Load the model on this machine for a moment and compare log-probabilities of a few texts with the"
+        " server's; false where it does not fit beside the server, or with SGLang",
+    )
     concurrency: int = Field(32, ge=1, description="Requests at a time, two an image")
     timeout_s: float = Field(600.0, gt=0, description="For one answer, from the request to its last byte")
     max_retries: int = Field(6, ge=0, description="After 408, 409, 429, 5xx, timeouts and cut connections")

@@ -80,6 +80,19 @@ def list_folder(path: str) -> list[str]:
         raise unreachable(path, error) from error
 
 
+def list_below(folder: str) -> list[str]:
+    """The names of all files below a folder, sorted, with the folders between; links to folders are not followed."""
+    if is_remote(folder):
+        from pipeline_lib.store.s3_files import reading
+
+        try:
+            return sorted(reading().entries(folder))
+        except Exception as error:
+            raise unreachable(folder, error) from error
+    found = [(os.path.relpath(at, folder), name) for at, _, names in os.walk(folder) for name in names]
+    return sorted(name if at == "." else f"{at}/{name}" for at, name in found)
+
+
 def image_names(folder: str) -> list[str]:
     """The names of the images directly in a folder, by their endings, sorted."""
     return [name for name in list_folder(folder) if ending(name) in IMAGE_ENDINGS]

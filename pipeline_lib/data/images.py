@@ -49,18 +49,25 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
         raise ValueError(_no_image(content)) from None
     except Exception as error:  # a damaged file makes Pillow raise anything
         raise ValueError(f"cannot be decoded: {error}") from error
+    upright = opened_rgb(image, max_megapixels)
+    upright.format = image.format
+    return upright
+
+
+def opened_rgb(image: Image.Image, max_megapixels: float) -> Image.Image:
+    """The pixels of an opened image as `decode` gives them. Raises `ValueError` with the reason when it cannot."""
+    if 0 in image.size:
+        raise ValueError(f"{image.width}x{image.height} px has no pixels")
     if image.width * image.height > max_megapixels * 1e6:
         raise ValueError(
             f"{image.width}x{image.height} px is over data.max_megapixels = {max_megapixels:g} million pixels"
         )
     try:
-        upright = upright_rgb(image)
+        return upright_rgb(image)
     except UnusablePixelsError:
         raise
     except Exception as error:
         raise ValueError(f"cannot be decoded: {error}") from error
-    upright.format = image.format
-    return upright
 
 
 def _no_image(content: bytes) -> str:

@@ -22,6 +22,7 @@ from pipeline_lib.data.spelling import as_files_are_written, plain
 from pipeline_lib.data.splits import LEFT_OUT, draw_splits, split_by_lists, split_name
 from pipeline_lib.errors import DataError
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.tables.images import VOTES_COLUMN
 
 log = logging.getLogger("whyscore.data")
 
@@ -191,6 +192,8 @@ def _read(data: ImageData) -> _Table:
             problems.append(known.no_lists)
     if isinstance(data, Data):
         wanted["score"] = data.score_column
+        if data.dataset != "table" and data.score_column != "score":  # the votes are of the data set's own score
+            frame = frame.drop(columns=[name for name in frame.columns if VOTES_COLUMN.fullmatch(str(name))])
     if split and not _has_lists(data):
         wanted["split"] = split
     if group:

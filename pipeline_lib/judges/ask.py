@@ -77,6 +77,7 @@ class _Asking(Generic[Key, Value]):
         self.model = config.model
         self.length_field = first_length_field(endpoint)
         self.malformed_in_a_row = 0
+        self.answered_as: str | None = None
         self.prices, self.budget = Prices(endpoint), Budget(endpoint.budget_usd)
         self.values: dict[Key, Value] = {}
         self.failure: str | None = None
@@ -111,6 +112,7 @@ class _Asking(Generic[Key, Value]):
                     if isinstance(reply, Failure):
                         self._stop(reply.reason)
                         return
+                    self._note(reply.model)
                     answer = reply.content if reply.refusal is None else reply.refusal
                     said = None if answer is None else without_key(answer)
                     value = await asyncio.to_thread(self.cache.write, key, self.read(reply), said)
@@ -122,6 +124,12 @@ class _Asking(Generic[Key, Value]):
         except BaseException:
             self.stopped.set()  # the others only finish their current request
             raise
+
+    def _note(self, model: str | None) -> None:
+        if model and model != self.answered_as:
+            self.answered_as = model
+            if model != self.model:
+                log.info("judge %s: it answers as %s", self.model, model)
 
     def _stop(self, why: str) -> None:
         self.failure = self.failure or why

@@ -1,5 +1,6 @@
 """One request to an OpenAI-compatible server, and its reply or failure."""
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -27,6 +28,7 @@ class Reply(NamedTuple):
     finish_reason: str | None
     input_tokens: int | None
     output_tokens: int | None
+    model: str | None = None  # that answered, by the server's own name
 
 
 class _Message(BaseModel):
@@ -53,6 +55,7 @@ class _Choice(BaseModel):
 
 
 class _Completion(BaseModel):
+    model: Any = None
     choices: list[_Choice] = Field(min_length=1)
     usage: Any = None
 
@@ -86,6 +89,14 @@ async def ask_once(client: "AsyncOpenAI", request: dict[str, Any], timeout_s: fl
         completion = _Completion.model_validate_json(body)
     except ValidationError:
         return no_completion(body, KEY_VARIABLE)
+    model = completion.model if isinstance(completion.model, str) and completion.model else None
+    if model and not same_model(request["model"], model):
+        return Failure(
+            f"{model!r} answered instead of {request['model']!r}; set the judge's model in the recipe to the name of"
+            " the model that is meant, or start the server with that name (llama.cpp: --alias)",
+            retry=False,
+            billed=True,
+        )
     choice = completion.choices[0]
     content = choice.message.content
     return Reply(
@@ -94,7 +105,20 @@ async def ask_once(client: "AsyncOpenAI", request: dict[str, Any], timeout_s: fl
         finish_reason=choice.finish_reason,
         input_tokens=_tokens(completion.usage, "prompt_tokens", at_least=1),
         output_tokens=_tokens(completion.usage, "completion_tokens", at_least=1 if content else 0),
+        model=model,
     )
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """Whether the name of the model that answered is that of the asked one, which may be dated or without its owner.
+
+    OpenAI answers to `gpt-4o-mini` as `gpt-4o-mini-2024-07-18`. llama.cpp answers to any name as its own model.
+    """
+    asked, answered = asked.lower(), answered.lower()
+    short, dated = asked.rpartition("/")[2], answered.rpartition("/")[2]
+    if "/" in asked and "/" in answered and asked.rpartition("/")[0] != answered.rpartition("/")[0]:
+        return False
+    return re.fullmatch(re.escape(short) + r"([-@:](\d{4}-?\d{2}(-?\d{2})?|\d{3,4}))?", dated) is not None
 
 
 def _tokens(usage: Any, name: str, at_least: int) -> int | None:

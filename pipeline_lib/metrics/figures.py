@@ -1,4 +1,4 @@
-"""Figures of many resamples at once: SRCC, PLCC, KRCC, RMSE, MAE and means, of images that count several times.
+"""Figures of many resamples at once: SRCC, PLCC, KRCC, RMSE, MAE, means and more, of images that count several times.
 
 Each figure takes columns of shape (n,), and `weights` of shape (s, n): how often each image is in each of s resamples.
 It gives s values, NaN where it is not defined. A figure of the images themselves has one row of ones (`once`).
@@ -47,6 +47,23 @@ def srcc(true: Array, predicted: Array, weights: Array) -> Array:
 
 def krcc(true: Array, predicted: Array, weights: Array) -> Array:
     """Kendall's rank correlation tau-b; NaN when either column is constant."""
+    pairs = [_untied_pairs(column, weights) for column in (true, predicted)]
+    varied = _varied(true, weights) & _varied(predicted, weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(varied, _agreement(true, predicted, weights) / np.sqrt(pairs[0] * pairs[1]), np.nan))
+
+
+def ordered_share(true: Array, predicted: Array, weights: Array) -> Array:
+    """Share of the pairs of images with different scores that the predictions order rightly; chance is .5.
+
+    Two equal predictions count half. NaN when all scores are equal.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((_agreement(true, predicted, weights) / _untied_pairs(true, weights) + 1) / 2)
+
+
+def _agreement(true: Array, predicted: Array, weights: Array) -> Array:
+    """Ordered pairs of images in the same order by both columns, less those in opposite order."""
     n = len(true)
     agreement = np.zeros(len(weights))
     step = max(1, _BLOCK_PAIRS // max(n, 1))
@@ -54,10 +71,7 @@ def krcc(true: Array, predicted: Array, weights: Array) -> Array:
         rows = slice(start, start + step)
         signs = np.sign(true[rows, None] - true) * np.sign(predicted[rows, None] - predicted)
         agreement += ((weights[:, rows] @ signs) * weights).sum(axis=1)
-    pairs = [_untied_pairs(column, weights) for column in (true, predicted)]
-    varied = _varied(true, weights) & _varied(predicted, weights)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(varied, agreement / np.sqrt(pairs[0] * pairs[1]), np.nan))
+    return agreement
 
 
 def _pearson(a: Array, b: Array, weights: Array, varied: NDArray[np.bool_]) -> Array:

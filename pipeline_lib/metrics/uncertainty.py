@@ -8,20 +8,13 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from pipeline_lib.errors import DataError
+from pipeline_lib.metrics.conformal import CalibratedFold, Intervals, intervals_around, scale
 from pipeline_lib.metrics.intervals import group_rows, wilson_estimate
-from pipeline_lib.metrics.readings import DIGITS, distribution_spread
 from pipeline_lib.metrics.scores import Estimate
 
 Array = NDArray[np.float64]
 Fit = Callable[[Array, Array], Array]
 """Reference values, shape (10,), from distributions, shape (n, 10), and scores, shape (n,)."""
-
-
-class Intervals(NamedTuple):
-    """Prediction intervals in the unit of the scores; an end is infinite where there are too few images."""
-
-    low: Array  # (levels, images)
-    high: Array
 
 
 class Reliability(NamedTuple):
@@ -43,18 +36,31 @@ def conformal_intervals(
     folds: int,
     seed: int,
 ) -> Intervals:
-    """Prediction intervals for new images, calibrated by cross-fitting on validation images.
+    """Prediction intervals for new images, calibrated by cross-fitting on validation images (`calibrate`).
+
+    An interval for a new image, `new` of shape (m, 10), joins all folds: its ends are order statistics of
+    prediction -/+ error * spread over the n validation images (CV+ of Barber et al., Predictive inference with the
+    jackknife+, 2021, with normalised errors). If validation and new images are exchangeable, coverage is about the
+    level. What is proved is at least 2 * level - 1, less a term that vanishes with n. Images of one group are not
+    exchangeable with images of others: measure the coverage (`reliability`).
+
+    Raises `DataError` as `calibrate` does, and for levels outside 0 to 1.
+    """
+    if not all(0 < level < 1 for level in levels):
+        raise DataError(f"levels must be between 0 and 1, found {list(levels)}")
+    return intervals_around(calibrate(fit, distributions, true, groups=groups, folds=folds, seed=seed), new, levels)
+
+
+def calibrate(
+    fit: Fit, distributions: Array, true: Array, *, groups: NDArray[np.generic], folds: int, seed: int
+) -> tuple[CalibratedFold, ...]:
+    """Cross-fit reference values on validation images, so that `intervals_around` can give intervals for new ones.
 
     The validation images, `distributions` of shape (n, 10) and `true` of shape (n,), are divided into `folds`, whole
     `groups` each. `fit` sees all folds but one; the errors on that fold, divided by the spread of the image's
-    distribution, calibrate it. So fitting and calibrating never share an image or a group. An interval for a new image,
-    `new` of shape (m, 10), joins all folds: its ends are order statistics of prediction -/+ error * spread over the n
-    validation images (CV+ of Barber et al., Predictive inference with the jackknife+, 2021, with normalised errors).
-    If validation and new images are exchangeable, coverage is about the level. What is proved is at least
-    2 * level - 1, less a term that vanishes with n. Images of one group are not exchangeable with images of others:
-    measure the coverage (`reliability`).
+    distribution, calibrate it. So fitting and calibrating never share an image or a group.
 
-    Raises `DataError` for unequal lengths, levels outside 0 to 1, and fewer groups than folds.
+    Raises `DataError` for unequal lengths, and fewer groups than folds.
     """
     n, distinct = len(true), len(group_rows(groups))
     if not len(distributions) == n == len(groups) or not 2 <= folds <= distinct:
@@ -62,21 +68,12 @@ def conformal_intervals(
             "cross-fitting needs a score and a group for each image, and between 2 folds and one for each group; found"
             f" {len(distributions)} images, {n} scores, {len(groups)} group names ({distinct} distinct), {folds} folds"
         )
-    if not all(0 < level < 1 for level in levels):
-        raise DataError(f"levels must be between 0 and 1, found {list(levels)}")
-    lows, highs = np.empty((n, len(new))), np.empty((n, len(new)))
+    calibrated = []
     for fitted, held in group_folds(groups, folds, seed):
         values = fit(distributions[fitted], true[fitted])
-        errors = np.abs(true[held] - distributions[held] @ values) / _scale(distributions[held], values)
-        half = errors[:, None] * _scale(new, values)
-        lows[held], highs[held] = new @ values - half, new @ values + half
-    lows, highs = np.sort(lows, axis=0), np.sort(highs, axis=0)
-    ends = Intervals(np.full((len(levels), len(new)), -np.inf), np.full((len(levels), len(new)), np.inf))
-    for at, level in enumerate(levels):
-        rank = int(np.ceil(level * (n + 1) - 1e-9))  # one of n + 1 places is the new image's own
-        if rank <= n:
-            ends.low[at], ends.high[at] = lows[n - rank], highs[rank - 1]
-    return ends
+        errors = np.abs(true[held] - distributions[held] @ values) / scale(distributions[held], values)
+        calibrated.append(CalibratedFold(values, errors))
+    return tuple(calibrated)
 
 
 def group_folds(
@@ -110,15 +107,3 @@ def crps(distributions: Array, reference_values: Array, true: Array) -> Array:
     error = (distributions * np.abs(reference_values - true[:, None])).sum(axis=1)
     apart = np.abs(reference_values[:, None] - reference_values)
     return np.asarray(error - ((distributions @ apart) * distributions).sum(axis=1) / 2)
-
-
-def _scale(distributions: Array, values: Array) -> Array:
-    """The spread of each distribution, with that of a score inside its bin; 1 when all reference values are equal.
-
-    A certain digit says the bin and not the score, so no scale is 0: a bin is a tenth of the range of the reference
-    values, and a uniform score in it has the standard deviation of its width by the root of 12.
-    """
-    within_bin = np.ptp(values) / DIGITS / np.sqrt(12)
-    if within_bin == 0:
-        return np.ones(len(distributions))
-    return np.asarray(np.hypot(distribution_spread(distributions, values), within_bin))

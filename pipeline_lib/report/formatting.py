@@ -81,3 +81,10 @@ def estimate_text(column: Column, estimate: Estimate) -> str:
 def percent(fraction: float) -> str:
     """A share as `95 %`, `99.9 %` or `–`."""
     return f"{100 * fraction:.3g} %" if math.isfinite(fraction) else UNDEFINED
+
+
+def plain_number(value: float) -> str:
+    """A number in a sentence for everybody, with its leading zero: `0.62`, `8.10`, `62.3`, `–` for NaN."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

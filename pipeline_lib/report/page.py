@@ -3,15 +3,17 @@
 render_page(Page("run demo", "toy", "What was kept.", [Section("Answers", [Paragraph("Six of eight."), Grid(..)])]))
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL.Image import Image
 
 from pipeline_lib.report.style import data_uri
+from pipeline_lib.report.verdict import Verdict
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -55,12 +57,13 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A report: its title, the method that made it, one sentence of what it shows, and its sections."""
+    """A report: its title, the method that made it, one sentence of what it shows, its sections, and its verdict."""
 
     title: str
     method: str
     lead: str
     sections: Sequence[Section]
+    verdict: Verdict | None = None
 
 
 def render_page(page: Page) -> str:
@@ -69,15 +72,21 @@ def render_page(page: Page) -> str:
 
 
 def html_environment(folder: Path) -> jinja2.Environment:
-    """The environment for HTML templates of a folder: texts are escaped, and a name without a value is an error."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+    """The environment for HTML templates of a folder: texts are escaped, and a name without a value is an error.
+
+    The templates of this room can be included. Filter `typeset` sets minus signs and lines, `commands` what is between
+    backticks.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"typeset": _typeset, "commands": _commands}
+    return environment
 
 
 def render_template(template: str, **values: object) -> str:
@@ -85,3 +94,14 @@ def render_template(template: str, **values: object) -> str:
     environment = html_environment(_TEMPLATES)
     css = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # our own file, nobody's text
     return environment.get_template(template).render(css=css, **values)
+
+
+def _typeset(text: str) -> str:
+    """Minus signs before numbers, and no line break before a per cent sign or inside an interval."""
+    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text).replace(" %", "\u00a0%")
+    return re.sub(r"(\[\S+) (\S+\])", "\\1\u00a0\\2", text)
+
+
+def _commands(text: str) -> Markup:
+    """What is between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

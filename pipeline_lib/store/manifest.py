@@ -71,6 +71,9 @@ class Manifest(BaseModel):
     schema_version: int | None = None  # of manifests written before each table had its own version
     arguments: dict[str, Any]
     seconds: float
+    published: str | None = None  # time in UTC, ISO 8601; earlier versions did not write it
+    device: str | None = None  # what the model of the stage ran on: cpu, mps or the name of a GPU; None: no model
+    device_count: int = 1
     versions: dict[str, str]
     git_commit: str | None
     host: str

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -103,9 +103,9 @@ class RunFolder:
         final = [model for model in models if last is not None and self.find(model.role("adapter")) == last]
         return (base[0], final[0]) if base and final else None
 
-    def copy_out(self, ref: ArtifactRef, folder: str) -> None:
-        """Copy the files of an artifact into a folder of the run, for people."""
-        self.store.copy_out(ref.address, f"{folder_of(self.name)}/{folder}")
+    def copy_out(self, ref: ArtifactRef, folder: str, change: Callable[[str, bytes], bytes] | None = None) -> None:
+        """Copy the files of an artifact into a folder of the run, for people; `change` as in the store's `copy_out`."""
+        self.store.copy_out(ref.address, f"{folder_of(self.name)}/{folder}", *([change] if change else []))
 
     def check(self, fields: dict[str, Any], besides: Collection[str] = ()) -> None:
         """Raise `RecipeError` unless a recipe's fields are those of this run.

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +68,8 @@ class Attempt:
     rows: dict[str, int] = field(default_factory=dict)
     tables: dict[str, int] = field(default_factory=dict)
     scratch: set[str] = field(default_factory=set)  # folders of shards and checkpoints that it is computed from
+    device: str | None = None  # what its model runs on
+    device_count: int = 1
     started: float = field(default_factory=time.monotonic)
 
     def write_table(
@@ -225,6 +228,9 @@ class ArtifactStore:
             scratch=sorted(attempt.scratch),
             arguments=arguments,
             seconds=round(time.monotonic() - attempt.started, 3),
+            published=datetime.now(UTC).isoformat(timespec="seconds"),
+            device=attempt.device,
+            device_count=attempt.device_count,
             **environment(),
         ).sealed()
         try:
@@ -342,16 +348,18 @@ class ArtifactStore:
         """Names of the small JSON files below a folder, sorted."""
         return sorted(name for name in self.files.sizes(self.path(folder)) if name.endswith(".json"))
 
-    def copy_out(self, address: str, path: str) -> None:
+    def copy_out(
+        self, address: str, path: str, change: Callable[[str, bytes], bytes] = lambda _name, content: content
+    ) -> None:
         """Copy an artifact's files to a folder of the store for people, e.g. `runs/demo/report`; the newest wins.
 
-        Raises as `read_file` does, before a file is replaced.
+        `change(name, content)` gives what a copy holds instead. Raises as `read_file` does, before a file is replaced.
         """
         manifest = self._hit(address)
         contents = {name: self._content(manifest, name) for name in manifest.files}
         with self._writing(path):
             for name, content in contents.items():
-                self.files.write(self.path(path, name), content)
+                self.files.write(self.path(path, name), change(name, content))
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:

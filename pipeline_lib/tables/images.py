@@ -1,5 +1,7 @@
 """Tables of images."""
 
+import re
+
 import pyarrow as pa
 
 from pipeline_lib.tables.table import Table, required
@@ -9,6 +11,9 @@ IMAGE = (
     required("image_sha256", pa.string()),
 )
 """The columns by which every table names an image."""
+
+VOTES_COLUMN = re.compile(r"votes_-?[0-9.]+")
+"""Columns of users and data sets with the raters' votes: `votes_<score>`, on the scale of the scores."""
 
 IMAGES = Table(
     "images",

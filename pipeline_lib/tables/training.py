@@ -56,9 +56,7 @@ GRPO_LOG = Table(
             required("answer_tokens", pa.float64()),  # mean length, end token included
             required("longest_answer_tokens", pa.int32()),
             required("truncated_share", pa.float64()),  # answers that the length limit cut off
-            required("tokens_per_s", pa.float64()),  # sampled tokens of all processes, by the clock
-            required("images_per_s", pa.float64()),
         ]
     ),
 )
-"""The log of GRPO."""
+"""The log of GRPO. The speed is in progress lines alone, so that equal trainings have equal logs."""

@@ -34,6 +34,9 @@ Fault = Literal[
     "another answers",  # a proxy that says which model it went to
     "no list",
     "tells no tokens",
+    "other pixels",  # it resizes otherwise
+    "tells no log-probabilities",
+    "drops the last character",  # in its text, not in its tokens
 ]
 
 
@@ -49,6 +52,7 @@ class EngineServer:
         self.fail: list[int] = []
         self.hangs, self.delay_s = False, 0.0
         self.can_load = True
+        self.version = "0.32.0"
         self.adapters: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
         self.images: list[Image.Image] = []
@@ -87,6 +91,8 @@ class EngineServer:
         user, last = body["messages"]
         url = user["content"][0]["image_url"]["url"]
         image = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))).convert("RGB")
+        if "other pixels" in self.faults:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         turn = user | {"content": [{"type": "image"}, user["content"][1]]}
         text, special = self.render([turn, last], body)
         if "other template" in self.faults:
@@ -113,9 +119,18 @@ class EngineServer:
             elif isinstance(self.model, PeftModel):
                 stack.enter_context(self.model.disable_adapter())
             new = self.model.generate(**inputs, generation_config=config)[0, len(prompt) :].tolist()
+            if body.get("logprobs"):
+                ids = torch.tensor([new])
+                longer = {"input_ids": ids, "attention_mask": ids * 0 + 1, "mm_token_type_ids": ids * 0}
+                for name in longer.keys() & inputs.keys():
+                    inputs[name] = torch.cat([inputs[name], longer[name]], dim=1)
+                logits = self.model(**inputs, logits_to_keep=len(new) + 1).logits[0, :-1]
+                logps = logits.log_softmax(-1).gather(1, ids[0, :, None])[:, 0].tolist()
         stopped = new[-1] in ends
         plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         said = tokenizer.decode(prompt + new[: len(new) - stopped], **plain)[len(tokenizer.decode(prompt, **plain)) :]
+        if "drops the last character" in self.faults:
+            said = said[:-1]
         if "repeats" in self.faults:
             said = last["content"] + said
         choice: dict[str, Any] = {
@@ -139,6 +154,9 @@ class EngineServer:
             return completion
         if self.kind == "vllm" and body.get("return_token_ids"):
             completion["prompt_token_ids"] = prompt
+            choice["token_ids"] = new
+        if body.get("logprobs") and "tells no log-probabilities" not in self.faults:
+            choice["logprobs"] = {"content": [{"token": "", "logprob": logp} for logp in logps]}
         if self.kind == "sglang" and body.get("return_prompt_token_ids"):  # its caches know images by such numbers
             image = self.vlm.processor.image_token_id
             choice["prompt_token_ids"] = [10**6 + 7 if token == image else token for token in prompt]
@@ -162,6 +180,10 @@ def build_app(server: EngineServer) -> FastAPI:
             for name, path in server.adapters.items()
         ]
         return {"object": "list", "data": cards}
+
+    @app.get("/version")
+    async def version() -> Any:
+        return {"version": server.version} if server.kind == "vllm" else _error(404, "Not Found")
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Any:

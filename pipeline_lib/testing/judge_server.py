@@ -37,6 +37,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.paid = 0
+        self.name: str | None = None  # of the model that answers; null: the one that is asked
         self.delay_s = 0.0
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -87,7 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.paid += 1
         choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content} | message}
-        reply = {"id": "c", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
+        model = self.server.name or self.request["model"]
+        reply = {"id": "c", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
         return json.dumps(reply | {"usage": usage}).encode()
 
     def log_message(self, *_: Any) -> None:

@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 
 LAYERS, HIDDEN = 2, 32
 TILE_PX, PATCH_PX = 28, 14
+CONVOLVED_PX = 32  # to a cell of the last map
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]  # LLaVA-NeXT's, a twelfth of the size
 
 _TURN = "{% if add_generation_prompt %}"
@@ -52,6 +53,9 @@ _CHATML = _PARTS + "IMAGE{% else %}{{ p.text }}{% endif %}{% endfor %}{{ '<|im_e
 _CHATML = _ROLES + "SYSTEM{{ '<|im_start|>' + m.role + '\n' }}" + _CHATML + "{{ '<|im_start|>assistant\n' }}{% endif %}"
 INTERNVL = _CHATML.replace("SYSTEM", "").replace("IMAGE", "{{ '<IMG_CONTEXT>\n' }}")
 QWEN3_VL = _CHATML.replace("SYSTEM", "").replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+SMOL = _CHATML.replace("IMAGE", "<image>\n").replace(
+    "SYSTEM", "{% if loop.first %}{{ '<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n' }}{% endif %}"
+)
 QWEN25_VL = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>").replace(
     "SYSTEM",
     "{% if loop.first %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}",
@@ -318,6 +322,44 @@ def qwen3_vl() -> tuple[Any, Any]:
     return _model(t.Qwen3VLForConditionalGeneration, config), processor
 
 
+def fast_vlm() -> tuple[Any, Any]:
+    """A convolutional tower with batch norm (MobileNetV2) and SmolLM2's kind of language model.
+
+    Its begin token is also the mark of a turn.
+    """
+    tokenizer = byte_level(["<|im_start|>", "<image>"], bos_token="<|im_start|>")
+    tokenizer.image_token, tokenizer.image_token_id = "<image>", tokenizer.convert_tokens_to_ids("<image>")
+    side, patch = 2 * CONVOLVED_PX, CONVOLVED_PX
+    processor = t.LlavaProcessor(
+        t.CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+        tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="full",
+        chat_template=SMOL,
+    )
+    vision = t.MobileNetV2Config(
+        image_size=side,
+        depth_multiplier=0.1,
+        finegrained_output=False,
+        tf_padding=False,
+        layer_norm_eps=1e-5,
+        hidden_size=128,  # of the last map
+    )
+    config = t.FastVlmConfig(
+        vision_config=vision,
+        text_config=_text(t.LlamaConfig, tokenizer),
+        image_token_index=processor.image_token_id,
+        image_seq_length=4,
+    )
+    model = _model(t.FastVlmForConditionalGeneration, config)
+    for module in model.modules():  # those of a trained tower; fresh ones are 0 and 1
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model, processor
+
+
 _ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 _VISION = "<|vision_start|><|image_pad|><|vision_end|>"
 FAMILIES = [
@@ -369,6 +411,14 @@ FAMILIES = [
         "<|im_end|>",
     ),
     Family("qwen3-vl", qwen3_vl, f"<|im_start|>user\n{_VISION}{PROMPT}{_ASSISTANT}", "", "<|im_end|>"),
+    Family(
+        "fast-vlm",
+        fast_vlm,
+        "<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n"
+        f"<|im_start|>user\n<image>\n{PROMPT}{_ASSISTANT}",
+        "",
+        "<|im_end|>",
+    ),
 ]
 
 

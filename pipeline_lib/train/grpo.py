@@ -25,7 +25,14 @@ from pipeline_lib.vlm.chat import Chat
 from pipeline_lib.vlm.generate.attention import why_not_shared
 from pipeline_lib.vlm.load import Vlm
 
-FIGURES = {"reward": "reward", "kl": "KL", "parse_rate": "parsed", "no_variance_share": "without variance"}
+FIGURES = {
+    "reward": "reward",
+    "kl": "KL",
+    "parse_rate": "parsed",
+    "no_variance_share": "without variance",
+    "images_per_s": "images/s",
+    "tokens_per_s": "tokens/s",
+}
 """Of a progress line: the name in the log, and the word for people."""
 
 
@@ -147,7 +154,7 @@ def log_table(history: list[dict[str, Any]]) -> pa.Table:
         "entropy": "entropy",
         "clip_share": "clip_ratio/region_mean",
     }
-    same = ("no_variance_share", "parse_rate", "answer_tokens", "truncated_share", "tokens_per_s", "images_per_s")
+    same = ("no_variance_share", "parse_rate", "answer_tokens", "truncated_share")
     parts = [
         [
             {"part": name.removeprefix("rewards/"), "mean": value}

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pipeline_lib.errors import ModelError
 
@@ -48,6 +49,31 @@ def check_lora(model: PeftModel, expected: list[str]) -> None:
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad and "lora_" not in name]
     if trained:
         raise ModelError(f"weights outside LoRA would be trained: {trained[:3]}")
+
+
+def keep_base_in_evaluation_mode(model: PeftModel) -> None:
+    """Make `model.train()` leave the frozen base in evaluation mode, so that it computes as in inference.
+
+    Else a convolutional tower would normalise by the batch and move its statistics, and every dropout of the base's own
+    configuration would act. LoRA itself has no dropout. Only the layers with LoRA that are to be computed again in the
+    backward pass (gradient checkpointing) are put in training mode, without what is within them: transformers looks
+    there, and TRL at the model as a whole.
+    """
+    carriers = {
+        layer
+        for layer in model.modules()
+        if isinstance(layer, GradientCheckpointingLayer)
+        and any(isinstance(module, LoraLayer) for module in layer.modules())
+    }
+
+    def train(mode: bool = True) -> PeftModel:
+        nn.Module.train(model, False)
+        model.training = mode
+        for layer in carriers:
+            layer.training = mode and layer.gradient_checkpointing
+        return model
+
+    model.train = train
 
 
 def save_adapter(

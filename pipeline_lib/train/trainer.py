@@ -23,7 +23,13 @@ from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
 from pipeline_lib.train.job import Place, Processes, TrainingJob
-from pipeline_lib.train.lora import check_lora, language_linears, lora_config, save_adapter
+from pipeline_lib.train.lora import (
+    check_lora,
+    keep_base_in_evaluation_mode,
+    language_linears,
+    lora_config,
+    save_adapter,
+)
 from pipeline_lib.train.micro_batches import weighing_micro_batches
 from pipeline_lib.train.stop import on_sigterm
 from pipeline_lib.train.workers import loader_arguments, opening_ahead
@@ -74,6 +80,7 @@ def train_adapter(
         )
         trainer.remove_callback(PrinterCallback)  # it prints records as dicts; WhyScore has progress lines and a table
         check_lora(trainer.model, linears)
+        keep_base_in_evaluation_mode(trainer.model)
         _detach_vision(trainer.model)
         if job.start is not None:
             _load_start(trainer.model, job.start, place.store)

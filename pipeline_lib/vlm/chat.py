@@ -17,7 +17,8 @@ class Chat(NamedTuple):
     """The parts of a conversation about one or several images: `prompt + separator + answer + end`.
 
     `prompt` ends where the assistant's turn begins and holds a placeholder for each image and exactly one begin token,
-    if the family has one. None of the parts gets special tokens added when it is tokenised.
+    if the family has one; where this is also the mark of a turn, one a turn. None of the parts gets special tokens
+    added when it is tokenised.
     """
 
     prompt: str
@@ -39,7 +40,7 @@ def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
     content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
     turns = [{"role": "user", "content": content}]
     rendered = processor.apply_chat_template(turns, add_generation_prompt=True)
-    rendered = _with_one_begin_token(tokenizer, rendered)
+    rendered = _with_one_begin_token(processor, text, turns, rendered)
     end = _end_of_turn(processor, turns)
     image_token = getattr(processor, "image_token", None)
     if images and image_token and image_token not in rendered:
@@ -66,17 +67,30 @@ def tokens(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _with_one_begin_token(tokenizer: Any, rendered: str) -> str:
+def _with_one_begin_token(processor: Any, text: str, turns: list[dict[str, Any]], rendered: str) -> str:
+    tokenizer = processor.tokenizer
     begin = tokenizer.bos_token
     if not begin:
         return rendered
     body = rendered
     while body.startswith(begin):
         body = body[len(begin) :]
-    if begin in body and begin != tokenizer.eos_token:
+    stands_at_turns = rendered.startswith(begin) or begin == tokenizer.eos_token
+    if begin in body and (begin in text or not stands_at_turns or not _marks_turns(processor, begin, turns)):
         raise ModelError(f"the chat template writes the begin token {begin!r} inside the prompt: {rendered!r}")
     adds_it = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     return begin + body if adds_it or rendered.startswith(begin) else rendered
+
+
+def _marks_turns(processor: Any, token: str, turns: list[dict[str, Any]]) -> bool:
+    """Whether the chat template writes the token in each turn, as ChatML tokenizers do whose begin token marks one."""
+    answered = [*turns, _answer_turn("An example.")]
+    count = [processor.apply_chat_template(given).count(token) for given in (turns, answered, [*answered, turns[0]])]
+    return bool(count[0] < count[1] < count[2])
+
+
+def _answer_turn(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
 def _end_of_turn(processor: Any, turns: list[dict[str, Any]]) -> str:
@@ -85,8 +99,7 @@ def _end_of_turn(processor: Any, turns: list[dict[str, Any]]) -> str:
     The two differ in InternVL with InternLM2: the turn ends with <|im_end|>, the tokenizer's end token is </s>.
     """
     tokenizer, marker = processor.tokenizer, "An example."
-    answer = {"role": "assistant", "content": [{"type": "text", "text": marker}]}
-    behind = processor.apply_chat_template([*turns, answer]).rpartition(marker)[2].strip()
+    behind = processor.apply_chat_template([*turns, _answer_turn(marker)]).rpartition(marker)[2].strip()
     ids = tokens(tokenizer, behind)[:1]
     if ids and ids[0] in tokenizer.added_tokens_decoder:
         return str(tokenizer.convert_ids_to_tokens(ids[0]))

@@ -29,11 +29,14 @@ class Family(NamedTuple):
     processor: Any = None  # instead of the one that AutoProcessor finds
     limit_tiles: Callable[[Any, int], None] | None = None  # None: the family does not cut images into tiles
     max_aspect_ratio: float | None = None  # its image processor refuses a larger ratio
+    vllm: str | None = "0.10.2"  # the first vLLM that takes its adapters and tells tokens; None: vLLM does not know it
 
 
 FAMILIES = {
+    "fast_vlm": Family(vllm=None),
     "internvl": Family(PROCESSORS["internvl"], limit_tiles=_limit_patches),
-    "llava_next": Family(limit_tiles=_limit_pinpoints),
+    "llava": Family(vllm="0.14.0"),  # merged in December 2025
+    "llava_next": Family(limit_tiles=_limit_pinpoints, vllm="0.32.0"),  # merged after July 2026; the oldest tried
     "qwen2_5_vl": Family(PROCESSORS["qwen2_5_vl"], max_aspect_ratio=200),
     "qwen3_vl": Family(PROCESSORS["qwen3_vl"], max_aspect_ratio=200),
 }

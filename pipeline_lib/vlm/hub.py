@@ -21,13 +21,13 @@ TIMEOUT_S = 5.0
 """For one answer of the hub, so that a machine without network fails soon."""
 
 
-def hub_folder(model_id: str, revision: str, *, weights: bool) -> Path:
+def hub_folder(model_id: str, revision: str, *, weights: bool, holds: str = "config.json") -> Path:
     """The folder of a model in the hub's local cache; what is missing is downloaded, weights only if asked for.
 
-    A model that is complete in the cache is found without network. Raises `ModelError` within seconds when it is not,
-    and the hub does not answer or refuses.
+    A model that is complete in the cache, with the file `holds`, is found without network. Raises `ModelError` within
+    seconds when it is not, and the hub does not answer or refuses.
     """
-    cached = try_to_load_from_cache(model_id, "config.json", revision=revision)
+    cached = try_to_load_from_cache(model_id, holds, revision=revision)
     if isinstance(cached, str) and not missing_weights(Path(cached).parent):
         return Path(cached).parent
     with _explained(model_id, revision):

@@ -113,20 +113,25 @@ def load_base(ref: ModelRef, device: torch.device, store: ArtifactStore | None =
 
 
 def load_vlm(ref: ModelRef, store: ArtifactStore, device: torch.device) -> Vlm:
-    """The base under its adapter, for inference.
-
-    In float32 the adapter is folded into the weights, which changes log-probabilities by rounding alone and halves the
-    time of a small model; in 16 bit it stays apart, because folding would lose its small updates.
-    """
+    """The base under its adapter, for inference (`put_adapter`)."""
     vlm = load_base(ref, device, store)
     if ref.adapter is None:
         return vlm
     with tempfile.TemporaryDirectory(prefix="whyscore-adapter-") as folder:
         fetch_adapter(store, ref.adapter, Path(folder))
-        model = PeftModel.from_pretrained(vlm.model, folder)
-    if ref.dtype == "float32":
+        return put_adapter(vlm, Path(folder), ref.dtype)
+
+
+def put_adapter(base: Vlm, folder: Path, dtype: str) -> Vlm:
+    """The base under the adapter of a folder that was checked (`check_adapter`).
+
+    In float32 the adapter is folded into the weights, which changes log-probabilities by rounding alone and halves the
+    time of a small model; in 16 bit it stays apart, because folding would lose its small updates.
+    """
+    model = PeftModel.from_pretrained(base.model, str(folder))
+    if dtype == "float32":
         model = model.merge_and_unload()
-    return vlm._replace(model=model.eval())
+    return base._replace(model=model.eval())
 
 
 def _needs_own_code(folder: Path) -> bool:

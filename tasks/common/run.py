@@ -52,7 +52,7 @@ class Run(Generic[Recipe]):
     def keep(self, role: str, ref: ArtifactRef) -> ArtifactRef:
         """Write the pointer that tells people which artifact has this role in the run."""
         if is_planning():
-            note_role(role, ref)
+            note_role(self.folder.name, role, ref)
             return ref
         return self.folder.keep(role, ref)
 
@@ -64,8 +64,10 @@ class Run(Generic[Recipe]):
     def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Write the pointer of the last artifact, and copy its files into the run's folder."""
         if not is_planning():
+            from pipeline_lib.report.provenance import filled
+
             # before the pointer, which says that the copy is of this run
-            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder))
+            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder, filled(self.store, ref)))
         self.keep(role, ref)
 
     def end(self) -> None:
@@ -148,3 +150,9 @@ def control_folder(run: RunFolder, images: ArtifactRef) -> RunFolder:
     if not is_planning() and (found is None or found.id != folder.id):
         folder.begin()
     return folder
+
+
+def finished_control(run: RunFolder) -> RunFolder | None:
+    """The folder of the control of this run; None when there is none, or it is the control of another recipe."""
+    folder = read_run(run.store, control_name(run.name))
+    return folder if folder and folder.fields.get(CONTROL_OF) == run.id else None

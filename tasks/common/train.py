@@ -33,4 +33,5 @@ def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_tabl
         from pipeline_lib.train.run_job import run_job
 
         log = run_job(job, place, tables, pick_device(work.runtime.device))
+    work.note_device(work.runtime.training_processes)
     work.write(log_table, log)

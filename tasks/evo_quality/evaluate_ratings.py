@@ -1,13 +1,12 @@
-"""model, labelled images or held-out votes -> ratings and their figures."""
+"""model, labelled images -> ratings and their figures."""
 
 from pipeline_lib.config.base import Bootstrap, Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.methods.evo_quality.inputs import Rater
 from pipeline_lib.methods.evo_quality.tables import RATINGS
-from pipeline_lib.store import ArtifactRef
 from pipeline_lib.store.shards import InShards
 from pipeline_lib.tables.metrics import METRICS
-from tasks.evo_quality.rate_images import ask_ratings, ratings_of_pairs
+from tasks.evo_quality.rate_images import ask_ratings
 from tasks.stage import Work, stage
 
 
@@ -31,18 +30,3 @@ def ratings_of_split(work: Work, rater: Rater, images: ImageSet, split: Split | 
     if split is not None:
         rows = rows.filter(pc.equal(rows["split"], split))
     return ask_ratings(work, rater, images, rows, seed)
-
-
-@stage(version=1, gpu=True, in_shards=True)
-def compare_with_votes(
-    work: Work, config: Bootstrap, rater: Rater, images: ImageSet, votes: ArtifactRef, seed: int
-) -> None:
-    """Rate the images of held-out pairs, and count how often the ratings order a pair as its votes do."""
-    import pyarrow as pa
-
-    from pipeline_lib.methods.evo_quality.figures import agreement_metrics, rating_metrics
-
-    ratings = work.in_shards(ratings_of_pairs, rater, images, votes, seed)
-    agreement = agreement_metrics(ratings, work.read(votes, "votes"), config, seed)
-    work.write(RATINGS, ratings)
-    work.write(METRICS, pa.concat_tables([agreement, rating_metrics(ratings, config, "val", seed)]))

@@ -7,12 +7,12 @@ from tasks.stage import Work, stage
 
 
 @stage(version=1, in_shards=True)
-def make_variants(work: Work, images: ImageSet, resize_px: int, per_image: int, seed: int) -> None:
+def make_variants(work: Work, images: ImageSet, resize_px: int, per_image: int, kinds: int, seed: int) -> None:
     """Distort every training image several times; the table says how, and holds the files."""
-    work.write(MADE_IMAGES, work.in_shards(variants, images, resize_px, per_image, seed))
+    work.write(MADE_IMAGES, work.in_shards(variants, images, resize_px, per_image, kinds, seed))
 
 
-def variants(work: Work, images: ImageSet, resize_px: int, per_image: int, seed: int) -> InShards:
+def variants(work: Work, images: ImageSet, resize_px: int, per_image: int, kinds: int, seed: int) -> InShards:
     """The variants of every training image."""
     import pyarrow.compute as pc
 
@@ -22,5 +22,8 @@ def variants(work: Work, images: ImageSet, resize_px: int, per_image: int, seed:
     rows = rows.filter(pc.equal(rows["split"], "train"))
     open_image = images.opener(resize_px)
     return InShards(
-        work.address, rows, MADE_IMAGES, lambda part, progress: make(part, open_image, per_image, seed, progress)
+        work.address,
+        rows,
+        MADE_IMAGES,
+        lambda part, progress: make(part, open_image, per_image, seed, progress, kinds),
     )

@@ -7,7 +7,7 @@ from pipeline_lib.store.shards import InShards
 from tasks.stage import Work, stage
 
 
-@stage(version=1, gpu=True, in_shards=True)
+@stage(version=2, gpu=True, in_shards=True)
 def rate_new_images(work: Work, rater: Rater, new_images: ArtifactRef, seed: int) -> None:
     """Rate images of a user; one that cannot be read has its problem instead of a rating."""
     from pipeline_lib.methods.evo_quality.ratings import new_ratings
@@ -28,6 +28,15 @@ def ratings(work: Work, rater: Rater, new_images: ArtifactRef, seed: int) -> InS
 
     def ask(part: pa.Table, progress: Progress) -> pa.Table:
         batch_size = work.runtime.generation_batch_size
-        return rate(work.vlm(rater.model), rater, part, open_image, seed=seed, batch_size=batch_size, progress=progress)
+        return rate(
+            work.vlm(rater.model),
+            rater,
+            part,
+            open_image,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            drawn_by="image_sha256",  # an image gets the same rating wherever it lies
+        )
 
     return InShards(work.address, to_rate(work.read(new_images, "new_images")), RATINGS, ask)

@@ -44,7 +44,7 @@ class Settings(BaseModel):
         return fields | {"data": data.key_fields(), "prompts": self.prompts.model_dump()}
 
 
-@stage(version=1)
+@stage(version=2)  # 2: a verdict in words
 def report(
     work: Work,
     settings: Settings,
@@ -54,9 +54,11 @@ def report(
     models: list[EvaluatedRound],
     control: ArtifactRef | None = None,
 ) -> None:
-    """One HTML file with the paper's table for this run, curves, votes and pairs; and the results as text."""
+    """The verdict, one HTML file with the paper's table for this run, curves, votes and pairs; the results as text."""
     from pipeline_lib.methods.evo_quality.report import Results, RoundResults, report_page, results_text
+    from pipeline_lib.methods.evo_quality.verdict import run_verdict
     from pipeline_lib.report.page import render_page
+    from pipeline_lib.report.verdict import write_verdict
 
     def results_of(model: EvaluatedRound) -> RoundResults:
         return RoundResults(
@@ -77,7 +79,8 @@ def report(
         rounds=[results_of(model) for model in models],
         controls=work.read(control, "controls") if control else None,
     )
-    page = report_page(results, images.opener(settings.recipe.model.resize_px))
-    folder = work.attempt.folder
+    verdict, folder = run_verdict(results), work.attempt.folder
+    page = report_page(results, images.opener(settings.recipe.model.resize_px))._replace(verdict=verdict)
+    write_verdict(verdict, folder)
     (folder / "report.html").write_text(render_page(page), encoding="utf-8")
     (folder / "results.txt").write_text(results_text(results), encoding="utf-8")

@@ -5,28 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline_lib.config.base import Split
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.data.table import read_image_list
 from pipeline_lib.methods.evo_quality.figures import srcc_change
 from pipeline_lib.methods.evo_quality.inputs import Rater
+from pipeline_lib.methods.evo_quality.pairs import LEAST_IMAGES
 from pipeline_lib.methods.evo_quality.prompt import Prompts, load_prompts
 from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe, Labelled
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, Miss
 from pipeline_lib.store.key import key_fields
-from pipeline_lib.store.runs import control_name, read_run
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.common import run as common
 from tasks.common.list_images import list_images
-from tasks.evo_quality.evaluate_ratings import compare_with_votes, evaluate_ratings
+from tasks.evo_quality.compare_with_votes import compare_with_votes
+from tasks.evo_quality.evaluate_ratings import evaluate_ratings
 from tasks.evo_quality.report import EvaluatedRound, Settings
 from tasks.stage import At, with_whole_inputs
 from tasks.stage.plan import PlanEnds, is_planning
 
 log = logging.getLogger("whyscore.stage")
-
-LEAST_IMAGES: dict[Split, int] = {"train": 2, "val": 2}
-"""Fewer images have no pair."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +129,8 @@ def fell_on_stop_set(run: Run, round_number: int, before: Rater, after: Rater) -
 
 def finished_control(run: Run, models: Sequence[EvaluatedRound]) -> ArtifactRef | None:
     """The comparison of these models of a run with its controls; None when there is none, or it is of other models."""
-    folder = read_run(run.store, control_name(run.recipe.name))
-    if folder is None or folder.fields.get(common.CONTROL_OF) != run.folder.id:
+    folder = common.finished_control(run.folder)
+    if folder is None:
         return None
     found = folder.find("report")
     manifest = run.store.lookup(found.address) if found else None

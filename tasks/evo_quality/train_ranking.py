@@ -2,7 +2,7 @@
 
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.tables.training import GRPO_LOG
-from pipeline_lib.train.job import TrainingJob
+from pipeline_lib.train.job import GRPO, TrainingJob
 from tasks.common.train import train
 from tasks.stage import Work, stage
 
@@ -15,5 +15,7 @@ def train_ranking(work: Work, job: TrainingJob, votes: ArtifactRef, own: Artifac
     from pipeline_lib.vlm.load import load_processor
 
     prompt = render_chat(load_processor(job.base), job.prompt).prompt
-    units = units_of(work.read(votes, "votes"), prompt, work.read(own, "ratings") if own else None)
+    assert isinstance(job.loss, GRPO)
+    partners = job.loss.reward.settings.get("partners", 1)
+    units = units_of(work.read(votes, "votes"), prompt, work.read(own, "ratings") if own else None, partners)
     train(work, job, {"units": units}, GRPO_LOG)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from pipeline_lib.store import ArtifactRef, Manifest, Miss
 from pipeline_lib.store.key import key_fields
-from pipeline_lib.store.runs import control_name, read_run
-from tasks.common.run import CONTROL_OF
+from tasks.common import run as common
 from tasks.self_improve.report import EvaluatedModel, Settings
 from tasks.self_improve.run import Run
 from tasks.stage import Work, stage
@@ -52,8 +51,8 @@ def compare_control(
 
 def finished_control(run: Run, models: Sequence[EvaluatedModel]) -> ArtifactRef | None:
     """The comparison of these models of a run with its control; None when there is none, or it is of other models."""
-    folder = read_run(run.store, control_name(run.recipe.name))
-    if folder is None or folder.fields.get(CONTROL_OF) != run.folder.id:
+    folder = common.finished_control(run.folder)
+    if folder is None:
         return None
     found = folder.find("report")
     manifest = run.store.lookup(found.address) if found else None

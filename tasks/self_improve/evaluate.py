@@ -61,17 +61,12 @@ def ask_about(
     open_image: "Callable[[str, str], Image]",
 ) -> InShards:
     """The answers of a model to some images, its score distributions among them."""
-    from pipeline_lib.methods.self_improve.evaluation import answer_images
-    from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
-    from pipeline_lib.vlm.chat import render_chat
+    from pipeline_lib.methods.self_improve.evaluation import ask_prompt
 
     def ask(part: pa.Table, progress: Progress) -> pa.Table:
-        vlm = work.vlm(model)
-        chat = render_chat(vlm.processor, prompt.text)
-        return answer_images(
-            vlm,
-            chat,
-            resolve_score_tokens(vlm.processor.tokenizer, chat),
+        return ask_prompt(
+            work.vlm(model),
+            prompt,
             part,
             open_image,
             max_new_tokens=max_new_tokens,

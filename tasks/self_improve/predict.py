@@ -21,10 +21,10 @@ def predict(
     seed: int,
 ) -> None:
     """Score images that have no score and say why, on the scale of the data that the model was evaluated on (4.3)."""
-    from pipeline_lib.methods.self_improve.predictions import Scale, new_predictions
+    from pipeline_lib.methods.self_improve.predictions import new_predictions, scale_of
 
     given = work.in_shards(answers, prompt, model, max_new_tokens, new_images)
-    scale = Scale(work.read(evaluated, "reference_values"), work.read(evaluated, "predictions"), seed)
+    scale = scale_of(work.read(evaluated, "reference_values"), work.read(evaluated, "predictions"), seed)
     work.write(NEW_PREDICTIONS, new_predictions(work.read(new_images, "new_images"), given, scale))
 
 

@@ -58,8 +58,8 @@ class Settings(BaseModel):
         return fields | {"data": self.recipe.data.key_fields(), "prompt": self.prompt.model_dump()}
 
 
-# 5: four readings, paired differences, a headline that looks at the control
-@stage(version=5)
+# 6: a verdict in words, a page that begins with it and with images; figures say their scale
+@stage(version=6)
 def report(
     work: Work,
     settings: Settings,
@@ -70,12 +70,14 @@ def report(
     others: list[EvaluatedOther],
     control: ArtifactRef | None = None,
 ) -> None:
-    """One HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
+    """The verdict, one HTML file with the run's Table 1 and Fig. 1, a model card, and the results table as text."""
     from pipeline_lib.methods.self_improve.report.contents import Judged, ModelResults, OtherResults, RunResults
     from pipeline_lib.methods.self_improve.report.differences import differences
     from pipeline_lib.methods.self_improve.report.model_card import model_card
     from pipeline_lib.methods.self_improve.report.page import render_report
+    from pipeline_lib.methods.self_improve.report.plain_verdict import plain_verdict
     from pipeline_lib.methods.self_improve.report.text import results_table
+    from pipeline_lib.report.verdict import write_verdict
 
     def judged(verdicts: ArtifactRef) -> Judged:
         return Judged(work.read(verdicts, "verdicts"), work.read(verdicts, "metrics"))
@@ -124,7 +126,8 @@ def report(
         control=work.read(control, "control_figures") if control else None,
     )
     folder = work.attempt.folder
-    page = render_report(results, images.opener(base.resize_px))
+    write_verdict(plain_verdict(results), folder)
+    page = render_report(results, images.opener(base.resize_px), images.full_size_opener())
     (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "model_card.md").write_text(model_card(results), encoding="utf-8")
     (folder / "results.txt").write_text(results_table(results), encoding="utf-8")

@@ -49,7 +49,7 @@ class Settings(BaseModel):
         return {"recipe": self.recipe.run_fields(), **prompts}
 
 
-@stage(version=1)
+@stage(version=2)  # 2: a verdict in words
 def report(
     work: Work,
     settings: Settings,
@@ -61,7 +61,9 @@ def report(
 ) -> None:
     """One page and one text: accuracy and the share of kept reasons by iteration, as the paper's table and figures."""
     from pipeline_lib.methods.self_judge.report import JudgeResults, LearnedResults, Results, report_page, results_text
+    from pipeline_lib.methods.self_judge.verdict import run_verdict
     from pipeline_lib.report.page import render_page
+    from pipeline_lib.report.verdict import write_verdict
 
     def learned_results(learned: Learned) -> LearnedResults:
         return LearnedResults(
@@ -93,5 +95,7 @@ def report(
         openers={name: found.opener(base.resize_px) for name, found in pair_images.items()},
     )
     folder = work.attempt.folder
-    (folder / "report.html").write_text(render_page(report_page(results)), encoding="utf-8")
+    verdict = run_verdict(results)
+    write_verdict(verdict, folder)
+    (folder / "report.html").write_text(render_page(report_page(results)._replace(verdict=verdict)), encoding="utf-8")
     (folder / "results.txt").write_text(results_text(results), encoding="utf-8")

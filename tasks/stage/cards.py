@@ -21,6 +21,7 @@ from prefect.utilities.context import get_task_and_flow_run_ids
 from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.errors import LostArtifactError
 from pipeline_lib.progress import Progress, listening
+from pipeline_lib.report import verdict as verdicts
 from pipeline_lib.report.stage_card import stage_card
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 
@@ -60,6 +61,9 @@ def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: 
     try:
         state = "cached" if cached else "computed"
         _show(title, stage_card(store, manifest, state, plot=not cached), f"{title}: {state}")
+        if verdicts.FILE in manifest.files:
+            verdict = verdicts.Verdict.model_validate_json(store.read_file(manifest.address, verdicts.FILE))
+            _show("verdict", verdicts.verdict_markdown(verdict), verdicts.verdict_line(verdict))
         for name in RESULTS:
             if name in manifest.files:
                 text = store.read_file(manifest.address, name).decode()

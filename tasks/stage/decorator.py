@@ -60,6 +60,12 @@ class Work:
         """Note in the manifest that the artifact is computed from the shards or checkpoints in this folder."""
         self.attempt.scratch.add(folder)
 
+    def note_device(self, count: int = 1) -> None:
+        """Note in the manifest what the model of this stage runs on."""
+        from pipeline_lib.device import device_name, pick_device
+
+        self.attempt.device, self.attempt.device_count = device_name(pick_device(self.runtime.device)), count
+
     @property
     def writer(self) -> Writer:
         """This stage as its shards name it."""
@@ -75,6 +81,7 @@ class Work:
             self.loaded.clear()
             gc.collect()  # adapters and the modules they wrap hold each other
             self.loaded[which] = load_vlm(model, self.store, pick_device(self.runtime.device))
+        self.note_device()
         vlm: Vlm = self.loaded[which]
         return vlm
 
@@ -85,7 +92,9 @@ class Work:
         which = model, prompt, max_new_tokens, self.runtime.generation_server, self.address
         if which not in self.loaded:
             self.loaded.clear()
-            self.loaded[which] = Engine(model, prompt, max_new_tokens, self.store, self.runtime.generation_server)
+            self.loaded[which] = Engine(
+                model, prompt, max_new_tokens, self.store, self.runtime.generation_server, self.runtime.device
+            )
         engine: Engine = self.loaded[which]
         return engine
 

@@ -37,10 +37,12 @@ def note(label: str, ref: ArtifactRef, arguments: dict[str, Any], found: Manifes
     _plan().append(Planned(label, ref, arguments, found.reason if isinstance(found, Miss) else None))
 
 
-def note_role(role: str, ref: ArtifactRef) -> None:
-    """Note in the plan which role an artifact has in the run; the first one counts."""
+def note_role(run: str, role: str, ref: ArtifactRef) -> None:
+    """Note in the plan which role an artifact has in a run; the first one counts."""
     planned = _plan()
-    planned[:] = [stage._replace(role=role) if stage.ref == ref and stage.role is None else stage for stage in planned]
+    planned[:] = [
+        stage._replace(run=run, role=role) if stage.ref == ref and stage.role is None else stage for stage in planned
+    ]
 
 
 def _plan() -> list[Planned]:

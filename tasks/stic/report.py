@@ -43,7 +43,7 @@ class Settings(BaseModel):
         return fields | data | {"prompts": self.prompts.model_dump()}
 
 
-@stage(version=1)
+@stage(version=2)  # 2: a verdict in words
 def report(
     work: Work,
     settings: Settings,
@@ -58,7 +58,9 @@ def report(
     """One HTML file with the paper's table for this run, what was learnt and how, examples; the table as text."""
     from pipeline_lib.methods.stic.figures import Model, differences
     from pipeline_lib.methods.stic.report import Results, report_page, results_text
+    from pipeline_lib.methods.stic.verdict import run_verdict
     from pipeline_lib.report.page import render_page
+    from pipeline_lib.report.verdict import write_verdict
 
     def model_of(found: EvaluatedModel, name: str) -> Model:
         tables = (work.read(found.predictions, table) for table in ("stic_predictions", "checked_descriptions"))
@@ -86,7 +88,10 @@ def report(
         unreadable=pa.concat_tables(work.read(found.table, "unreadable_images") for found in (images, questions)),
     )
     folder = work.attempt.folder
+    verdict = run_verdict(results)
+    write_verdict(verdict, folder)
     page = report_page(results, images.opener(base.resize_px), questions.opener(base.resize_px))
+    page = page._replace(verdict=verdict)
     (folder / "report.html").write_text(render_page(page), encoding="utf-8")
     (folder / "results.txt").write_text(results_text(results), encoding="utf-8")
 

@@ -8,7 +8,6 @@ from pipeline_lib.methods.stic.prompt import Prompts, load_prompts
 from pipeline_lib.methods.stic.questions import fingerprint, read_questions
 from pipeline_lib.methods.stic.recipe import QuestionData, SticRecipe
 from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import control_name, read_run
 from pipeline_lib.vlm.model_ref import ModelRef, resolve_model
 from tasks.common import run as common
 from tasks.common.list_images import list_images
@@ -117,8 +116,8 @@ def control_of(run: Run) -> Run:
 
 def finished_control(run: Run, base: EvaluatedModel) -> EvaluatedModel | None:
     """The final model of the control of this run; None when there is none, or it began from another base."""
-    folder = read_run(run.store, control_name(run.recipe.name))
-    if folder is None or folder.fields.get(common.CONTROL_OF) != run.folder.id:
+    folder = common.finished_control(run.folder)
+    if folder is None:
         return None
     of_base, last = (folder.find(f"iteration-{STAGE_OF[kind]:02d}/{kind}/predictions") for kind in ("base", "infused"))
     if last is None or of_base != base.predictions:

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,31 @@ def digests(store: Path) -> dict[str, str]:
             assert artifacts.verify(f"steps/{stage}/{key}") == []
             found[f"steps/{stage}/{key}"] = manifest.digest
     return found
+
+
+def remove_newest_of_each_stage(store: Path) -> None:
+    """As if the newest artifact of every stage were not computed yet, with all that is in parts."""
+    shutil.rmtree(store / "scratch", ignore_errors=True)
+    for stage in (store / "steps").iterdir():
+        shutil.rmtree(max(stage.iterdir(), key=lambda path: (path / "manifest.json").stat().st_mtime))
+
+
+@pytest.fixture
+def half_done(request: pytest.FixtureRequest) -> Callable[[Path, Path], set[str]]:
+    """`half_done(finished, store)` fills a new store with all but the newest artifact of each stage of a finished one.
+
+    So each mechanism works once, and not once for each model. With --all-moments the new store is empty. Returns the
+    addresses of the artifacts in it.
+    """
+
+    def fill(finished: Path, store: Path) -> set[str]:
+        if request.config.getoption("--all-moments"):
+            return set()
+        shutil.copytree(finished, store)
+        remove_newest_of_each_stage(store)
+        return set(digests(store))
+
+    return fill
 
 
 def go_on_after_kills(

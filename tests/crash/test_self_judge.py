@@ -17,10 +17,10 @@ MOMENTS = ["after /shards/", "before filter_traces/", "step 3", "before report/"
 pytestmark = pytest.mark.timeout(1800)
 
 
-def write_recipe(folder: Path, data: Path, store: Path, table: str = "questions.jsonl") -> Path:
+def write_recipe(folder: Path, data: Path, store: Path, table: str = "questions.jsonl", iterations: int = 2) -> Path:
     """Two iterations over 16 images; six pairs measure."""
     fields: dict[str, Any] = yaml.safe_load((ROOT / "recipes/self_judge/demo.yaml").read_text())
-    fields |= {"name": "small", "iterations": 2}
+    fields |= {"name": "small", "iterations": iterations}
     fields["data"]["table"] = str(data / "questions" / table)
     fields["pairs"] |= {"share": 0.5, "closed_share": None, "votes": 6, "min_votes": 2}
     fields["reasons"] |= {"samples": 2, "temperature": 1.0}
@@ -86,8 +86,9 @@ def test_a_run_makes_pairs_keeps_reasons_and_measures_each_judge(finished: Finis
 
 
 def test_killed_again_and_again_it_ends_with_the_same_digests(
-    finished: Finished, run: Callable[..., Any], tmp_path: Path
+    finished: Finished, run: Callable[..., Any], half_done: Callable[[Path, Path], set[str]], tmp_path: Path
 ) -> None:
+    half_done(finished.store, tmp_path / "store")
     recipe = write_recipe(tmp_path, finished.data, tmp_path / "store")
     logs = go_on_after_kills(run, recipe, MOMENTS)
     assert digests(tmp_path / "store") == digests(finished.store)
@@ -101,7 +102,7 @@ def test_no_known_answer_is_read_by_what_makes_pairs_judges_or_trains(
     poisoned = [json.loads(line) | {"answer": "poison", "choices": [], "shows": []} for line in lines]
     poison = finished.data / "questions/poison.jsonl"
     poison.write_text("".join(json.dumps(line) + "\n" for line in poisoned))
-    recipe = write_recipe(tmp_path, finished.data, tmp_path / "store", table="poison.jsonl")
+    recipe = write_recipe(tmp_path, finished.data, tmp_path / "store", table="poison.jsonl", iterations=1)
     status, _, log = run(recipe)
     assert status == 0, log[-3000:]
     known = ("better_is_known", "worse_is_known")
@@ -110,4 +111,4 @@ def test_no_known_answer_is_read_by_what_makes_pairs_judges_or_trains(
             [[{at: row[at] for at in row if at not in known} for row in table] for table in tables(store, stage, name)]
             for store in (finished.store, tmp_path / "store")
         ]
-        assert both[0] and sorted(both[0], key=str) == sorted(both[1], key=str)
+        assert both[1] and all(table in both[0] for table in both[1])

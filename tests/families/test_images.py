@@ -37,6 +37,11 @@ _INTERNVL = _IMAGENET | {
     "min_patches": 1,
     "max_patches": 12,
 }
+_MOBILENET = _HALF | {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 256},
+    "crop_size": {"height": 224, "width": 224},
+}
 _PATCH: dict[str, Any] = {"patch_size": 14}
 _TILES: dict[str, Any] = {"image_seq_length": 256}
 REAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -74,6 +79,7 @@ REAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
+    "fast-vlm": (_MOBILENET, {"patch_size": 32}),
 }
 """The image processors' settings as the published checkpoints have them, and the token counts of their processors."""
 
@@ -108,6 +114,7 @@ EXPECTED: dict[str, dict[tuple[int, int], tuple[list[int], int]]] = {
         (448, 448): ([1, 28, 28], 196),
         (448, 112): ([1, 8, 32], 64),
     },
+    "fast-vlm": {size: ([1, 3, 224, 224], 49) for size in NEXT},
 }
 """Pixel values' shape (for Qwen: the grid of patches) and image tokens, for images that were resized to 448 px."""
 

@@ -84,6 +84,20 @@ def test_only_training_scores_differ_and_what_follows_from_them(
     assert "Beside its control" not in Path(store.path("runs/small/report/results.txt")).read_text()
 
 
+def test_a_plan_shows_run_and_control(with_control: SelfImproveRecipe, finished: tuple[Path, Watched]) -> None:
+    made, alone = with_control.runtime.store, finished[0] / "store"
+    said = whyscore("plan", finished[0] / "small.yaml", "--control", "--set", f"runtime.store={made}")
+    assert "control permute_scores" in said and said.splitlines()[-1].endswith(" 0 to compute") and "was" not in said
+    said = whyscore("plan", finished[0] / "small.yaml", "--control", "--set", f"runtime.store={alone}")
+    assert "control permute_scores" in said and not said.splitlines()[-1].endswith(" 0 to compute")
+    said = whyscore(
+        "plan", finished[0] / "small.yaml", "--control", "--set", f"runtime.store={made}", "--set", "seed=1"
+    )
+    # Both runs are compared with pointers of their own: the permutation of the control differs by the seed alone.
+    [why] = [line for line in said.splitlines() if "was" in line and "seed 0 -> 1" in line and "temper" not in line][:1]
+    assert why
+
+
 def test_status_shows_it_and_gc_keeps_it_until_it_is_forgotten(
     with_control: SelfImproveRecipe, finished: tuple[Path, object]
 ) -> None:

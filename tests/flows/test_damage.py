@@ -3,6 +3,7 @@
 A stage that needs the damaged artifact is removed first, because digests are checked where bytes are used.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,5 +169,9 @@ def manifests(store) -> dict[str, Manifest]:
 
 
 def report_of(store) -> dict[str, bytes]:
+    """The copies for people, but for the sentences on when and in what time they were made."""
     folder = Path(store.path("runs/small/report"))
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    made = re.compile(rb"Made on [^<]* of computing[^<]*")
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert made.search(found["report.html"])
+    return {name: made.sub(b"", content) for name, content in found.items()}

@@ -67,7 +67,7 @@ def test_a_plan_says_why_a_key_is_another_one_and_computes_nothing(again, finish
     same = plan(self_improve.fn, again)
     assert [stage.label for stage in same] == STAGES and all(stage.missing is None for stage in same)
     changed = load_recipe(finished[0] / "small.yaml", {"runtime.store": store.root, "training.beta": 0.25})
-    lines = plan_text(store, "small", plan(self_improve.fn, changed)).splitlines()
+    lines = plan_text(store, plan(self_improve.fn, changed)).splitlines()
     training = next(at for at, line in enumerate(lines) if line.startswith("ite-1 train_score"))
     assert "to compute" in lines[training] and lines[training + 1].endswith(
         f"job.loss.beta {again.training.beta} -> 0.25"

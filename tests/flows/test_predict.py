@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from pipeline_lib.config.load import load_recipe
 from pipeline_lib.errors import DataError, RecipeError, StoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
-from pipeline_lib.store import ArtifactStore
+from pipeline_lib.report.verdict import Best, verdict_of_run, write_verdict
+from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.store.runs import RunModel, open_run
 from tests.flows.conftest import listen
 from whyscore.cli import app
 
@@ -42,9 +44,17 @@ def predict(recipe: SelfImproveRecipe, *images: object, **more: object) -> pa.Ta
     return ArtifactStore(recipe.runtime.store).read_table(ref.address, "new_predictions")
 
 
-def evaluated(recipe: SelfImproveRecipe, kind: str = "iteration-02/merged") -> dict[str, dict[str, object]]:
+def best_of(recipe: SelfImproveRecipe) -> RunModel:
+    run = open_run(ArtifactStore(recipe.runtime.store), recipe.name, recipe.run_fields())
+    verdict = verdict_of_run(run)
+    assert verdict is not None and verdict.best is not None
+    return RunModel(verdict.best.iteration, verdict.best.kind)
+
+
+def evaluated(recipe: SelfImproveRecipe, model: RunModel | None = None) -> dict[str, dict[str, object]]:
+    """What the evaluation of a model, or of the best one, found for each image."""
     store = ArtifactStore(recipe.runtime.store)
-    pointer = store.read_pointer(f"runs/small/{kind}/predictions.json")
+    pointer = store.read_pointer(f"runs/small/{(model or best_of(recipe)).role('predictions')}.json")
     rows = store.read_table(pointer["address"], "predictions").to_pylist()
     return {row["image_sha256"]: row for row in rows}
 
@@ -66,17 +76,52 @@ def test_images_of_the_test_split_get_the_predictions_of_the_evaluation(again, i
     assert pq.read_table(out).to_pylist() == rows
 
 
+def test_the_best_model_predicts_and_one_line_says_why(again, image_set):
+    best = best_of(again)
+    with listen("whyscore.predict") as lines:
+        predict(again, image_set / TEST_IMAGES[0])
+    (line,) = (line for line in lines if line.startswith("predicting with"))
+    assert f"with {best.name} of run small: the best of the run, with the highest SRCC unfitted on validation" in line
+    run = open_run(ArtifactStore(again.runtime.store), "small", again.run_fields())
+    warnings = verdict_of_run(run).warnings
+    assert [line for line in lines if line.startswith("the run's verdict: ")] == [
+        f"the run's verdict: {warning}" for warning in warnings
+    ]
+
+
+def test_another_best_model_of_the_verdict_is_used_and_without_one_the_newest(again, image_set):
+    """The base, too; and a report of an earlier version has no verdict."""
+    store = ArtifactStore(again.runtime.store)
+    run = open_run(store, "small", again.run_fields())
+    verdict, report = verdict_of_run(run), run.find("report")
+    known = {row.name: evaluated(again, row) for row in (RunModel(0, "zero-shot"), RunModel(2, "merged"))}
+    base = Best(iteration=0, kind="zero-shot", rule="a rule", value=0.5)
+    for best, name, why in ((base, "zero-shot", "with a rule"), (None, "ite-2 merged", "the newest: this run has no")):
+        manifest = store.lookup(report.address)
+        with store.attempt() as attempt:
+            if best:
+                write_verdict(verdict.model_copy(update={"best": best}), attempt.folder)
+            (attempt.folder / "report.html").write_text("")
+            store.publish(f"steps/report/{name[:4]}", attempt, manifest.arguments)
+        run.keep("report", ArtifactRef(stage="report", key=name[:4]))
+        with listen("whyscore.predict") as lines:
+            rows = predict(again, image_set / TEST_IMAGES[0]).to_pylist()
+        assert [row["text"] for row in rows] == [known[name][row["image_sha256"]]["text"] for row in rows]
+        assert any(f"predicting with {name} of run small" in line and why in line for line in lines)
+        run.keep("report", report)
+
+
 def test_a_table_of_paths_with_another_model_as_csv(again, image_set, tmp_path):
     table = image_set / "mine.csv"
     table.write_text("image\n" + "\n".join([*TEST_IMAGES[:2], TEST_IMAGES[0]]))
     out = tmp_path / "p.csv"
     rows = predict(again, table, out=str(out), iteration=1, kind="score").to_pylist()
-    known = evaluated(again, "iteration-01/score")
+    known = evaluated(again, RunModel(1, "score"))
     assert [row["text"] for row in rows] == [known[row["image_sha256"]]["text"] for row in rows]
     options = pa_csv.ParseOptions(newlines_in_values=True)
     written = pa_csv.read_csv(out, parse_options=options)
     assert written["image"].to_pylist() == [*TEST_IMAGES[:2], TEST_IMAGES[0]]
-    assert written["p_9"].to_pylist() == pytest.approx([row["score_distribution"][9] for row in rows])
+    assert written["p_9"].to_pylist() == pytest.approx([row["score_distribution"][9] for row in rows], abs=6e-4)
 
 
 def test_every_image_of_every_argument_has_a_row_of_its_own(again, image_set, tmp_path):
@@ -167,8 +212,10 @@ def test_the_status_is_1_when_nothing_could_be_scored(again, finished, image_set
     assert pa_csv.read_csv(out, parse_options=options).num_rows == 2  # the problems are in the file
     if not status:
         row = pa_csv.read_csv(out, parse_options=options).to_pylist()[1]
-        assert f"{TEST_IMAGES[0]}: {row['predicted']:.2f}" in answer.output
-        assert "broken.jpg: not scored, not an image file" in answer.output
+        assert f"{TEST_IMAGES[0]}" in answer.output and f"{row['predicted']:.2f}" in answer.output
+        assert "not scored: not an image file" in " ".join(answer.output.split())
+        said_again = CliRunner().invoke(app, [*arguments, "--out", str(out)])
+        assert said_again.exit_code == 1 and "--overwrite" in said_again.output
 
 
 def test_a_file_that_cannot_be_written_is_said_before_a_model_is_loaded(finished, image_set, tmp_path, monkeypatch):
@@ -207,7 +254,7 @@ def test_it_goes_on_where_it_was(again, image_set):
 
 
 def test_what_cannot_be_predicted_is_said_at_once(again, finished, image_set, tmp_path):
-    with pytest.raises(DataError, match=r"p\.txt.*\.parquet or \.csv"):
+    with pytest.raises(DataError, match=r"p\.txt.*\.csv, \.xlsx"):
         predict(again, image_set, out="p.txt")
     with pytest.raises(DataError, match=r"no image in"):
         (tmp_path / "empty").mkdir()
@@ -238,7 +285,7 @@ def test_an_exported_model_says_the_same_in_plain_transformers(finished, again, 
     assert answer.exit_code == 0, answer.output
     facts = json.loads((folder / "whyscore.json").read_text())
     assert facts["prompt"] in (readme := (folder / "README.md").read_text())
-    assert facts["format"] == 1 and ("import BUNDLED" in readme) == adapter_only
+    assert facts["format"] == 2 and ("import BUNDLED" in readme) == adapter_only
     assert len(facts["reference_values"]) == 10
 
     source = BUNDLED if adapter_only else folder

@@ -11,6 +11,7 @@ from typing import IO
 import pytest
 
 from pipeline_lib.errors import WhyScoreError
+from tests.forked import ForkServer
 from tests.small_run import write_small_recipe
 from whyscore.commands.terminal import reach_this_machine_directly
 from whyscore.ephemeral_server import _Server, check_server
@@ -65,18 +66,21 @@ def ends(folder: Path) -> bool:
     return True
 
 
-def test_no_process_is_left_when_it_is_killed_while_the_server_starts_or_later(tmp_path: Path) -> None:
-    for moment in ("as the server begins", "while it begins", "ready"):
-        process = start(tmp_path)
-        while len(processes_of(tmp_path)) < 2:  # the shell, before it has started the server
-            assert process.poll() is None
-        if moment == "while it begins":
-            time.sleep(1)
-        elif moment == "ready":
-            assert process.stdout is not None and "ready\n" in process.stdout
-        process.kill()
-        process.wait()
-        assert ends(tmp_path), moment
+READY = pytest.param("ready", marks=pytest.mark.only_with("--all-moments"))  # tests/crash/test_kill.py kills a run then
+
+
+@pytest.mark.parametrize("moment", ["as the server begins", "while it begins", READY])
+def test_no_process_is_left_when_it_is_killed_while_the_server_starts_or_later(tmp_path: Path, moment: str) -> None:
+    process = start(tmp_path)
+    while len(processes_of(tmp_path)) < 2:  # the shell, before it has started the server
+        assert process.poll() is None
+    if moment == "while it begins":
+        time.sleep(1)
+    elif moment == "ready":
+        assert process.stdout is not None and "ready\n" in process.stdout
+    process.kill()
+    process.wait()
+    assert ends(tmp_path)
 
 
 def test_it_starts_behind_a_proxy_and_beside_an_old_database(tmp_path: Path) -> None:
@@ -112,10 +116,8 @@ class NoProcess(_Server):
 
 
 def test_a_failed_start_is_seen_at_the_first_look_and_a_taken_port_is_not_taken_for_one(tmp_path: Path) -> None:
-    for text, failed in (
-        (b"sqlite3.DatabaseError: file is not a database\n", True),
-        (b"address already in use", False),
-    ):
+    texts = {b"sqlite3.DatabaseError: file is not a database\n": True, b"address already in use": False}
+    for text, failed in texts.items():
         with (tmp_path / "said").open("w+b", buffering=0) as said:
             said.write(text)
             if failed:
@@ -125,14 +127,16 @@ def test_a_failed_start_is_seen_at_the_first_look_and_a_taken_port_is_not_taken_
                 assert NoProcess(said).poll() == 3
 
 
-def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_named(forks: ForkServer, tmp_path: Path) -> None:
     with pytest.raises(WhyScoreError, match=r"no Prefect server answers at http://127\.0\.0\.1:9/api \(ConnectError\)"):
         check_server("http://127.0.0.1:9/api")
     recipe = write_small_recipe(tmp_path, tmp_path / "store")
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     for command in (("run", str(recipe)), ("deploy", "--store", "store")):
-        process = start(tmp_path, "-m", "whyscore.cli", *command, PREFECT_API_URL="http://127.0.0.1:9/api")
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 1 and "no Prefect server answers" in said and "Traceback" not in said
+        log = tmp_path / f"{command[0]}.log"
+        status = forks.start("tests.command_line", *command, environment=environment, log=log).wait()
+        said = log.read_text()
+        assert status == 1 and "no Prefect server answers" in said and "Traceback" not in said
 
 
 def test_hosts_that_a_user_excepts_from_the_proxy_stay_excepted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """stic as a flow: its stages in order, nothing computed twice, its control, and self_improve on its model."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,7 @@ from pipeline_lib.methods.stic.recipe import SticRecipe
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.runs import read_run
 from pipeline_lib.vlm.model_ref import resolve_model
-from tasks.stage.plan import plan
 from tests.flows.experiment import watch
-from tests.small_stic import write_small_stic
 
 STAGES = [
     "instructions list_questions",
@@ -38,13 +37,12 @@ CONTROL = [f"control {stage}" for stage in STAGES[7:-1]]
 
 
 @pytest.fixture(scope="module")
-def made(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the recipe, its data and the store of its finished run."""
+def made(small_stic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipe of a finished run and a copy of its store, to which tests of this file may add."""
     folder = tmp_path_factory.mktemp("stic")
-    recipe = load_recipe_of(SticRecipe, write_small_stic(folder, folder / "store"))
-    assert [stage.label for stage in plan(stic.fn, recipe)] == STAGES
-    watched = watch(stic, recipe)
-    assert watched.computed == STAGES and watched.cached == []
+    shutil.copytree(small_stic / "store", folder / "store")
+    recipe = (small_stic / "small_stic.yaml").read_text()
+    (folder / "small_stic.yaml").write_text(recipe.replace(str(small_stic / "store"), str(folder / "store")))
     return folder
 
 
@@ -53,6 +51,11 @@ def recipe_over(made: Path, store: Path | None = None, **fields: object) -> Stic
         name.replace("__", "."): value for name, value in fields.items()
     }
     return load_recipe_of(SticRecipe, made / "small_stic.yaml", given)
+
+
+def test_a_run_computes_what_was_planned(small_stic: Path) -> None:
+    seen = json.loads((small_stic / "watched.json").read_text())
+    assert seen == {"planned": STAGES, "computed": STAGES, "cached": []}
 
 
 def test_a_run_leaves_models_figures_and_a_report(made: Path) -> None:

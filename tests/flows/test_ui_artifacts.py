@@ -39,7 +39,8 @@ def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_serve
     newest = store.read_pointer("runs/small/iteration-02/merged/predictions.json")["address"]
     store.retract(newest)
     found = shown(self_improve(again, return_state=True).state_details.flow_run_id)
-    assert set(found) == {"small-recipe", "small-results", *map(key, STAGES)}
+    assert set(found) == {"small-recipe", "small-results", "small-verdict", *map(key, STAGES)}
+    assert found["small-verdict"].data.startswith("**Can this model tell good images from bad ones? ")
     assert "iterations: 2" in found["small-recipe"].data and "ite-2 merged" in found["small-results"].data
     computed = {name for name, artifact in found.items() if "**computed**" in artifact.data}
     assert computed == {key("ite-2 ties_merge"), key("ite-2 merged evaluate")}

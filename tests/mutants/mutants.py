@@ -611,8 +611,8 @@ VOTING = (
     Mutant(
         "both-images-are-the-better-one",
         "pipeline_lib/methods/evo_quality/reward.py",
-        "enumerate((preference, 1 - preference))",
-        "enumerate((preference, preference))",
+        "_fidelity(rating, means[0], scale, 1 - label)",
+        "_fidelity(rating, means[0], scale, label)",
         f"{FIDELITY}::test_it_is_the_papers_formula",
     ),
     Mutant(
@@ -625,7 +625,7 @@ VOTING = (
     Mutant(
         "a-gain-counts-without-its-control",
         "pipeline_lib/methods/evo_quality/controls.py",
-        'beyond = alike or change(_estimate(shuffled, "beyond")) == "raised"',
+        'beyond = shuffled["spread"] == 0 or change(_estimate(shuffled, "beyond")) == "raised"',
         "beyond = True",
         f"{RATING_FIGURES}::test_a_gain_counts_only_beyond_shuffled_votes",
     ),

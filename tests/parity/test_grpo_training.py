@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from pipeline_lib.config.base import Lora, Runtime
 from pipeline_lib.data.image_set import ImageSet
-from pipeline_lib.errors import ModelError
+from pipeline_lib.errors import Interrupted, ModelError
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.key import key_fields
 from pipeline_lib.tables.table import conform
@@ -33,7 +35,6 @@ from tests.parity.pairs import family
 
 CPU = torch.device("cpu")
 AT = "steps/train/k"
-SPEED = ["tokens_per_s", "images_per_s"]
 EPOCHS = 3
 STEPS = 2 * EPOCHS  # of two units and of one: one process of two has a filler in each second step
 LORA = Lora(lora_rank=4, batch_size=2, micro_batch_size=1, epochs=EPOCHS, max_length=400)
@@ -91,11 +92,18 @@ def place_of(folder: Path, name: str, **changes: Any) -> Place:
 
 
 def train(
-    folder: Path, data: Data, name: str, processes: int = 1, *, loss: dict[str, Any] | None = None, **changes: Any
+    folder: Path,
+    data: Data,
+    name: str,
+    processes: int = 1,
+    *,
+    loss: dict[str, Any] | None = None,
+    checkpoint_every: int = 1,
+    **changes: Any,
 ) -> Trained:
     loss = {"processes": processes, **(loss or {})}
     job = data.job.model_copy(update={"loss": data.job.loss.model_copy(update=loss), **changes})
-    place, tables = place_of(folder, name), {"units": data.units}
+    place, tables = place_of(folder, name, checkpoint_every=checkpoint_every), {"units": data.units}
     if processes == 1:
         log = run_job(job, place, tables, CPU)
     else:
@@ -104,7 +112,7 @@ def train(
 
 
 def figures(trained: Trained) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = trained.log.drop_columns(SPEED).to_pylist()
+    rows: list[dict[str, Any]] = trained.log.to_pylist()
     return rows
 
 
@@ -142,6 +150,30 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(
     assert apart(whole, resumed) == 0.0 and figures(resumed) == figures(whole)
 
 
+def test_sigterm_while_it_samples_leaves_a_checkpoint_from_which_the_same_bits_come(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path, data, "whole", checkpoint_every=100)
+    own, sampled = rollout.generate_answers, 0
+
+    def asked_to_stop(*given: Any, **options: Any) -> Any:
+        nonlocal sampled
+        sampled += 1
+        if sampled == 2:  # the second unit of the first step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return own(*given, **options)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout, "generate_answers", asked_to_stop)
+        with pytest.raises(Interrupted, match=f"step 1 of {STEPS}"):
+            train(tmp_path, data, "stopped", checkpoint_every=100)
+    assert signal.getsignal(signal.SIGTERM) is before and sampled == 2
+    assert ArtifactStore(str(tmp_path / "store-stopped")).children(f"{AT}/checkpoints") == ["step-00000001"]
+    resumed = train(tmp_path, data, "stopped", checkpoint_every=100)
+    assert apart(whole, resumed) == 0.0 and figures(resumed) == figures(whole)
+
+
 def test_another_seed_or_reward_gives_another_adapter(data: Data, tmp_path: Path) -> None:
     one_epoch = LORA.model_copy(update={"epochs": 1})
     whole = train(tmp_path, data, "whole", lora=one_epoch)
@@ -169,6 +201,7 @@ def test_two_processes_sample_the_same_in_the_first_step(data: Data, tmp_path: P
         assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.only_with("--all-moments")
 def test_two_processes_train_what_one_trains(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With samples that are given: else a rounding could draw another token and go on from there."""
     monkeypatch.setattr(launch, "MODULE", "tests.parity.grpo_replayed")

@@ -188,6 +188,7 @@ def test_a_killed_process_is_said_and_the_next_run_goes_on_alone(
     same(whole, train("a", 1, base=model_ref(model)))  # the first half of its curve is that of two
 
 
+@pytest.mark.only_with("--all-moments")
 def test_sigterm_stops_both_within_a_step_with_a_checkpoint(train: Train, whole: Trained, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     at_checkpoint(1, tmp_path, "a", lambda: os.kill(os.getpid(), signal.SIGTERM))

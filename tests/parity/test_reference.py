@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer
 from pipeline_lib.methods.self_improve.pairs import PAIR_ANSWERS
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.answer_logps import plain_logps, shared_logps
-from pipeline_lib.train.lora import lora_config
+from pipeline_lib.train.lora import keep_base_in_evaluation_mode, lora_config
 from pipeline_lib.vlm.chat import tokens
 from pipeline_lib.vlm.load import Vlm
 from tests.parity.pairs import (
@@ -46,6 +46,7 @@ def of_trl(tiny: Tiny, rows: list[dict[str, Any]], folder: Path) -> list[float]:
         processing_class=tiny.processor,
         peft_config=lora_config(tiny.model, 4),
     )
+    keep_base_in_evaluation_mode(trainer.model)
     trainer.model.train()
     return torch.cat(trainer.compute_ref_log_probs(trainer.model, plain_batch(tiny, rows))).tolist()
 

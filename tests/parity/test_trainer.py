@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer
 
 from pipeline_lib.train import prefix_rows
 from pipeline_lib.train.answer_logps import plain_logps, shared_logps
-from pipeline_lib.train.lora import lora_config
+from pipeline_lib.train.lora import keep_base_in_evaluation_mode, lora_config
 from pipeline_lib.train.prefix_shared import PrefixSharedDPOTrainer
 from pipeline_lib.train.stored_reference import REFERENCE, FastDPOTrainer, StoredReferenceDPOTrainer
 from pipeline_lib.vlm.load import Vlm
@@ -88,6 +88,7 @@ def train(tmp_path: Path, of_stock: dict[str, Trained]) -> Callable[..., Trained
             processing_class=tiny.processor,
             peft_config=lora_config(tiny.model, 4),
         )
+        keep_base_in_evaluation_mode(trainer.model)  # for both: stock TRL would move a convolutional tower's statistics
         counts = {"encoded": 0, "passes": 0, "read": 0, "scored": 0}
         inner = trainer.model.get_base_model().model
         tower = getattr(inner, "vision_tower", None) or inner.visual

@@ -41,7 +41,7 @@ class Copy(NamedTuple):
     journals: list[list[str]]  # addresses that each of the runs to be killed began to publish
 
 
-RUN, DEPLOYED, FORMS, SAMPLING, TRAINING, RESUMED, STATUS, CONTROL = range(8)
+RUN, DEPLOYED, FORMS, SAMPLING, TRAINING, RESUMED, STATUS, CONTROL, DOCTOR, CHECK_DATA, EXPORT = range(11)
 """The commands, in order."""
 
 
@@ -68,10 +68,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory, prefect_server: str, librarie
     commands = [
         ["whyscore", "run", str(recipes[0])],
         ["deployed", "toy", {"recipe": "demo", "overrides": {"name": "toy-demo", **_fields(folder, "run")}}],
-        ["forms", "toy", "self_improve", "toy_control"],
+        ["forms", "toy", "self_improve", "toy_control", "evo_quality_predict"],
         *(["die", str(recipes[1]), moment, str(at)] for moment, at in zip(moments, journals, strict=True)),
         ["whyscore", "status", str(recipes[1])],
         ["whyscore", "control", str(recipes[2])],
+        ["whyscore", "doctor", str(recipes[0])],
+        ["whyscore", "check-data", str(recipes[0])],
+        ["whyscore", "predict", str(recipes[0]), "--export", str(folder / "exported")],
     ]
     (folder / "commands.json").write_text(json.dumps(commands))
     (folder / "logs").mkdir()
@@ -141,7 +144,12 @@ def test_its_deployment_and_its_form_are_generated(copy: Copy) -> None:
     found = {item["name"]: item for item in said["deployments"]}
     others = {"ablation", "seeds", "predict", "gpu_stage", "watch_base_model"}
     methods = ["toy", *method_names()]
-    assert set(found) == {*methods, *(f"{method}_control" for method in methods), *others}
+    controls = {f"{method}_control" for method in methods}
+    assert set(found) == {*methods, *controls, "evo_quality_predict", *others}
+    assert found["evo_quality_predict"]["entrypoint"] == "deployments/deployed.py:evo_quality_predict"
+    of_predictions = said["forms"]["evo_quality_predict"]
+    assert {"recipe", "images", "out", "iteration", "store"} <= set(of_predictions["properties"])
+    assert "EvoQualityRecipe" in of_predictions["definitions"] and of_predictions["required"] == ["recipe", "images"]
     assert found["toy_control"]["entrypoint"] == "deployments/deployed.py:toy_control"
     assert found["toy"]["entrypoint"] == "deployments/deployed.py:toy"
     assert {**found["toy"], "name": "", "entrypoint": ""} == {**found["self_improve"], "name": "", "entrypoint": ""}
@@ -178,6 +186,14 @@ def test_its_control_is_discovered_and_learns_from_other_data(copy: Copy) -> Non
     ]
     assert len(kept) == 2 and kept[0] != kept[1]
     assert store.children("runs") == ["toy-demo", "toy-demo-control"]
+
+
+def test_it_has_the_common_checks_and_no_export(copy: Copy) -> None:
+    assert copy.statuses[DOCTOR] == 0, copy.logs[DOCTOR][-3000:]
+    checked = [line.split()[:2] for line in copy.logs[DOCTOR].splitlines() if line.startswith("ok ")]
+    assert checked == [["ok", what] for what in ("recipe", "store", "table", "images", "model", "memory")]
+    assert copy.statuses[CHECK_DATA] == 0 and "rows    8: " in copy.logs[CHECK_DATA]
+    assert copy.statuses[EXPORT] == 1 and "this is for recipes of self_improve" in copy.logs[EXPORT]
 
 
 def test_status_tells_of_it_and_gc_removes_it_when_forgotten(copy: Copy, tmp_path: Path) -> None:

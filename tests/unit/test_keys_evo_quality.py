@@ -51,6 +51,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "pairs.count": (50, {"draw_pairs"}),
     "pairs.held_out": (50, {"draw_pairs"}),
     "pairs.variants.per_image": (3, {"make_variants"}),
+    "pairs.variants.kinds": (24, {"make_variants"}),
     "pairs.variants.from_round": (3, {"draw_pairs", "vote", "rate_images", *TRAIN}),  # no variants in round 2
     "pairs.variants.fraction": (0.25, {"draw_pairs"}),
     "votes.method": ("exact", {"vote"}),
@@ -60,6 +61,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "votes.label": ("share", {"vote"}),
     "training.learning_rate": (1e-3, TRAIN),
     "training.target": ("votes", TRAIN),
+    "training.partners": (2, set()),  # nor partners
     "training.gamma": (1e-3, set()),  # the ablation has no Thurstone probability: see the test below
     "training.format_weight": (0.5, TRAIN),
     "training.lora_rank": (8, TRAIN),
@@ -81,6 +83,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "evaluation.confidence": (0.9, RATE),
     "evaluation.answers": (4, {*RATE, "rate_images"}),
     "evaluation.temperature": (0.5, {*RATE, "rate_images"}),
+    "evaluation.exact": ({"least_mass": 0.9}, {*RATE, "rate_images"}),
     "evaluation.labelled": (None, FLOW),  # stages of its own
     "evaluation.stop": (None, FLOW),
     "runtime.training_processes": (4, TRAIN),  # the number decides what is sampled

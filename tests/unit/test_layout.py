@@ -85,3 +85,14 @@ def test_the_ground_does_not_know_the_form_of_an_answer() -> None:
         if any(tag in path.read_text(encoding="utf-8") for tag in ("#Score", "#Explain"))
     ]
     assert found == []
+
+
+def test_a_stage_has_a_module_of_its_name() -> None:
+    """The GPU pool finds a stage by its module: a second one there would be computed as the first, or not at all."""
+    wrong, count = [], 0
+    for name, module in modules("tasks"):
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef) and any("stage(" in ast.unparse(part) for part in node.decorator_list):
+                count += 1
+                wrong += [f"{name}.{node.name}"] if name.rpartition(".")[2] != node.name else []
+    assert wrong == [] and count > 30

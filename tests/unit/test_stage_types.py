@@ -1,6 +1,7 @@
 """Types say what a stage takes, and mypy reads them: a wrong call of a stage is found before anything runs.
 
-One run of mypy with the project's own configuration: about 10 s where its cache is warm, a minute where it is not.
+One run of mypy with the project's own configuration, over the whole project too, so that `make test` runs mypy once and
+beside the other tests: about 10 s where its cache is warm, a minute where it is not.
 """
 
 import importlib
@@ -8,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,7 @@ def stages() -> list[str]:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What mypy says of each file."""
+    """What mypy says of each file, and under `project` of those that the configuration names."""
     folder = tmp_path_factory.mktemp("types")
     assert FLOW.count(CALL) == 1
     imports = "\n".join(f"import {name}" for name in stages())
@@ -61,12 +63,17 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", "--no-error-summary"]
-    done = subprocess.run(
-        [*command, *(str(folder / name) for name in files)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["files"]
+    command += [*project, *(str(folder / name) for name in files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    return {name: [line.partition(f"{name}:")[2] for line in lines if f"/{name}:" in line] for name in files}
+    found = {name: [line.partition(f"{name}:")[2] for line in lines if f"/{name}:" in line] for name in files}
+    return found | {"project": [line for line in lines if not any(f"/{name}:" in line for name in files)]}
+
+
+def test_the_project_has_no_type_error(said: dict[str, list[str]]) -> None:
+    assert said["project"] == []
 
 
 def test_a_wrong_a_missing_and_a_surplus_argument_of_a_stage_are_found(said: dict[str, list[str]]) -> None:

@@ -21,13 +21,12 @@ def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check everything a run needs (store, table, images, model, memory, judge) without running it."""
     with errors_for_people():
         from pipeline_lib.checks.doctor import examine
-        from pipeline_lib.config.load import load_recipe_of
-        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+        from pipeline_lib.config.load import load_recipe
 
         quiet_libraries()
         show_log()
         failed = 0
-        for what, state, message in examine(load_recipe_of(SelfImproveRecipe, recipe, parse_overrides(overrides))):
+        for what, state, message in examine(load_recipe(recipe, parse_overrides(overrides))):
             typer.echo(f"{state:<4}  {what:<6}  " + message.replace("\n", "\n" + " " * 14))
             failed += state == "FAIL"
         typer.echo(f"\n{failed} problem(s) to solve first." if failed else "\nReady: whyscore run " + str(recipe))
@@ -46,17 +45,19 @@ def check_data(
     no_split_column: Annotated[bool, typer.Option("--no-split-column", help="Draw the splits")] = False,
     group_column: str | None = None,
     split_list: Annotated[list[str] | None, typer.Option(metavar="SPLIT=FILE", help="E.g. test=names.txt")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of a table that is no recipe: evo_quality reads images without scores")
+    ] = None,
     write_list: Annotated[
         Path | None, typer.Option("--list", callback=local_path, help="Write all unusable images to this file")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Show a table, its images and all problems with them; status 1 if a run would refuse them."""
+    """Show a table or all tables of a recipe, their images and all problems; status 1 if a run would refuse them."""
     with errors_for_people():
-        from pipeline_lib.checks.survey import survey_data
-        from pipeline_lib.checks.survey_text import render_survey, render_unreadable
-        from pipeline_lib.config.load import load_recipe, of_kind, parse_recipe
-        from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+        from pipeline_lib.checks.methods import surveys_of
+        from pipeline_lib.checks.survey_text import render_surveys, render_unreadable
+        from pipeline_lib.config.load import DEFAULT_METHOD, load_recipe, parse_recipe
 
         quiet_libraries()
         show_log()
@@ -77,10 +78,11 @@ def check_data(
             recipe = load_recipe(table, fields)
         else:
             fields |= {"data.table": table, "name": "check-data", "model.id": "bundled"}
-            recipe = parse_recipe({}, fields, source="check-data")
-        survey = survey_data(of_kind(SelfImproveRecipe, recipe).data, recipe.seed)
-        typer.echo(render_survey(survey))
+            recipe = parse_recipe({"method": method or DEFAULT_METHOD}, fields, source="check-data")
+        surveys = surveys_of(recipe)
+        typer.echo(render_surveys(surveys))
         if write_list:
-            write_list.write_text(render_unreadable(survey), encoding="utf-8")
-            typer.echo(f"\nAll {survey.unreadable.num_rows} missing or unreadable images are in {write_list}")
-        raise typer.Exit(1 if survey.problems else 0)
+            write_list.write_text("".join(render_unreadable(survey) for _, survey in surveys), encoding="utf-8")
+            count = sum(survey.unreadable.num_rows for _, survey in surveys)
+            typer.echo(f"\nAll {count} missing or unreadable images are in {write_list}")
+        raise typer.Exit(1 if any(survey.problems for _, survey in surveys) else 0)

@@ -1,5 +1,6 @@
 """Commands that use the model of a run."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from whyscore.commands.terminal import (
     prepare_prefect,
 )
 
-SHOWN = 3
+SHOWN = 20
 
 
 def predict(
@@ -25,10 +26,13 @@ def predict(
         typer.Argument(callback=at_home, help="Images, folders, or tables (CSV, JSON lines, Parquet) with their paths"),
     ] = None,
     out: Annotated[
-        str, typer.Option(callback=at_home, help="A path that ends in .parquet or .csv, local or s3://")
-    ] = "predictions.csv",
-    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the newest")] = None,
-    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else merged")] = None,
+        str | None,
+        typer.Option(callback=at_home, help="A path that ends in .csv, .xlsx, .parquet or .html (a gallery); or s3://"),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look below the folders too")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists")] = False,
+    iteration: Annotated[int | None, typer.Option(help="Iteration of the model; else the best model")] = None,
+    kind: Annotated[str | None, typer.Option(help="score, consistency or merged; else the best model")] = None,
     export: Annotated[
         Path | None,
         typer.Option(metavar="DIR", callback=local_path, help="Write the model to a new folder, for your own server"),
@@ -44,7 +48,7 @@ def predict(
 
         loaded = load_recipe(recipe, parse_overrides(overrides))
         if _has_own_flow(loaded.method):
-            _rate(loaded, images, out, iteration, kind, export)
+            _rate(loaded, images, out, iteration, kind, export, adapter_only, recursive=recursive, overwrite=overwrite)
             return
         parsed = of_kind(SelfImproveRecipe, loaded)
         if kind not in (None, "score", "consistency", "merged"):
@@ -52,20 +56,20 @@ def predict(
         if not images and not export:
             raise RecipeError("give images, folders or tables to score, or --export DIR")
         if images:
-            from pipeline_lib.use.output import writer
-
-            writer(out)  # refuses what cannot be written, before seconds of loading
+            _check_out(out, overwrite)
         prepare_prefect()
         if export:
-            _export(parsed, export, iteration, kind, adapter_only)
+            export_run(parsed, export, iteration, kind, adapter_only)
         if images:
             from flows.predict import predict as predict_flow
             from whyscore.ephemeral_server import tie_server_to_this_process
 
             tie_server_to_this_process()
-            finished = predict_flow(parsed, images, out, iteration, kind)  # type: ignore[arg-type]
-            _show(parsed.runtime.store, finished, parsed.data.score_column)
-            typer.echo(f"\nPredictions: {out}")
+            more: Any = {"iteration": iteration, "kind": kind, "recursive": recursive, "overwrite": overwrite}
+            finished = predict_flow(parsed, images, out, **more)
+            from pipeline_lib.use.views import scores_of
+
+            _show(parsed.runtime.store, finished, "new_predictions", scores_of(parsed.data.score_column), out)
 
 
 def _has_own_flow(method: str) -> bool:
@@ -74,63 +78,75 @@ def _has_own_flow(method: str) -> bool:
     return find_spec(f"flows.predictions.{method}") is not None
 
 
+def _check_out(out: str | None, overwrite: bool) -> None:
+    """Refuse what cannot be written, before seconds of loading."""
+    if out:
+        from pipeline_lib.use.output import writer
+
+        writer(out, overwrite=overwrite)
+
+
 def _rate(
-    recipe: Any, images: list[str] | None, out: str, iteration: int | None, kind: str | None, export: Path | None
+    recipe: Any,
+    images: list[str] | None,
+    out: str | None,
+    iteration: int | None,
+    kind: str | None,
+    export: Path | None,
+    adapter_only: bool,
+    *,
+    recursive: bool,
+    overwrite: bool,
 ) -> None:
     """Run the flow of a method that rates in its own way."""
     from importlib import import_module
 
     from pipeline_lib.errors import RecipeError
-    from pipeline_lib.use.output import writer
+    from pipeline_lib.use.views import RATINGS
 
-    if kind or export:
-        raise RecipeError(f"--kind and --export are for recipes of self_improve; this one is of {recipe.method}")
-    if not images:
-        raise RecipeError("give images, folders or tables to rate")
-    writer(out)  # refuses what cannot be written, before seconds of loading
+    if kind:
+        raise RecipeError(f"--kind is for recipes of self_improve; this one is of {recipe.method}")
+    if not images and not export:
+        raise RecipeError("give images, folders or tables to rate, or --export DIR")
+    if images:
+        _check_out(out, overwrite)
     prepare_prefect()
-    from pipeline_lib.store import ArtifactStore
+    if export:
+        export_run(recipe, export, iteration, kind, adapter_only)
+    if not images:
+        return
     from whyscore.ephemeral_server import tie_server_to_this_process
 
     tie_server_to_this_process()
     flow = getattr(import_module(f"flows.predictions.{recipe.method}"), f"{recipe.method}_predict")
-    finished = flow(recipe, images, out, iteration)
-    table = ArtifactStore(recipe.runtime.store).read_table(finished.address, "new_ratings")
-    for row in table.slice(0, SHOWN).to_pylist():
-        said = row["problem"] or f"{row['rating']:.2f} of 1..5 (mean of {row['ratings']} answers)"
-        typer.echo(f"\n{row['image']}: {said}")
-    if table.num_rows > SHOWN:
-        typer.echo(f"\n.. and {table.num_rows - SHOWN:,} more in the file")
-    typer.echo(f"\nRatings: {out}")
+    finished = flow(recipe, images, out, iteration, recursive=recursive, overwrite=overwrite)
+    _show(recipe.runtime.store, finished, "new_ratings", RATINGS, out)
 
 
-def _show(store: str, predictions: Any, score_column: str) -> None:
-    """The first predictions, so that one image needs no file to be opened."""
+def _show(store: str, predictions: Any, name: str, view: Any, out: str | None) -> None:
+    """The first predictions, so that a few images need no file to be opened."""
     from pipeline_lib.store import ArtifactStore
+    from pipeline_lib.use.output import terminal_table
 
-    table = ArtifactStore(store).read_table(predictions.address, "new_predictions")
-    for row in table.slice(0, SHOWN).to_pylist():
-        if row["problem"] is not None:
-            typer.echo(f"\n{row['image']}: not scored, {row['problem']}")
-            continue
-        typer.echo(f"\n{row['image']}: {row['predicted']:.2f} (predicted {score_column}, on the scale of your data)")
-        said = row["explanation"] if row["parsed"] else row["text"]
-        typer.echo(f"  {' '.join(said.split())}")
+    table = ArtifactStore(store).read_table(predictions.address, name)
+    width = shutil.get_terminal_size((120, 24)).columns
+    typer.echo(f"\n{terminal_table(table, view, shown=SHOWN, width=width)}")
     if table.num_rows > SHOWN:
-        typer.echo(f"\n.. and {table.num_rows - SHOWN:,} more in the file")
+        where = "in the file" if out else "in the store; the same command with --out FILE writes all without computing"
+        typer.echo(f".. and {table.num_rows - SHOWN:,} more {where}")
+    if out:
+        typer.echo(f"\nIn full: {out}")
 
 
-def _export(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
-    from pipeline_lib.methods.self_improve.prompt import load_prompt
+def export_run(recipe: Any, folder: Path, iteration: int | None, kind: Any, adapter_only: bool) -> None:
+    """Write a model of a run to a new folder."""
     from pipeline_lib.store import ArtifactStore
-    from pipeline_lib.store.runs import open_run
-    from pipeline_lib.use.export import export_model
-    from pipeline_lib.use.trained import trained_model
-    from pipeline_lib.vlm.model_ref import resolve_model
+    from pipeline_lib.use.export_folder import write_folder
+    from pipeline_lib.use.exports import export_of
 
-    store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-    base = resolve_model(recipe.model, store)
-    run = open_run(store, recipe.name, recipe.run_fields())
-    found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
-    export_model(store, found, prompt, recipe.model.max_new_tokens, folder, adapter_only=adapter_only)
-    typer.echo(f"{found.name} of run {recipe.name} is in {folder}; its README.md says how to use it")
+    store = ArtifactStore(recipe.runtime.store)
+    found = export_of(store, recipe, iteration, kind)
+    write_folder(store, found, folder, adapter_only=adapter_only)
+    typer.echo(f"{found.name} of run {recipe.name} ({found.why}) is in {folder}; its README.md says how to use it")
+    for warning in found.warnings:
+        typer.echo(f"The run's verdict: {warning}")

@@ -24,21 +24,36 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
         _run(load_recipe(recipe, parse_overrides(overrides)))
 
 
-def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
+def plan(
+    recipe: RecipePath,
+    control: Annotated[bool, typer.Option("--control", help="Of `whyscore control`: the run and its control")] = False,
+    seeds: Annotated[str | None, typer.Option(help="Of `whyscore seeds`: the run of each seed, e.g. 1,2,3")] = None,
+    overrides: Overrides = None,
+) -> None:
     """Show every stage of a run, cached or not, and why its key differs from the last run's; compute nothing."""
     with errors_for_people():
         from pipeline_lib.checks.plan import plan_text
         from pipeline_lib.config.load import load_recipe
+        from pipeline_lib.config.seeds import recipe_of_seed
         from pipeline_lib.store import ArtifactStore
 
         parsed = load_recipe(recipe, parse_overrides(overrides))
+        recipes = [parsed] if seeds is None else [recipe_of_seed(parsed, seed) for seed in _numbers(seeds)]
+        if control:
+            _check_has_control(parsed)
         prepare_prefect()
         from importlib import import_module
 
         from tasks.stage.plan import plan as plan_flow
 
-        flow = getattr(import_module(f"flows.{parsed.method}"), parsed.method)
-        typer.echo(plan_text(ArtifactStore(parsed.runtime.store), parsed.name, plan_flow(flow.fn, parsed)))
+        module, name = f"flows.{parsed.method}", parsed.method
+        if control:
+            module, name = f"flows.controls.{parsed.method}", f"{parsed.method}_control"
+        flow = getattr(import_module(module), name)
+        for of in recipes:
+            if seeds is not None:
+                typer.echo(f"Run {of.name}")
+            typer.echo(plan_text(ArtifactStore(of.runtime.store), plan_flow(flow.fn, of)))
 
 
 def demo(

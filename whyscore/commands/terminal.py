@@ -132,10 +132,14 @@ def show_log() -> None:
 
 def print_results(store: Any, name: str) -> None:
     """Print the results of a finished run and the path of its report."""
+    from pipeline_lib.report import verdict as verdicts
     from pipeline_lib.store.runs import copied, written
 
     left = written(store).get(name, {})
     if "report/results.txt" in left:
         typer.echo("\n" + store.files.read(copied(store, name, "report", "results.txt")).decode())
+    if f"report/{verdicts.FILE}" in left:
+        verdict = verdicts.Verdict.model_validate_json(store.files.read(copied(store, name, "report", verdicts.FILE)))
+        typer.echo(verdicts.verdict_text(verdict) + "\n")
     if "report/report.html" in left:
         typer.echo(f"Report: {copied(store, name, 'report', 'report.html')}")

@@ -1,4 +1,7 @@
-"""Read an answer: the last `\\boxed{}` of the text, strictly. What cannot be read is counted, never guessed."""
+"""Read an answer: the last `\\boxed{}` of the text, strictly. What cannot be read is counted, never guessed.
+
+An exported model has a copy of this module, so it imports nothing of WhyScore.
+"""
 
 import re
 

@@ -78,6 +78,18 @@ def control_grid(controls: pa.Table) -> tuple[list[str], list[list[str]]]:
     return headings, table
 
 
+def gain_counts(controls: pa.Table, reading: str) -> bool | None:
+    """Whether the last round's gain is above 0 and beyond shuffled votes; None when they were not compared."""
+    rows = controls.to_pylist()
+    last = max(row["round"] for row in rows if row["labels"] == "own")
+    own, shuffled = _find(rows, "own", last, reading), _find(rows, "shuffled", last, reading)
+    if own is None or shuffled is None:
+        return None
+    # A model that rates all images alike ranks nothing, so it has no SRCC, and there is nothing to be beyond.
+    beyond = shuffled["spread"] == 0 or change(_estimate(shuffled, "beyond")) == "raised"
+    return change(_estimate(own, "gain")) == "raised" and beyond
+
+
 def gain_sentence(controls: pa.Table) -> str:
     """Whether the last round's gain counts, by both readings, and what the flipped votes did."""
     rows = controls.to_pylist()
@@ -88,11 +100,8 @@ def gain_sentence(controls: pa.Table) -> str:
         shuffled = _find(rows, "shuffled", last, reading)
         if own is None or shuffled is None:
             continue
-        # A model that rates all images alike ranks nothing, so it has no SRCC, and there is nothing to be beyond.
-        alike = shuffled["spread"] == 0
-        beyond = alike or change(_estimate(shuffled, "beyond")) == "raised"
-        word = "counts" if change(_estimate(own, "gain")) == "raised" and beyond else "does not count"
-        given = "leave one rating for all images" if alike else f"give {_text(shuffled, 'gain')}"
+        word = "counts" if gain_counts(controls, reading) else "does not count"
+        given = "leave one rating for all images" if shuffled["spread"] == 0 else f"give {_text(shuffled, 'gain')}"
         sentences.append(
             f"The gain of the {reading} rating {word}: {_text(own, 'gain')} over the base; shuffled votes {given}."
         )

@@ -1,7 +1,7 @@
 """Distortions of a photograph, each in five levels: what a model has to rank without anybody's label.
 
-The paper (arXiv 2509.25787) uses 35 types in five levels and does not list them; these 24 are the common ones of image
-quality data sets, in our own strengths.
+The paper (arXiv 2509.25787) uses 35 types in five levels and does not list them; these 35 are common ones of image
+quality data sets, in our own strengths. A recipe says how many of them it draws from (`pairs.variants.kinds`).
 """
 
 import io
@@ -152,6 +152,69 @@ def _smeared_colours(pixels: Pixels, share: float, rng: np.random.Generator) -> 
     return grey + _blur(pixels - grey, share, rng)
 
 
+def _zoom_blur(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:
+    scales = np.linspace(1, 1 + share, 8)
+    return sum(_zoomed(pixels, scale) for scale in scales) / len(scales)
+
+
+def _zoomed(pixels: Pixels, scale: float) -> Pixels:
+    height, width = pixels.shape[:2]
+    y, x = ((np.arange(side) - (side - 1) / 2) / scale + (side - 1) / 2 for side in (height, width))
+    grid = np.meshgrid(y, x, indexing="ij")
+    return np.stack([ndimage.map_coordinates(pixels[..., at], grid, order=1, mode="reflect") for at in range(3)], -1)
+
+
+def _glass_blur(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:
+    return ndimage.gaussian_filter(_jittered(pixels, share, rng), (0.8, 0.8, 0))
+
+
+def _small(pixels: Pixels, factor: float, rng: np.random.Generator) -> Pixels:
+    image = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    shrunk = image.resize([max(2, round(side / factor)) for side in image.size], Image.Resampling.BOX)
+    return np.asarray(shrunk.resize(image.size, Image.Resampling.BICUBIC), np.float64) / 255
+
+
+def _row_noise(pixels: Pixels, sd: float, rng: np.random.Generator) -> Pixels:
+    return pixels + rng.normal(0, sd, pixels.shape[0])[:, None, None]
+
+
+def _shot_noise(pixels: Pixels, photons: float, rng: np.random.Generator) -> Pixels:
+    return rng.poisson(pixels.clip(0, 1) * photons) / photons
+
+
+def _colour_noise(pixels: Pixels, sd: float, rng: np.random.Generator) -> Pixels:
+    noise = rng.normal(0, sd, pixels.shape)
+    return pixels + noise - noise.mean(axis=2, keepdims=True)
+
+
+def _vignetted(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
+    height, width = pixels.shape[:2]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return pixels * (1 - strength * (x**2 + y**2) / 2)[..., None]
+
+
+def _hazy(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:
+    return pixels * (1 - share) + 0.85 * share
+
+
+def _dithered(pixels: Pixels, values: float, rng: np.random.Generator) -> Pixels:
+    noise = rng.uniform(-0.5, 0.5, pixels.shape)
+    return (pixels * (values - 1) + noise).round().clip(0, values - 1) / (values - 1)
+
+
+def _striped(pixels: Pixels, amplitude: float, rng: np.random.Generator) -> Pixels:
+    rows = np.arange(pixels.shape[0]) * 16 / pixels.shape[0]
+    return pixels + amplitude * np.sin(2 * np.pi * (rows + rng.random()))[:, None, None]
+
+
+def _shifted_colours(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:
+    reach = max(1, round(share * max(pixels.shape)))
+    moved = [
+        ndimage.shift(pixels[..., at], (0, step), order=0, mode="nearest") for at, step in ((0, reach), (2, -reach))
+    ]
+    return np.stack([moved[0], pixels[..., 1], moved[1]], -1)
+
+
 _DISTORTIONS: Mapping[str, tuple[tuple[float, ...], Callable[[Pixels, float, np.random.Generator], Pixels]]] = (
     MappingProxyType(
         {
@@ -179,6 +242,17 @@ _DISTORTIONS: Mapping[str, tuple[tuple[float, ...], Callable[[Pixels, float, np.
             "faded": ((0.65, 0.45, 0.28, 0.14, 0.03), _saturation),
             "colour_cast": ((0.06, 0.1, 0.15, 0.21, 0.3), _colour_cast),
             "smeared_colours": ((0.01, 0.02, 0.035, 0.055, 0.08), _smeared_colours),
+            "zoom_blur": ((0.03, 0.06, 0.1, 0.15, 0.22), _zoom_blur),
+            "glass_blur": ((0.008, 0.015, 0.024, 0.035, 0.05), _glass_blur),
+            "low_resolution": ((1.5, 2, 3, 4.5, 7), _small),
+            "row_noise": ((0.03, 0.06, 0.1, 0.15, 0.22), _row_noise),
+            "shot_noise": ((200, 80, 35, 15, 6), _shot_noise),
+            "colour_noise": ((0.04, 0.08, 0.13, 0.2, 0.3), _colour_noise),
+            "vignetted": ((0.3, 0.45, 0.6, 0.8, 1), _vignetted),
+            "hazy": ((0.15, 0.28, 0.42, 0.57, 0.72), _hazy),
+            "dithered": ((10, 7, 5, 3, 2), _dithered),
+            "striped": ((0.04, 0.08, 0.13, 0.19, 0.26), _striped),
+            "shifted_colours": ((0.01, 0.03, 0.06, 0.1, 0.15), _shifted_colours),
         }
     )
 )

@@ -28,7 +28,8 @@ _CORRELATIONS = {"srcc": srcc, "plcc": plcc, "krcc": krcc}
 def rating_metrics(ratings: pa.Table, config: Bootstrap, split: str, seed: int) -> pa.Table:
     """`METRICS` of `RATINGS`: parse rates, spread over images and within one, and, with labels, the correlations.
 
-    A correlation is over the images with a rating; `rows` says how many those are.
+    A correlation is over the images with a rating; `rows` says how many those are. Of expectations `covered` is the
+    mean probability of the answers that were followed, `without_expectation` the share of images where it was too low.
     """
     groups = np.array(ratings["group"].to_pylist())
     answers, read = (pc.list_value_length(ratings[name]).to_numpy() for name in ("answers", "ratings"))
@@ -37,6 +38,10 @@ def rating_metrics(ratings: pa.Table, config: Bootstrap, split: str, seed: int) 
     found: dict[str, Estimate] = {"parse_rate_stated": rate_estimate(stated, groups=groups, **settings)}
     if answers.sum():
         found["parse_rate"] = Estimate(float(read.sum() / answers.sum()), np.nan, np.nan, len(ratings))
+    if "covered" in ratings.column_names and ratings["covered"].null_count == 0 and len(ratings):  # expectations
+        found["parse_rate"] = _plain(pc.mean(ratings["readable"]).as_py(), len(ratings))
+        found["covered"] = _plain(pc.mean(ratings["covered"]).as_py(), len(ratings))
+        found["without_expectation"] = _plain(ratings["mean"].null_count / len(ratings), len(ratings))
     within = ratings["spread"].drop_null().to_numpy()
     found["spread_of_samples"] = _plain(within.mean() if len(within) else np.nan, len(within))
     for reading in READINGS:

@@ -1,9 +1,11 @@
 """A model that rates, as one value from the flow to the stages."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from pipeline_lib.methods.evo_quality.prompt import Prompts
-from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe
+from pipeline_lib.methods.evo_quality.recipe import EvoQualityRecipe, Exact
 from pipeline_lib.store import ArtifactRef
 from pipeline_lib.vlm.model_ref import ModelRef
 
@@ -18,6 +20,12 @@ class Rater(BaseModel):
     answers: int  # sampled ratings of an image, beside the greedy one
     temperature: float
     max_new_tokens: int
+    exact: Exact | None = None  # the expectation instead of sampled ratings
+
+    def key_fields(self) -> dict[str, Any]:
+        """All fields; of the two ways to rate the one that is used, so that sampled ratings keep their keys."""
+        unused = {"answers"} if self.exact else {"exact"}
+        return {name: value for name, value in self if name not in unused}
 
     @classmethod
     def of(cls, recipe: EvoQualityRecipe, model: ModelRef, prompts: Prompts) -> "Rater":
@@ -28,6 +36,7 @@ class Rater(BaseModel):
             answers=recipe.evaluation.answers,
             temperature=recipe.evaluation.temperature,
             max_new_tokens=recipe.training.grpo.max_new_tokens,
+            exact=recipe.evaluation.exact,
         )
 
     def with_adapter(self, adapter: ArtifactRef) -> "Rater":

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline_lib.config.base import Split
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.evo_quality.tables import PAIRS
 from pipeline_lib.tables.images import IMAGES
+
+LEAST_IMAGES: dict[Split, int] = {"train": 2, "val": 2}
+"""Fewer images have no pair."""
 
 HELD_OUT = "held-out"
 """Instead of a round's number: pairs that no round trains on."""

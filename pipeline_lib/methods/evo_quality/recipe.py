@@ -23,6 +23,7 @@ class Variants(Section):
     """Distorted variants of the images, whose pairs are voted on as well."""
 
     per_image: int = Field(10, ge=0, description="Variants of each image, drawn from all distortions and levels")
+    kinds: int = Field(35, ge=1, le=35, description="Drawn from the first so many distortions (the paper: 35)")
     from_round: int = Field(2, ge=1, description="First round with pairs of variants (the paper: 2)")
     fraction: Fraction = Field(0.5, description="Share of a round's pairs that are two variants of one image")
 
@@ -60,6 +61,12 @@ class Training(Lora):
         description="votes: rank as the votes say; own_mean: the paper's ablation, each rating is drawn to the mean of"
         " the model's own ratings of the image",
     )
+    partners: int = Field(
+        5,
+        ge=1,
+        description="A unit of `batch_size` is an image with up to so many images that it is paired with; its reward is"
+        " the mean over them. The paper gives no number: its 20,000 pairs of 7,058 images are 5.7 an image. 1: a pair",
+    )
     gamma: float = Field(1e-6, gt=0, description="Added to the variance in the Thurstone probability")
     format_weight: float = Field(1.0, ge=0, description="Reward of an answer that can be read; the paper gives none")
     grpo: Grpo = Grpo(answers=32, max_new_tokens=512, beta=0.05)
@@ -77,11 +84,30 @@ class Labelled(NamedData):
         return self
 
 
+class Exact(Section):
+    """The expectation of a rating over the model's answers instead of a mean of samples; for prompts without reasoning.
+
+    Answers less probable than `least_probability` are not followed. What they could change is at most 4 times their
+    probability, as a share of the probability of the answers that can be read.
+    """
+
+    least_probability: float = Field(
+        1e-4, gt=0, lt=1, description="Of an answer, or a beginning of one, that is followed"
+    )
+    least_mass: float = Field(
+        0.98,
+        gt=0,
+        le=1,
+        description="Probability that the followed answers must have together; else there is no rating",
+    )
+
+
 class Evaluation(Bootstrap):
     """Ratings of images, and their figures."""
 
     answers: int = Field(32, ge=2, description="Sampled ratings of an image; their mean is its rating")
     temperature: float = Field(1.0, gt=0, description="Of sampling")
+    exact: Exact | None = Field(None, description="The exact expectation instead of a mean of samples; null: samples")
     labelled: tuple[Labelled, ...] = Field(
         (), description="Labelled data sets, each evaluated for every model; the first one is the main one"
     )

@@ -50,6 +50,8 @@ RATINGS = Table(
             pa.field("spread", pa.float64()),  # their standard deviation; null for fewer than two
             required("stated_answer", pa.string()),  # greedy
             pa.field("stated", pa.float64()),
+            pa.field("covered", pa.float64()),  # of an expectation: probability of the answers that were followed
+            pa.field("readable", pa.float64()),  # of an expectation: share of `covered` that could be read
         ]
     ),
 )

@@ -18,13 +18,20 @@ from pipeline_lib.tables.images import MADE_IMAGES, MADE_PREFIX
 
 
 def make_variants(
-    images: pa.Table, open_image: Callable[[str, str], Image], per_image: int, seed: int, progress: Progress
+    images: pa.Table,
+    open_image: Callable[[str, str], Image],
+    per_image: int,
+    seed: int,
+    progress: Progress,
+    kinds: int = len(DISTORTIONS),
 ) -> pa.Table:
     """`per_image` rows of `MADE_IMAGES` for each image, in the size in which the model sees it.
 
+    They are drawn from the first `kinds` of `DISTORTIONS` in all levels.
+
     Raises `DataError` for an image whose name begins like that of a variant.
     """
-    choices = [(distortion, level) for distortion in DISTORTIONS for level in range(1, LEVELS + 1)]
+    choices = [(distortion, level) for distortion in DISTORTIONS[:kinds] for level in range(1, LEVELS + 1)]
     rows = []
     for image in images.select(["image", "image_sha256"]).to_pylist():
         name = image["image"]

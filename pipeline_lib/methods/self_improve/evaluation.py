@@ -1,6 +1,5 @@
 """Evaluate a model: its score distribution, its greedy answer, and its figures (section 4.3)."""
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,11 +12,13 @@ from PIL.Image import Image
 
 from pipeline_lib.config.base import Split
 from pipeline_lib.methods.self_improve.answer import parse_answer
+from pipeline_lib.methods.self_improve.prompt import Prompt
 from pipeline_lib.methods.self_improve.recipe import SCORES, Evaluation
-from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens
+from pipeline_lib.methods.self_improve.score_tokens import ScoreTokens, resolve_score_tokens
 from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS
 from pipeline_lib.methods.self_improve.uncertainty import LEVELS, Calibration, prediction_intervals, used_interval
 from pipeline_lib.metrics.chance import text_variety
+from pipeline_lib.metrics.conformal import Intervals
 from pipeline_lib.metrics.figures import krcc, mae, mean, once, plcc, rmse, srcc
 from pipeline_lib.metrics.intervals import grouped_estimates, rate_estimate
 from pipeline_lib.metrics.readings import expected_bins, stated_digits, used_reference_values
@@ -29,15 +30,15 @@ from pipeline_lib.metrics.score_agreement import (
     tie_share,
 )
 from pipeline_lib.metrics.scores import Estimate, fit_reference_values
-from pipeline_lib.metrics.uncertainty import Intervals, crps, reliability
+from pipeline_lib.metrics.uncertainty import crps, reliability
 from pipeline_lib.progress import Progress
+from pipeline_lib.tables.images import VOTES_COLUMN
 from pipeline_lib.vlm.batches import ask_in_batches
-from pipeline_lib.vlm.chat import Chat
+from pipeline_lib.vlm.chat import Chat, render_chat
 from pipeline_lib.vlm.generate import Greedy, Question, generate_answers
 from pipeline_lib.vlm.load import Vlm
 
 Array = NDArray[np.float64]
-_VOTES = re.compile(r"votes_[0-9.]+")
 Figures = dict[str, Callable[[Array], Array]]
 
 
@@ -89,6 +90,30 @@ def answer_images(
     records = images.select(columns).to_pylist()
     rows = ask_in_batches(vlm.model, records, open_image, batch_size, answer, progress)
     return pa.Table.from_pylist(rows, schema=MODEL_ANSWERS.schema)
+
+
+def ask_prompt(
+    vlm: Vlm,
+    prompt: Prompt,
+    images: pa.Table,
+    open_image: Callable[[str, str], Image],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress,
+) -> pa.Table:
+    """`answer_images` with a prompt in the model's own chat template: the one way to a model's scores."""
+    chat = render_chat(vlm.processor, prompt.text)
+    return answer_images(
+        vlm,
+        chat,
+        resolve_score_tokens(vlm.processor.tokenizer, chat),
+        images,
+        open_image,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
 
 
 def evaluate_answers(
@@ -186,7 +211,7 @@ def _logistic_plcc(true: Array, predicted: Array) -> float:
 
 def _distances_of_votes(answers: pa.Table, images: pa.Table, p: Array, values: Array) -> Array | None:
     """Distance of each distribution from its image's votes; None without columns `votes_<score>`."""
-    columns = [name for name in images.column_names if _VOTES.fullmatch(name)]
+    columns = [name for name in images.column_names if VOTES_COLUMN.fullmatch(name)]
     if not columns:
         return None
     rows = {row["image"]: row for row in images.select(["image", *columns]).to_pylist()}

@@ -7,8 +7,12 @@ import pyarrow as pa
 
 from pipeline_lib.methods.self_improve.recipe import SCORES
 from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, NEW_PREDICTIONS
-from pipeline_lib.methods.self_improve.uncertainty import calibration_of, prediction_intervals, used_interval
+from pipeline_lib.methods.self_improve.uncertainty import LEVELS, calibrated_folds, calibration_of, used_interval
+from pipeline_lib.metrics.conformal import CalibratedFold, intervals_around
 from pipeline_lib.metrics.readings import ReferenceValues
+
+EVALUATED = ("reference_values", "predictions")
+"""The tables of a model's evaluation that `scale_of` takes."""
 
 
 def to_ask(images: pa.Table) -> pa.Table:
@@ -27,11 +31,20 @@ def to_ask(images: pa.Table) -> pa.Table:
 
 
 class Scale(NamedTuple):
-    """What turns a model's answers into scores: the tables of its evaluation, and the seed of that run."""
+    """What turns a model's answers into scores and intervals."""
 
-    reference_values: pa.Table  # REFERENCE_VALUES
-    predictions: pa.Table  # PREDICTIONS, whose validation images calibrate the intervals
-    seed: int
+    used: ReferenceValues
+    calibrated: tuple[CalibratedFold, ...]
+
+
+def scale_of(reference_values: pa.Table, predictions: pa.Table, seed: int) -> Scale:
+    """The scale of a model from the tables of its evaluation, and the seed of that run.
+
+    `reference_values` are `REFERENCE_VALUES`; the validation images of `predictions` (`PREDICTIONS`) calibrate the
+    intervals.
+    """
+    calibration = calibration_of(predictions, reference_values["unfitted"].to_numpy())
+    return Scale(used_values(reference_values), calibrated_folds(calibration, seed))
 
 
 def used_values(reference_values: pa.Table) -> ReferenceValues:
@@ -42,11 +55,9 @@ def used_values(reference_values: pa.Table) -> ReferenceValues:
 
 def new_predictions(images: pa.Table, answers: pa.Table, scale: Scale) -> pa.Table:
     """A row of `NEW_PREDICTIONS` for every image, in their order, those with a problem too."""
-    used = used_values(scale.reference_values)
-    found = answers.to_pylist()
+    used, found = scale.used, answers.to_pylist()
     p = np.array([row["score_distribution"] for row in found], dtype=np.float64).reshape(-1, len(SCORES))
-    calibration = calibration_of(scale.predictions, scale.reference_values["unfitted"].to_numpy())
-    lows, highs = used_interval(prediction_intervals(calibration, p, scale.seed))
+    lows, highs = used_interval(intervals_around(scale.calibrated, p, LEVELS))
     for row, predicted, low, high in zip(found, p @ used.values, lows, highs, strict=True):
         row |= {"predicted": float(predicted), "reading": used.reading}
         if np.isfinite(low) and np.isfinite(high):

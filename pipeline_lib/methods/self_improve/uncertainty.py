@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline_lib.methods.self_improve.recipe import SCORES
+from pipeline_lib.metrics.conformal import CalibratedFold, Intervals, intervals_around
 from pipeline_lib.metrics.intervals import group_rows
 from pipeline_lib.metrics.readings import MONOTONE_FROM, fit_monotone_values
-from pipeline_lib.metrics.uncertainty import Intervals, conformal_intervals
+from pipeline_lib.metrics.uncertainty import calibrate
 
 Array = NDArray[np.float64]
 
@@ -33,29 +34,27 @@ class Calibration(NamedTuple):
 
 
 def prediction_intervals(calibration: Calibration, new: Array, seed: int) -> Intervals:
-    """Intervals of the scores of new images, digit distributions of shape (m, 10), at each of `LEVELS`.
+    """Intervals of the scores of new images, digit distributions of shape (m, 10), at each of `LEVELS`."""
+    return intervals_around(calibrated_folds(calibration, seed), new, LEVELS)
 
-    They are around the reading that predictions use: monotone, or unfitted with fewer than `MONOTONE_FROM` validation
-    images. Fitting and calibrating share no group (`conformal_intervals`). An end is infinite if there are too few
-    validation images for its level, or fewer than two groups.
+
+def calibrated_folds(calibration: Calibration, seed: int) -> tuple[CalibratedFold, ...]:
+    """What intervals of new images need of the validation images, whose scores and names are not in it.
+
+    Intervals are around the reading that predictions use: monotone, or unfitted with fewer than `MONOTONE_FROM`
+    validation images. Fitting and calibrating share no group (`calibrate`). There are no folds with fewer than two
+    groups: all ends are infinite then.
     """
     n, means = len(calibration.true), calibration.bin_means
     folds = min(_FOLDS, len(group_rows(calibration.groups)))
     if folds < 2:
-        return Intervals(*(np.full((len(LEVELS), len(new)), end) for end in (-np.inf, np.inf)))
+        return ()
 
     def fit(distributions: Array, true: Array) -> Array:
         return fit_monotone_values(distributions, true, means) if n >= MONOTONE_FROM else means
 
-    return conformal_intervals(
-        fit,
-        calibration.distributions,
-        calibration.true,
-        new,
-        groups=calibration.groups,
-        levels=LEVELS,
-        folds=folds,
-        seed=seed,
+    return calibrate(
+        fit, calibration.distributions, calibration.true, groups=calibration.groups, folds=folds, seed=seed
     )
 
 

@@ -44,13 +44,15 @@ async def serve_adapter(
             said = found.reason if isinstance(found, Failure) else found[:300]
         break
     if name not in await listed(client, server):
+        of_vllm, of_sglang = _load_addresses(server)
+        post = f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'"
         raise EngineError(
             f"generation server {server_name(server.base_url)}: it has no adapter {name}, and loading it failed:"
             f" {said}. Load {path} there (that folder must be seen by the same path, see"
-            " runtime.generation_server.adapters) and run again; finished shards are kept. vLLM with"
-            f" VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, SGLang with --enable-lora: curl {address} -H 'Content-Type:"
-            f" application/json' -d '{json.dumps(body)}'; or start vLLM with --lora-modules {name}={path}, SGLang with"
-            f" --lora-paths {name}={path}"
+            " runtime.generation_server.adapters) and run again; finished shards are kept. vLLM: start it with"
+            f" VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and run again, or with --lora-modules {name}={path}, or load it by"
+            f" curl {of_vllm} {post}. SGLang: start it with --enable-lora and run again, or with --lora-paths"
+            f" {name}={path}, or load it by curl {of_sglang} {post}"
         )
 
 
@@ -87,6 +89,17 @@ async def can_load(client: "AsyncOpenAI", server: GenerationServer) -> bool:
     """Whether the server loads adapters at run time; nothing is loaded."""
     answers = [await send(client, address, {}, server.timeout_s, KEY_VARIABLE) for address in _load_addresses(server)]
     return any(not isinstance(found, Refusal) or found.status not in (404, 405) for found in answers)
+
+
+async def vllm_version(client: "AsyncOpenAI", server: GenerationServer) -> str | None:
+    """The version of a vLLM; None for another server, or one that does not tell."""
+    address = server.base_url.rstrip("/").removesuffix("/v1") + "/version"
+    found = await send(client, address, None, min(server.timeout_s, 60.0), KEY_VARIABLE)
+    try:
+        version = json.loads(found)["version"] if isinstance(found, str) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, str) and version[:1].isdigit() else None
 
 
 def _load_addresses(server: GenerationServer) -> tuple[str, str]:

@@ -5,14 +5,19 @@ chat in another way than the model was trained on, or begin a new turn instead o
 The checks find each of these with a few images of the stage.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import NamedTuple
 
+import PIL
+
 from pipeline_lib.errors import EngineError
 from pipeline_lib.openai_server import Failure, Refusal, failure_of, send, server_name
 from pipeline_lib.vlm.engine.request import KEY_VARIABLE, Reply, Served, Wording, all_of, continue_turn, persist
+
+log = logging.getLogger("whyscore.model")
 
 UNKNOWN = "whyscore-no-such-adapter"
 
@@ -25,21 +30,32 @@ class Probe(NamedTuple):
     prompt_ids: list[int]
 
 
-async def prove(served: Served, separator: str, probes: Sequence[Probe]) -> Wording:
-    """Find the request form of this server, and check that the right model answers; raises `EngineError`."""
+class OwnLogps(NamedTuple):
+    """The log-probabilities of tokens behind each probe by the model on this machine, and how far the server's may be
+    from them, in nats."""
+
+    of: Callable[[Sequence[Sequence[int]]], list[list[float]]]
+    tolerance: float
+
+
+async def prove(served: Served, separator: str, probes: Sequence[Probe], own: OwnLogps | None = None) -> Wording:
+    """Find the request form of this server, and check that the right model answers, with `own` about the right pixels.
+
+    Raises `EngineError`.
+    """
     if served.adapter:
         await _refuses_unknown_adapters(served, probes[0])
     wording = await _find_wording(served, separator, probes[0])
-    replies = await _answer(served, probes, wording)
+    replies = await _answer(served, probes, wording, logps=own is not None)
     for probe, reply in zip(probes, replies, strict=True):
         if not _same_tokens(served, probe, reply):
             raise _other_tokens(served, probe, [reply])
-    texts = [reply.generated.text for reply in replies]
-    if all(text.lstrip().startswith(probe.beginning) for probe, text in zip(probes, texts, strict=True)):
+    texts, said = [reply.generated.text for reply in replies], [reply.said for reply in replies]
+    if all(text.lstrip().startswith(probe.beginning) for probe, text in zip(probes, said, strict=True)):
         raise _refuse(
             served,
             f"it does not continue the assistant's turn but begins it again: to {probes[0].beginning!r} it answers"
-            f" {texts[0][:60]!r}; a server or proxy that repeats what it is given (echo) cannot be used",
+            f" {said[0][:60]!r}; a server or proxy that repeats what it is given (echo) cannot be used",
         )
     if served.adapter:
         base = await _answer(served._replace(adapter=None), probes, wording)
@@ -51,7 +67,34 @@ async def prove(served: Served, separator: str, probes: Sequence[Probe]) -> Word
                 " adapter: the adapter is not applied. Look for layers that 'will be ignored' in its log when the"
                 " adapter is loaded; if its layers are not supported there, set generation.engine: transformers",
             )
+    if own:
+        _same_pixels(served, replies, own)
     return wording
+
+
+def _same_pixels(served: Served, replies: Sequence[Reply], own: OwnLogps) -> None:
+    """The log-probabilities of the server's answers show what its model sees, which tokens do not."""
+    if any(not reply.logps or len(reply.logps) != len(reply.generated.ids) for reply in replies):
+        raise _refuse(
+            served,
+            "it does not tell tokens and log-probabilities of its answers (return_token_ids, logprobs), so that nothing"
+            " shows which pixels its model sees; take vLLM, or set runtime.generation_server.compare_pixels to false",
+        )
+    expected = own.of([reply.generated.ids for reply in replies])
+    worst = max(
+        abs(theirs - ours)
+        for reply, logps in zip(replies, expected, strict=True)
+        for theirs, ours in zip(reply.logps or [], logps, strict=True)
+    )
+    if worst > own.tolerance:
+        raise _refuse(
+            served,
+            f"its model sees other pixels, or has other weights: the log-probability of a token differs by {worst:.2g}"
+            f" nats from this machine's, {own.tolerance:g} are allowed ({len(replies)} texts). Start vLLM with"
+            ' --mm-processor-kwargs \'{"backend": "pil"}\', the same limit of tiles, and Pillow'
+            f" {PIL.__version__}, and see that it has the recipe's weights and dtype (docs/engines.md)",
+        )
+    log.info("generation server: log-probabilities of %s texts agree within %.1g nats", len(replies), worst)
 
 
 async def _refuses_unknown_adapters(served: Served, probe: Probe) -> None:
@@ -86,8 +129,8 @@ async def _find_wording(served: Served, separator: str, probe: Probe) -> Wording
     raise _other_tokens(served, probe, replies)
 
 
-async def _answer(served: Served, probes: Sequence[Probe], wording: Wording) -> list[Reply]:
-    jobs = [partial(served.go_on, probe.image, probe.beginning, wording) for probe in probes]
+async def _answer(served: Served, probes: Sequence[Probe], wording: Wording, *, logps: bool = False) -> list[Reply]:
+    jobs = [partial(served.go_on, probe.image, probe.beginning, wording, logps=logps) for probe in probes]
     return await all_of(jobs, served.server.concurrency)
 
 

@@ -42,19 +42,31 @@ class Limits(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A continuation, and the tokens that the server read."""
+    """A continuation, the server's own words for it, its tokens' log-probabilities, and the tokens that it read."""
 
-    generated: Generated
+    generated: Generated  # its text is that of the tokens, where the server gives them
+    said: str
     prompt_ids: list[int]
+    logps: list[float] | None = None  # of the continuation's tokens; null where the server does not tell them
 
 
 class _Message(BaseModel):
     content: str | None = None
 
 
+class _Logp(BaseModel):
+    logprob: float
+
+
+class _Logps(BaseModel):
+    content: list[_Logp] | None = None
+
+
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    token_ids: list[int] | None = None
+    logprobs: _Logps | None = None
     prompt_token_ids: list[int] | None = None  # SGLang
 
 
@@ -92,11 +104,22 @@ class Served(NamedTuple):
     adapter: str | None
     prompt: str
     limits: Limits
+    decode: Callable[[str, Sequence[int]], str]  # the text of tokens behind the beginning of an answer
 
-    async def go_on(self, image: str, beginning: str, wording: Wording) -> Reply:
-        """Continue the answer that begins so, about the image at a data URL; raises `EngineError`."""
-        body = continue_turn(self, image, beginning, wording)
-        return await persist(self.server, lambda: ask_once(self.client, self.server, body))
+    async def go_on(self, image: str, beginning: str, wording: Wording, *, logps: bool = False) -> Reply:
+        """Continue the answer that begins so, about the image at a data URL; raises `EngineError`.
+
+        With `logps` also the log-probabilities of the continuation's tokens, if the server has them. (Those of tokens
+        that it reads, `prompt_logprobs`, end the process of a vLLM 0.32 that serves adapters on a CPU.)
+        """
+        body = continue_turn(self, image, beginning, wording) | ({"logprobs": True} if logps else {})
+        reply = await persist(self.server, lambda: ask_once(self.client, self.server, body))
+        if not reply.generated.ids:
+            return reply
+        # Servers drop a character that is cut at the limit, and write bytes that are no text in other ways.
+        ids = reply.generated.ids
+        stop = next((at for at, token in enumerate(ids) if token in self.limits.end_ids), len(ids))
+        return reply._replace(generated=reply.generated._replace(text=self.decode(beginning, ids[:stop])))
 
 
 def continue_turn(served: Served, image: str, beginning: str, wording: Wording) -> dict[str, Any]:
@@ -193,5 +216,7 @@ async def ask_once(client: "AsyncOpenAI", server: GenerationServer, body: dict[s
             retry=False,
         )
     finished = choice.finish_reason == "stop"
-    generated = Generated(choice.message.content or "", usage.completion_tokens, finished, usage.prompt_tokens)
-    return Reply(generated, prompt_ids)
+    said, ids = choice.message.content or "", tuple(choice.token_ids or ())
+    generated = Generated(said, usage.completion_tokens, finished, usage.prompt_tokens, ids)
+    logps = choice.logprobs.content if choice.logprobs else None
+    return Reply(generated, said, prompt_ids, None if logps is None else [entry.logprob for entry in logps])

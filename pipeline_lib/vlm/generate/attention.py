@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 PREFIX, PADDING = 0, -1
 """Parts of a row; the answers behind the prefix are parts 1, 2, .. in their order."""
 
-SHARED = frozenset({"internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl"})
+SHARED = frozenset({"fast_vlm", "internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl"})
 """The model types for which tests/parity shows that sharing the prefix changes rounding alone."""
 
 LINES = 512

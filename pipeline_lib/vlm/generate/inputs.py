@@ -126,12 +126,13 @@ def generation_config(vlm: Vlm, chat: Chat, max_new_tokens: int, *, output_logit
 def read_continuation(vlm: Vlm, config: GenerationConfig, before: list[int], after: list[int]) -> Generated:
     """The answer behind the tokens `before`; `after` may have padding behind its end token."""
     stop = next((at for at, token in enumerate(after) if token in config.eos_token_id), None)
-    text = _continuation(vlm.processor.tokenizer, before, after[:stop])
+    text = continuation(vlm.processor.tokenizer, before, after[:stop])
     ids = tuple(after if stop is None else after[: stop + 1])
     return Generated(text, len(ids), stop is not None, len(before), ids)
 
 
-def _continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
+def continuation(tokenizer: Any, before: list[int], after: list[int]) -> str:
+    """The text of the tokens `after` that stand behind `before`, without special tokens."""
     # Decoded together with `before`, because some tokenizers drop the blank at the beginning of a text.
     plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     text: str = tokenizer.decode(before + after, **plain)

@@ -31,9 +31,9 @@ def test_a_plan_says_what_is_cached_and_why_a_key_differs(tmp_path, there: bool)
     RunFolder(store, "r", {}, OLD).keep("pairs", OLD)
     stages = [
         Planned("ite-1 generate", OLD, {}, None),
-        Planned("ite-2 swap", NEW, {"config": {"fraction": 0.5}, "seed": 0}, "not computed yet", "pairs"),
+        Planned("ite-2 swap", NEW, {"config": {"fraction": 0.5}, "seed": 0}, "not computed yet", "r", "pairs"),
     ]
-    first, second, why, _, counts = plan_text(store, "r", stages).splitlines()
+    first, second, why, _, counts = plan_text(store, stages).splitlines()
     assert first.split() == ["ite-1", "generate", "00000000", "cached"]
     assert "11111111" in second and second.endswith("to compute: not computed yet")
     assert ("config.fraction 1.0 -> 0.5" in why) == there and "was 00000000" in why

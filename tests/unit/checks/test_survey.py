@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline_lib.checks.survey import Bar, crosses_splits, duplicates, histogram, survey_data
+from pipeline_lib.checks.methods.self_improve import bin_lines, scored_survey
+from pipeline_lib.checks.survey import Bar, crosses_splits, duplicates, histogram
 from pipeline_lib.checks.survey_text import render_survey
 from pipeline_lib.config.base import Data
 from pipeline_lib.data.table import read_image_list
@@ -41,9 +42,9 @@ def data(folder: Path, **fields: Any) -> Data:
 
 
 def test_a_good_table(folder: Path) -> None:
-    survey = survey_data(data(folder), 0)
+    survey = scored_survey(data(folder), 0)
     text = render_survey(survey)
-    assert survey.problems == [] and survey.bins is not None
+    assert survey.problems == []
     for part in (
         "rows    25: 12 train, 10 val, 3 test",
         "groups  25 (each image its own)",
@@ -57,7 +58,9 @@ def test_a_good_table(folder: Path) -> None:
     ):
         assert part in text
     found = discretize_scores(read_image_list(data(folder), 0), 0.0, 1.0)
-    assert survey.bins.equals(found.bins)
+    means = [f"{mean:.5g}" for mean in found.bins["mean_score"].to_pylist()]
+    (lines,) = survey.more
+    assert lines == bin_lines(np.arange(12) / 4) and [line[31:41].strip() for line in lines[2:]] == means
 
 
 def test_the_histogram_has_round_bars_over_all_scores() -> None:
@@ -84,7 +87,7 @@ def test_what_can_be_shown_of_a_bad_table_is_shown_and_all_problems(folder: Path
     names[5], names[6], names[7] = "../5.png", "gone.png", "0.jpg"
     (folder / "8.png").write_text("no image")
     write(folder, image=names, score=scores, split=["train"] * 12 + ["val"] * 9 + ["holdout", *["test"] * 3])
-    survey = survey_data(data(folder), 0)
+    survey = scored_survey(data(folder), 0)
     text = render_survey(survey)
     for part in (
         "12 train, 9 val, 3 test, 1 in no split",
@@ -104,10 +107,10 @@ def test_what_can_be_shown_of_a_bad_table_is_shown_and_all_problems(folder: Path
 
 
 def test_a_table_without_its_columns_still_shows_what_it_has(folder: Path) -> None:
-    text = render_survey(survey_data(data(folder, split_column="set"), 0))
+    text = render_survey(scored_survey(data(folder, split_column="set"), 0))
     assert "no split column 'set'" in text and "25 in no split" in text and "1 problem(s)" in text
     assert "max 6; 25 distinct" in text and "25 readable" in text
-    text = render_survey(survey_data(data(folder, score_column="mos", image_column="file"), 0))
+    text = render_survey(scored_survey(data(folder, score_column="mos", image_column="file"), 0))
     assert "no image column 'file', no score column 'mos'" in text and "scores  none is usable" in text
 
 
@@ -129,7 +132,7 @@ def test_problems_are_just_those_of_a_run(folder: Path) -> None:
                 refused.append(False)
             except DataError:
                 refused.append(True)
-            assert bool(survey_data(config, 0).problems) == refused[-1], (fields, columns)
+            assert bool(scored_survey(config, 0).problems) == refused[-1], (fields, columns)
     assert {True, False} == set(refused)
 
 
@@ -137,7 +140,7 @@ def test_equal_images_in_two_splits_are_a_leak(folder: Path) -> None:
     for name in ("1.png", "2.png", "24.png"):
         (folder / name).write_bytes((folder / "12.png").read_bytes())
     (folder / "4.png").write_bytes((folder / "3.png").read_bytes())
-    survey = survey_data(data(folder), 0)
+    survey = scored_survey(data(folder), 0)
     first, second = duplicates(survey.rows, survey.facts)
     assert first.images == ("1.png", "2.png", "12.png", "24.png") and crosses_splits(first)
     assert second.images == ("3.png", "4.png") and not crosses_splits(second)
@@ -164,7 +167,7 @@ def test_copies_that_a_recipe_allows_are_no_problem_and_still_not_nothing(folder
 
 def test_tied_and_empty_bins_are_seen(folder: Path) -> None:
     write(folder, score=[1.0] * 6 + [2, 3, 4, 5, 6, 7] + [1.0] * 13)
-    text = render_survey(survey_data(data(folder), 0))
+    text = render_survey(scored_survey(data(folder), 0))
     assert "EMPTY: tied scores" in text and "tied scores" in text.replace("EMPTY: tied scores", "")
 
 

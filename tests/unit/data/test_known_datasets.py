@@ -12,6 +12,7 @@ from pipeline_lib.config.base import Data
 from pipeline_lib.data.table import check_table, read_image_list
 from pipeline_lib.errors import DataError
 from pipeline_lib.methods.self_improve.bins import fit_bins
+from pipeline_lib.tables.images import VOTES_COLUMN
 
 
 def checked(dataset: str, table: Path, **data: Any) -> pd.DataFrame:
@@ -153,6 +154,28 @@ def test_koniq_has_one_scale_from_either_file(tmp_path: Path) -> None:
     assert own["score"].tolist() == [3.828, 3.479, 1.2]
 
 
+def votes(rows: pd.DataFrame) -> dict[float, list[float]]:
+    return {float(name.removeprefix("votes_")): rows[name].tolist() for name in rows if VOTES_COLUMN.fullmatch(name)}
+
+
+def test_koniq_votes_are_on_the_scale_of_the_score(tmp_path: Path) -> None:
+    write(tmp_path, {"koniq10k_distributions_sets.csv": SETS, "koniq10k_scores_and_distributions.csv": SCORES})
+    hundred = [-1.41, 26.41, 54.22, 82.04, 109.86]
+    sets = votes(checked("koniq10k", tmp_path))
+    assert list(sets) == pytest.approx(hundred, abs=0.01) and sets[82.04][1:] == [0.489, 0.489]
+    scores = votes(checked("koniq10k", tmp_path / "koniq10k_scores_and_distributions.csv"))
+    assert list(scores) == list(sets) and scores[54.22] == [25, 45, 45]
+    five = "\n".join(line.rsplit(",", 1)[0] for line in SCORES.splitlines())
+    alone = write(tmp_path / "five", {"koniq10k_scores_and_distributions.csv": five})
+    assert list(votes(checked("koniq10k", alone))) == [1, 2, 3, 4, 5]
+
+
+def test_votes_of_another_column_than_the_score_are_not_its_votes(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"AVA.txt": AVA})
+    assert list(votes(checked("ava", folder, split_column=None))) == list(range(1, 11))
+    assert not votes(checked("ava", folder, split_column=None, score_column="score_sd"))
+
+
 @pytest.mark.parametrize("kind", ["xlsx", "csv"])
 def test_spaq_columns_are_found_by_name(tmp_path: Path, kind: str) -> None:
     table = pd.DataFrame(
@@ -226,6 +249,8 @@ def test_the_real_koniq_labels(label_files: Path) -> None:
     rows = read_image_list(Data(dataset="koniq10k", table=str(label_files / "koniq10k_distributions_sets.csv")), 0).rows
     assert rows["split"].value_counts().to_dict() == {"train": 7058, "test": 2015, "val": 1000}
     assert rows["score"].min() > 0 and 80 < rows["score"].max() < 100
+    mean_votes = sum(np.array(shares) * value for value, shares in votes(rows).items())
+    assert np.abs(mean_votes - rows["score"]).mean() < 1.5 and np.abs(mean_votes - rows["score"]).max() < 6
 
 
 def test_the_real_aadb_labels(label_files: Path, tmp_path: Path) -> None:

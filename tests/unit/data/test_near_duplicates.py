@@ -28,9 +28,9 @@ Change = Callable[[Image.Image], Image.Image]
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
-    """Eighty photographs and drawn scenes."""
+    """Forty photographs and drawn scenes."""
     folder = tmp_path_factory.mktemp("pictures")
-    write_dataset(folder / "data", seed=3, train=40, val=20, test=20)
+    write_dataset(folder / "data", seed=3, train=20, val=10, test=10)
     return [Image.open(path).convert("RGB") for path in sorted(Path(folder / "data/images").iterdir())]
 
 

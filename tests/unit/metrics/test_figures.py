@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline_lib.metrics import figures
-from pipeline_lib.metrics.figures import krcc, mae, mean, once, plcc, rmse, srcc
+from pipeline_lib.metrics.figures import krcc, mae, mean, once, ordered_share, plcc, rmse, srcc
 from pipeline_lib.metrics.scores import fit_reference_values
 
 PEERS = {
@@ -48,6 +48,15 @@ def test_krcc_is_tau_b_by_counting_pairs(rows: list[tuple[int, int]]) -> None:
     expected = concordant / np.sqrt(untied[0] * untied[1]) if all(untied) else np.nan
     x, y = np.array(rows, dtype=float).T
     np.testing.assert_allclose(krcc(x, y, once(len(x))), [expected], atol=1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=20))
+@settings(deadline=None)
+def test_ordered_share_by_counting_pairs(rows: list[tuple[int, int]]) -> None:
+    pairs = [(p, q) for p, q in itertools.combinations(rows, 2) if p[0] != q[0]]
+    right = sum(0.5 if p[1] == q[1] else (p[0] < q[0]) == (p[1] < q[1]) for p, q in pairs)
+    x, y = np.array(rows, dtype=float).T
+    np.testing.assert_allclose(ordered_share(x, y, once(len(x))), [right / len(pairs) if pairs else np.nan], atol=1e-12)
 
 
 def test_krcc_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.errors import DataError
+from pipeline_lib.metrics.conformal import Intervals
 from pipeline_lib.metrics.readings import distribution_spread, fit_monotone_values
-from pipeline_lib.metrics.uncertainty import Intervals, conformal_intervals, crps, group_folds, reliability
+from pipeline_lib.metrics.uncertainty import conformal_intervals, crps, group_folds, reliability
 
 VALUES = np.arange(1.0, 11)
 

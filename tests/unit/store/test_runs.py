@@ -202,3 +202,18 @@ def test_the_runs_that_belong_to_a_recipe() -> None:
     assert belonging_to("r", [*others, *own]) == own
     assert belonging_to("r.1", ["r.1", "rx1"]) == ["r.1"]
     assert {control_name("r"), seed_name("r", 12), seeds_name("r"), control_name(seed_name("r", 12))} <= set(own)
+
+
+def test_the_end_of_a_run_leaves_what_was_copied_for_people(store: ArtifactStore) -> None:
+    """Its verdict, too: a file that ends in .json would be taken for a pointer, and removed."""
+    from pipeline_lib.report.verdict import FILE
+
+    run = begun(store)
+    names = {FILE, "report.html", "results.txt"}
+    with store.attempt() as attempt:
+        for name in names:
+            (attempt.folder / name).write_text("{}")
+        store.publish("steps/report/v", attempt, {})
+    run.copy_out(ArtifactRef(stage="report", key="v"), "report")
+    run.end()
+    assert {path.removeprefix("report/") for path in written(store)["small"] if path.startswith("report/")} == names

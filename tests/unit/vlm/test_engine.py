@@ -1,7 +1,9 @@
 """Explanations from a generation server: the same texts, and a server that is not what it should be is refused."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from pipeline_lib.testing.tiny_families import FAMILIES, VICUNA, save
 from pipeline_lib.vlm.chat import render_chat
 from pipeline_lib.vlm.engine import request as engine_request
 from pipeline_lib.vlm.engine.adapter import adapter_name
-from pipeline_lib.vlm.engine.engine import Engine, own_generation_config
+from pipeline_lib.vlm.engine.engine import Engine, check_vllm, look_at, own_generation_config
 from pipeline_lib.vlm.load import load_base, load_vlm
 
 IMAGES, LENGTH = 4, 6
@@ -151,14 +153,38 @@ def test_a_server_writes_what_transformers_writes(
     family: str, kind: Any, template: str | None, folders: Callable[[str], Path], generate: Generate,
     store: ArtifactStore,
 ) -> None:  # fmt: skip
+    own = {"compare_pixels": kind == "vllm"}  # SGLang does not tell an answer's tokens
     with running(EngineServer(folders(family), kind, template)) as server:
         adapter = put_adapter(store, folders(family))
-        base, adapted = generate(server, family=family), generate(server, adapter, family=family)
+        base, adapted = generate(server, family=family, **own), generate(server, adapter, family=family, **own)
     assert base == by_transformers(folders(family), store)
     assert adapted == by_transformers(folders(family), store, adapter)
     assert sum(row["chosen"] != other["chosen"] for row, other in zip(base, adapted, strict=True)) >= IMAGES - 1
     for row in base:
         assert row["chosen"].startswith(f"#Score: {row['true_score']}\n\n#Explain:")
+
+
+def test_texts_are_read_from_the_tokens(server: EngineServer, generate: Generate) -> None:
+    expected = generate(server)
+    server.faults = {"drops the last character"}
+    assert generate(server) == expected
+
+
+def test_only_a_new_enough_vllm_takes_adapters_of_a_family(server: EngineServer) -> None:
+    given = GenerationServer(base_url=server.url)
+    assert look_at(given, "tiny") == (True, "0.32.0")
+    for version, kind, fine in [
+        ("0.32.0", "llava_next", True),
+        ("0.31.9+cpu", "llava_next", False),
+        ("0.13.0", "llava", False),
+        ("0.14.0rc1", "llava", True),
+        ("0.9.2", "qwen2_5_vl", False),
+        ("1.0", "internvl", True),
+        ("0.40", "fast_vlm", False),
+        (None, "llava", True),
+    ]:
+        with nullcontext() if fine else pytest.raises(EngineError, match=kind):
+            check_vllm(version, kind)
 
 
 def test_the_server_sees_the_very_pixels(server: EngineServer, generate: Generate) -> None:
@@ -225,6 +251,8 @@ REFUSALS = {
     "another answers": r"'tiny' .*'whyscore-aaaaaaaaaaaa'",
     "no list": r"list its models",
     "tells no tokens": r"return_token_ids",
+    "other pixels": r"sees other pixels.* 0\.002 are allowed \(8 texts\).*backend",
+    "tells no log-probabilities": r"logprobs.*compare_pixels",
 }
 """The faults of a server, and the values that each error names."""
 
@@ -278,7 +306,10 @@ def test_a_server_that_cannot_load_is_served_by_hand_and_the_run_goes_on(
     name, path = adapter_name(adapter), tmp_path / "served" / adapter_name(adapter)
     with pytest.raises(EngineError, match="cannot load adapters") as caught:
         generate(server, adapter)
-    assert f"--lora-modules {name}={path}" in str(caught.value)
+    said = str(caught.value)
+    assert f"--lora-modules {name}={path}" in said
+    root = server.url.removesuffix("/v1")
+    assert re.search(rf"vLLM: .*{root}/v1/load_lora_adapter .*SGLang: .*{root}/load_lora_adapter ", said)
     server.load(name, str(path))
     assert len(generate(server, adapter)) == IMAGES
 
@@ -381,7 +412,7 @@ def test_an_image_of_a_shape_that_the_family_refuses_is_named(
 
 
 def test_doctor_looks_at_the_server_of_a_recipe_that_has_one(server: EngineServer) -> None:
-    from pipeline_lib.checks.doctor import _CHECKS
+    from pipeline_lib.checks.methods import checks_of
     from pipeline_lib.config.load import parse_recipe
 
     def look(engine: str = "openai", iterations: int = 2, **fields: Any) -> list[tuple[str, str]]:
@@ -389,7 +420,7 @@ def test_doctor_looks_at_the_server_of_a_recipe_that_has_one(server: EngineServe
             "name": "r", "iterations": iterations, "data": {"table": "t.csv"}, "model": {"id": "tiny"},
             "generation": {"engine": engine}, "runtime": {"generation_server": {"base_url": server.url} | fields},
         }  # fmt: skip
-        return [(found.state, found.message) for found in _CHECKS["engine"](parse_recipe(recipe), {})]
+        return [(found.state, found.message) for found in checks_of("self_improve")["engine"](parse_recipe(recipe), {})]
 
     assert look("transformers", base_url="http://127.0.0.1:9/v1") == []
     ((state, message),) = look()

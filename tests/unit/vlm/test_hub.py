@@ -11,30 +11,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from pipeline_lib.vlm.hub import TIMEOUT_S
 from tests.conftest import ROOT
 
 COMMIT, OTHER = "ab" * 20, "cd" * 20
 ASK = """
-import json, sys, time
+import json, sys
 from pipeline_lib.errors import ModelError
 from pipeline_lib.config.base import Model
 from pipeline_lib.vlm import hub
 from pipeline_lib.vlm.model_ref import resolve_model
 
 for model, revision, weights in json.loads(sys.argv[1]):
-    started = time.monotonic()
     try:
         found = str(resolve_model(Model(id=model, revision=revision)).folder(weights=weights))
     except ModelError as error:
         found = f"ModelError: {error}"
-    print(json.dumps([found, time.monotonic() - started]))
+    print(json.dumps([found]))
 """
 
 
@@ -101,10 +100,9 @@ def hub(tiny_model: Path) -> Iterator[ThreadingHTTPServer]:
 
 
 class Reply(NamedTuple):
-    """The folder that a model was found in, or the error, and how long it took."""
+    """The folder that a model was found in, or the error."""
 
     found: str
-    seconds: float
 
 
 def ask(endpoint: str, home: Path, *questions: tuple[str, str | None, bool], **env: str) -> list[Reply]:
@@ -115,6 +113,17 @@ def ask(endpoint: str, home: Path, *questions: tuple[str, str | None, bool], **e
         command, cwd=ROOT, env={**os.environ, **given, **env}, stdout=subprocess.PIPE, check=True, timeout=120
     )
     return [Reply(*json.loads(line)) for line in process.stdout.splitlines()]
+
+
+def connections(server: socket.socket) -> int:
+    """How many connections wait for the server."""
+    server.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
 
 
 def url(hub: ThreadingHTTPServer) -> str:
@@ -157,6 +166,6 @@ def test_without_network_a_missing_model_is_said_at_once(how: str, tmp_path: Pat
         port = silent.getsockname()[1] if how == "silent" else 9
         env = {"HF_HUB_OFFLINE": "1"} if how == "offline" else {}
         (reply,) = ask(f"http://127.0.0.1:{port}", tmp_path, ("owner/tiny", COMMIT, True), **env)
-    assert reply.seconds < 5 + TIMEOUT_S
+        assert connections(silent) == (how == "silent")  # one limit of patience, not one for each of many attempts
     assert f"the weights of owner/tiny at revision {COMMIT} are not on this machine" in reply.found
     assert f"hf download owner/tiny --revision {COMMIT}" in reply.found

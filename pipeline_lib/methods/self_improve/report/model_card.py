@@ -21,6 +21,7 @@ from pipeline_lib.methods.self_improve.report.judges import (
 )
 from pipeline_lib.methods.self_improve.report.lineage import compared, final, on_split
 from pipeline_lib.methods.self_improve.report.paper_settings import departures, is_hub_id, recipe_yaml, shown_model_id
+from pipeline_lib.methods.self_improve.report.plain_verdict import best_model
 from pipeline_lib.methods.self_improve.report.uncertainty_figure import coverage_sentence
 from pipeline_lib.methods.self_improve.report.verdict import cons_column, verdict
 from pipeline_lib.report.formatting import (
@@ -80,6 +81,7 @@ def model_card(results: RunResults) -> str:
             for heading, column in (*_score_rows(results), *judged, *(_FAITHFULNESS_ROWS if probed(results) else ()))
         ],
         "verdict": verdict(results),
+        "best": best_model(results),
         "reading": results.reading,
         "interval": coverage_sentence(results),
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},

@@ -1,7 +1,6 @@
 """The report of a run as one HTML page that needs no other file."""
 
 import itertools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,8 @@ from pipeline_lib.methods.self_improve.report.paper_settings import (
     shown_model_id,
 )
 from pipeline_lib.methods.self_improve.report.path_figure import NARROW_PX, WIDE_PX, path_figure, unplaceable
+from pipeline_lib.methods.self_improve.report.plain_verdict import plain_verdict
+from pipeline_lib.methods.self_improve.report.rated_images import rated_images
 from pipeline_lib.methods.self_improve.report.result_tables import (
     change_columns,
     change_rows,
@@ -67,6 +68,7 @@ from pipeline_lib.methods.self_improve.report.training_figures import (
 )
 from pipeline_lib.methods.self_improve.report.uncertainty_figure import coverage_sentence, reliability_figure
 from pipeline_lib.methods.self_improve.report.verdict import cons_column, used_srcc, verdict
+from pipeline_lib.methods.self_improve.uncertainty import USED_LEVEL
 from pipeline_lib.methods.self_improve.verdict import GRADES
 from pipeline_lib.metrics.readings import MONOTONE_FROM
 from pipeline_lib.report import formatting
@@ -77,14 +79,21 @@ from pipeline_lib.report.style import stylesheet
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_report(results: RunResults, open_image: Callable[[str, str], Image]) -> str:
+def render_report(
+    results: RunResults,
+    open_image: Callable[[str, str], Image],
+    open_full_size: Callable[[str, str], Image] | None = None,
+) -> str:
     """The whole report as HTML with style, figures and images inside; the same results give the same bytes.
 
-    `open_image(image, image_sha256)` gives a test image, RGB and resized. Everything that a model or a user wrote
-    is escaped.
+    It begins with the verdict and large images for everybody; what is for specialists is folded, and printed.
+    `open_image(image, image_sha256)` gives a test image, RGB and resized; `open_full_size` as its file has it, for the
+    large images. Everything that a model or a user wrote is escaped.
     """
     environment = html_environment(_TEMPLATES)
-    environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent, "typeset": _typeset}
+    environment.filters |= {"decimal": formatting.decimal, "percent": formatting.percent}
+    environment.filters |= {"plain_number": formatting.plain_number}
+    scores = results.images["score"].to_numpy()
     training, pairs = training_figures(results), judge_pairs(results)
     context = {
         "css": stylesheet(),
@@ -96,6 +105,10 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "compared": [model.name for model in compared(results)],
         "collapsed_names": _collapsed(results),
         "counts": {split: on_split(results.images, split).num_rows for split in ("train", "val", "test")},
+        "people": plain_verdict(results),
+        "rated": rated_images(results, open_full_size or open_image),
+        "used_level": formatting.percent(USED_LEVEL),
+        "score_range": (float(scores.min()), float(scores.max())),
         "verdict": verdict(results),
         "reading": results.reading,
         "ceilings": ceilings(results),
@@ -147,12 +160,6 @@ def render_report(results: RunResults, open_image: Callable[[str, str], Image]) 
         "recipe_yaml": recipe_yaml(results.recipe),
     }
     return environment.get_template("report.html.j2").render(context)
-
-
-def _typeset(text: str) -> str:
-    """Minus signs before numbers, and no line break before a per cent sign or inside an interval."""
-    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text).replace(" %", "\u00a0%")
-    return re.sub(r"(\[\S+) (\S+\])", "\\1\u00a0\\2", text)
 
 
 def _collapsed(results: RunResults) -> list[str]:

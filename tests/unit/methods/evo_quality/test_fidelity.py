@@ -87,3 +87,24 @@ def test_a_rating_is_read_strictly(text: str, rating: float | None) -> None:
 )
 def test_an_index_is_read_strictly(text: str, index: int | None) -> None:
     assert read_index(text) == index
+
+
+def test_the_reward_is_the_mean_over_partners() -> None:
+    """The paper's r_k(i), written again; a partner has its pair with i alone."""
+    center, partners, labels = [4.0, 4.5, 3.5], ([2.0, 3.0, 1.0], [4.5, 4.9, 4.0], [3.0, 3.2, 3.1]), [1.0, 0.0, 0.5]
+    texts = [[f"\\boxed{{{rating}}}" for rating in of_image] for of_image in (center, *partners)]
+    found = fidelity({"preferences": labels}, texts, gamma=0.1, format_weight=1, partners=3).parts["ranking"]
+    scales = [math.sqrt(variance(center) + variance(other) + 0.1) for other in partners]
+    pairs = list(zip(partners, scales, labels, strict=True))
+    assert found[0] == pytest.approx([fmean(expected(q, *pair) for pair in pairs) for q in center])
+    for rewards, (ratings, scale, label) in zip(found[1:], pairs, strict=True):
+        assert rewards == pytest.approx([expected(q, center, scale, 1 - label) for q in ratings])
+    one = fidelity({"preferences": labels[:1]}, texts[:2], gamma=0.1, format_weight=1, partners=3)
+    assert one == fidelity({"preference": labels[0]}, texts[:2], gamma=0.1, format_weight=1)
+
+
+def test_a_partner_without_a_rating_is_in_no_mean() -> None:
+    texts = [BETTER, WORSE, ["no"] * 3]
+    found = fidelity({"preferences": [1.0, 0.0]}, texts, gamma=0.1, format_weight=0, partners=2).parts["ranking"]
+    one = fidelity({"preference": 1.0}, texts[:2], gamma=0.1, format_weight=0).parts["ranking"]
+    assert found == [*one, [0.0] * 3]

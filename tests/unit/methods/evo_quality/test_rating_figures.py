@@ -111,6 +111,28 @@ def test_only_pairs_with_a_label_are_trained_on() -> None:
     assert len(images_of_pairs(table)) == len({one["image"] for unit in units for one in unit["images"]})
 
 
+def test_each_pair_is_in_one_unit_around_an_image() -> None:
+    drawn = {frozenset(one["image"] for one in row["images"]): row for row in votes(count=200).to_pylist()}
+    table = pa.Table.from_pylist(list(drawn.values()), schema=VOTES.schema)
+    pairs = {
+        frozenset(one["image"] for one in row["images"]): {row["images"][0]["image"]: row["preference"]}
+        | {row["images"][1]["image"]: 1 - row["preference"]}
+        for row in table.to_pylist()
+    }
+    for most in (2, 5):
+        found, sizes = [], []
+        for unit in units_of(table, "p", None, most).to_pylist():
+            center, *partners = (one["image"] for one in unit["images"])
+            sizes.append(len(partners))
+            assert len({center, *partners}) == len(partners) + 1 <= most + 1
+            for partner, label in zip(partners, unit["preferences"], strict=True):
+                found.append(frozenset((center, partner)))
+                assert pairs[found[-1]][center] == label
+        assert len(found) == len(pairs) and set(found) == set(pairs)
+        assert np.mean(sizes) > 0.65 * most
+    assert "preferences" not in units_of(table, "p", None, 1).column_names
+
+
 def test_a_round_stops_only_when_srcc_is_lowered() -> None:
     good, bad = ratings(0.1), ratings(1.5)
     assert srcc_change(good, bad, CONFIG, 0) == "lowered" and srcc_change(bad, good, CONFIG, 0) == "raised"

@@ -36,6 +36,12 @@ def test_the_same_stream_gives_the_same_pixels() -> None:
         assert one == other
 
 
+def test_there_are_as_many_kinds_as_in_the_paper_and_a_recipe_can_draw_from_fewer() -> None:
+    assert len(DISTORTIONS) == 35
+    few = make_variants(images(["a.jpg"]), lambda *_: PHOTO, 10, 1, Progress("", 1), kinds=2)
+    assert set(few["what"].to_pylist()) == set(DISTORTIONS[:2]) and len(few) == 10
+
+
 def images(names: list[str]) -> pa.Table:
     return pa.table({"image": names, "image_sha256": [hashlib.sha256(name.encode()).hexdigest() for name in names]})
 

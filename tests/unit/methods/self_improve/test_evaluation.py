@@ -15,7 +15,7 @@ from pipeline_lib.methods.self_improve.evaluation import (
     evaluate_answers,
     is_collapsed,
 )
-from pipeline_lib.methods.self_improve.predictions import Scale, new_predictions
+from pipeline_lib.methods.self_improve.predictions import new_predictions, scale_of
 from pipeline_lib.methods.self_improve.recipe import Evaluation
 from pipeline_lib.methods.self_improve.score_tokens import resolve_score_tokens
 from pipeline_lib.methods.self_improve.tables import MODEL_ANSWERS, PREDICTIONS, REFERENCE_VALUES
@@ -142,7 +142,7 @@ def test_new_images_get_the_prediction_and_the_interval_of_the_evaluation(val: i
         }
     )
     asked = test.set_column(test.column_names.index("image_sha256"), "image_sha256", images["image_sha256"])
-    rows = new_predictions(images, asked, Scale(evaluated.reference_values, evaluated.predictions, 0)).to_pylist()
+    rows = new_predictions(images, asked, scale_of(evaluated.reference_values, evaluated.predictions, 0)).to_pylist()
     known = evaluated.predictions.slice(val).to_pylist()
     for row, before in zip(rows[:19], known, strict=False):
         assert row["reading"] == reading and row["predicted"] == pytest.approx(before[f"predicted_{reading}"])

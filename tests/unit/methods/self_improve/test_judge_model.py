@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline_lib.errors import JudgeError, RecipeError
+from pipeline_lib.judges.chat_request import same_model
 from pipeline_lib.methods.self_improve.prompt import load_prompt
 from pipeline_lib.methods.self_improve.rubric import load_rubric
 from pipeline_lib.store import ArtifactStore
@@ -459,3 +460,28 @@ def test_the_key_is_in_no_log_no_file_and_no_error(
         assert KEY not in str(error)
     files = [file for file in Path(store.root).rglob("*") if file.is_file()]
     assert len(files) == 5 and all(KEY.encode() not in file.read_bytes() for file in files)
+
+
+def test_the_verdicts_of_another_model_are_refused_and_not_kept(ask: Ask, server: JudgeServer) -> None:
+    """llama.cpp answers to any name, and says its own."""
+    server.name = "smollm2-135m.gguf"
+    with pytest.raises(JudgeError, match=r"'smollm2-135m\.gguf' answered instead of 'judge-1'.*0 of 1 verdicts"):
+        ask(["light"])
+    assert len(server.requests) == 1
+    server.name = "Judge-1-2026-07-18"  # OpenAI's way
+    assert [row["status"] for row in ask(["light"])] == ["scored"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", True),
+        ("gpt-4", "gpt-4-0613", True),
+        ("Qwen/Qwen2.5-7B", "qwen2.5-7b", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("gpt-4o-mini", "gpt-4o", False),
+        ("one/model", "another/model", False),
+    ],
+)
+def test_a_dated_name_is_the_same_model(asked: str, answered: str, same: bool) -> None:
+    assert same_model(asked, answered) == same

@@ -14,6 +14,8 @@ from pipeline_lib.methods.self_improve.report.contents import RunResults
 from pipeline_lib.methods.self_improve.report.gallery import choose_rows
 from pipeline_lib.methods.self_improve.report.lineage import final, on_split
 from pipeline_lib.methods.self_improve.report.page import render_report
+from pipeline_lib.methods.self_improve.report.plain_verdict import plain_verdict
+from pipeline_lib.methods.self_improve.report.rated_images import rated_images
 from pipeline_lib.methods.self_improve.report.result_tables import change_columns, change_rows
 from pipeline_lib.methods.self_improve.report.score_figures import calibration, scatter_figures, shown_range
 from pipeline_lib.methods.self_improve.report.training_figures import running_mean
@@ -116,6 +118,60 @@ def test_sft_term_is_said_only_when_it_is_on(page: Page, open_image: OpenImage) 
     other = invented_run(steps=3, sft_weight=0.0)
     without = Page(render_report(other._replace(models=other.models[:2]), open_image))
     assert "likelihood (SFT) term" not in without.text
+
+
+def test_the_page_begins_with_the_verdict_and_the_images_and_folds_the_rest(
+    run: RunResults, html: str, page: Page
+) -> None:
+    places = [html.index(mark) for mark in ('id="verdict"', 'id="rated"', 'id="specialists"', 'id="results"')]
+    assert places == sorted(places) and html.index("</details>\n\n<footer>") > html.index('id="settings"')
+    assert html.count("<details") == html.count("</details>")
+    verdict = plain_verdict(run)
+    for point in verdict.points:
+        assert all(sentence in page.text.replace("\u00a0", " ") for sentence in (point.question, point.answer))
+    assert html.count("<!-- provenance -->") == 1 and "Seed 0." in page.text
+
+
+def test_best_and_worst_rated_images_are_those_of_the_predictions(
+    run: RunResults, html: str, open_image: OpenImage
+) -> None:
+    groups = rated_images(run, open_image)
+    rows = {row["image"]: row for row in on_split(run.models[-1].predictions, "test").to_pylist()}
+    ranked = sorted(rows, key=lambda name: -rows[name]["predicted_monotone"])
+    assert [item.image for item in groups[0].images] == ranked[:3]
+    assert [item.image for item in groups[1].images] == ranked[::-1][:3]
+    shown = [item for group in groups for item in group.images]
+    assert len({item.image for item in shown}) == 8
+    error = {name: abs(row["predicted_monotone"] - row["score"]) for name, row in rows.items()}
+    assert min(error[item.image] for item in groups[2].images) >= max(
+        error[name] for name in rows if name not in {item.image for item in shown}
+    )
+    for item in shown:
+        row = rows[item.image]
+        assert (item.predicted, item.low, item.high) == tuple(
+            row[name] for name in ("predicted_monotone", "interval_low", "interval_high")
+        )
+        assert f'<dd class="of-model">{item.predicted:.2f}</dd>' in html
+        assert f'<dd class="of-people">{item.score:.2f}</dd>' in html
+        assert item.stated is None or f"Its answer states bin <b>{item.stated}</b> of 0 to 9" in html
+        assert all(0 <= mark <= 1 for mark in item.marks.values())
+
+
+def test_large_images_are_in_their_own_size_up_to_a_limit(run: RunResults) -> None:
+    for size, shown, said in (
+        ((96, 60), (192, 120), "96 px, shown twice as large"),
+        ((300, 200), (300, 200), ""),
+        ((4000, 3000), (1280, 960), "reduced from 4000 px"),
+    ):
+        group = rated_images(run, lambda *_, size=size: Image.new("RGB", size))[0]
+        item = group.images[0]
+        assert (item.width_px, item.height_px, item.shown_as) == (*shown, said)
+        assert group.side_by_side == (size[0] < 400)
+
+
+def test_no_number_of_the_gallery_is_without_its_scale(html: str) -> None:
+    assert not re.search(r"states <b>", html)
+    assert re.search(r"states bin <b>\d</b> · predicts <b>[\d.]+</b> on the own scale", html)
 
 
 def test_the_verdict_is_on_the_page(run: RunResults, page: Page, open_image: OpenImage) -> None:

@@ -123,7 +123,7 @@ def test_a_model_whose_every_text_was_refused_leaves_a_dash(judged_run: RunResul
 
 
 def test_the_gallery_shows_both_grades_and_what_was_refused(page: Page, html: str) -> None:
-    assert re.search(r"grade <b>\d</b> \w+ · round-trip <b>\d</b> \(text reads as \d\.\d\)", html)
+    assert re.search(r"grade <b>\d</b> \w+ · round-trip <b>\d</b> \(text reads as bin \d\.\d\)", html)
 
 
 def test_faithfulness_is_shown_with_what_it_can_and_cannot_show(judged_run: RunResults, html: str, page: Page) -> None:
