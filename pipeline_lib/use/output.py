@@ -79,11 +79,13 @@ def check_size(out: str | None, images: int) -> None:
 
 
 def terminal_table(rows: pa.Table, view: View, *, shown: int, width: int) -> str:
-    """The first predictions as a table of at most `width` characters, with what its numbers mean."""
+    """The first predictions as a table of at most `width` characters, with problems and what its numbers mean."""
     places = decimals(rows, view)
-    table = []
+    table, problems = [], []
     for row in rows.slice(0, shown).to_pylist():
-        said = row["problem"] or row[view.explanation or view.text] or row[view.text] or ""
+        if row["problem"]:
+            problems.append(f"{_printable(row['image'])}: not scored: {_printable(row['problem'])}")
+        said = "not scored, see below" if row["problem"] else row[view.explanation or view.text] or row[view.text] or ""
         score, stated = row[view.score], row[view.stated]
         table.append(
             [
@@ -91,7 +93,7 @@ def terminal_table(rows: pa.Table, view: View, *, shown: int, width: int) -> str
                 "–" if score is None else f"{score:.{places}f}",
                 uncertainty_text(row, view, places),
                 "–" if stated is None else f"{stated:g}",
-                ("not scored: " if row["problem"] else "") + _printable(said),
+                _printable(said),
             ]
         )
     headings = ["image", view.heading, "90 % interval" if view.low else "spread", view.stated_heading, "says"]
@@ -99,7 +101,7 @@ def terminal_table(rows: pa.Table, view: View, *, shown: int, width: int) -> str
     left = max(24, width - used)
     for row in table:
         row[4] = row[4] if len(row[4]) <= left else f"{row[4][: left - 2].rstrip()} …"
-    return f"{text_table(headings, table)}\n\n{view.what}"
+    return "\n\n".join([text_table(headings, table), *(["\n".join(problems)] if problems else []), view.what])
 
 
 def uncertainty_text(row: dict[str, Any], view: View, places: int) -> str:

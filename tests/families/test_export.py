@@ -132,7 +132,7 @@ def check_ratings(
 ) -> pa.Table:  # fmt: skip
     """Rates images as `predict` does and as the exported README's code does; returns the ratings of `predict`."""
     rater = Rater(model=model, prompt=prompt, answers=5, temperature=1.0, max_new_tokens=tokens)
-    kept = keep_new_images(store, [str(images)], "image", 100, model)
+    kept = keep_new_images(store, find_new_images([str(images)], "image"), 100, model)
     asked = to_rate(store.read_table(kept.address, "new_images"))
     vlm = load_vlm(model, store, torch.device("cpu"))
     found = rate(
