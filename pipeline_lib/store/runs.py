@@ -10,6 +10,7 @@ it. The next run of that recipe that ends removes the latter.
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -262,8 +263,18 @@ def _differences(then: dict[str, Any], now: dict[str, Any], section: str = "") -
         before, after = then.get(name, _ABSENT), now.get(name, _ABSENT)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, f"{section}{name}.")
-        elif before != after:
+        elif before != after and not _same_file(before, after):
             yield f"{section}{name}", before, after
+
+
+def _same_file(one: Any, two: Any) -> bool:
+    """Whether two values are paths of one file or folder: `recipes/../data/a.csv` is `data/a.csv`."""
+    return (
+        isinstance(one, str)
+        and isinstance(two, str)
+        and os.path.exists(one)
+        and os.path.realpath(one) == os.path.realpath(two)
+    )
 
 
 def _shown(value: Any) -> str:

@@ -71,6 +71,18 @@ def test_a_run_finds_what_it_kept_and_people_can_read_it(store: ArtifactStore) -
     assert names(store) == ["small"] and set(written(store)["small"]) == {"run.json", "iteration-01/score/adapter.json"}
 
 
+def test_one_file_may_be_written_in_several_ways(store: ArtifactStore, tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    run = begun(store, {**FIELDS, "data": {"table": str(tmp_path / "a.csv")}})
+    opened = open_run(store, "small", {**FIELDS, "data": {"table": str(tmp_path / "recipes/../a.csv")}})
+    assert opened == run
+    for other in (tmp_path / "recipes/../b.csv", tmp_path / "recipes/../absent.csv"):
+        with pytest.raises(RecipeError, match=r"data\.table"):
+            open_run(store, "small", {**FIELDS, "data": {"table": str(other)}})
+
+
 def test_models_are_those_that_were_evaluated(store: ArtifactStore) -> None:
     run = begun(store)
     for role in ("iteration-10/merged/predictions", "iteration-02/score/predictions", "iteration-02/merged/adapter",
