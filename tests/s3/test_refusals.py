@@ -105,7 +105,7 @@ def test_a_clock_that_is_far_off(real_s3: RealS3, store: ArtifactStore, minutes:
 def test_a_server_that_is_down_at_the_start_is_said_at_once(real_s3: RealS3, store: ArtifactStore) -> None:
     real_s3.tell("gateway down")
     try:
-        with refused(r"EndpointConnectionError.*check the endpoint"):
+        with refused("EndpointConnectionError"):
             ArtifactStore(store.root).check_writable()
     finally:
         real_s3.tell("gateway up")

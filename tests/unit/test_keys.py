@@ -130,6 +130,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "runtime.generation_server.base_url": ("http://localhost:1/v1", set()),
     "runtime.generation_server.model": ("elsewhere", set()),
     "runtime.generation_server.adapters": ("elsewhere", set()),
+    "runtime.generation_server.compare_pixels": (False, set()),
     "runtime.generation_server.concurrency": (2, set()),
     "runtime.generation_server.timeout_s": (2.0, set()),
     "runtime.generation_server.max_retries": (2, set()),
