@@ -1,6 +1,7 @@
 """Long stages on a Dask cluster: shared out, the same bytes whoever dies, and no model where the flow is."""
 
 import re
+import time
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -202,7 +203,12 @@ def free_port() -> int:
 
 
 def shard_runs() -> list[str]:
-    """The states of the shards' task runs, as the UI shows them."""
+    """The states of the shards' task runs, as the UI shows them once the server has written the last ones."""
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(like_=" shard ")))
-    return [run.state_type.value for run in runs if run.state_type]
+        for _ in range(600):
+            runs = client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(like_=" shard ")))
+            states = [run.state_type.value for run in runs if run.state_type]
+            if "RUNNING" not in states and "PENDING" not in states:
+                break
+            time.sleep(0.1)
+    return states

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from pipeline_lib.demo.dataset import write_dataset
-from tests.crash.conftest import digests, remove_newest_of_each_stage
+from tests.crash.conftest import digests
 from tests.small_run import RECIPES, write_small_recipe
 
 # The middle of the two long stages, a shard, and both sides of a publish; of each stage one artifact is missing.
@@ -180,9 +180,6 @@ def _recipe(request, uninterrupted: Path, folder: Path, store: Path) -> Path:
 
 def test_two_runs_at_once_end_with_one_artifact_a_key(request, uninterrupted, run, tmp_path):
     recipe = _recipe(request, uninterrupted, tmp_path, tmp_path / "store")
-    if not request.config.getoption("--all-moments"):  # one training, one evaluation of four: of each stage one
-        shutil.copytree(uninterrupted / "store", tmp_path / "store")
-        remove_newest_of_each_stage(tmp_path / "store")
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(lambda _: run(recipe), range(2)))
     for status, _, log in outcomes:
