@@ -1,8 +1,8 @@
 """Long stages on a Dask cluster: shared out, the same bytes whoever dies, and no model where the flow is."""
 
 import re
-import time
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
