@@ -11,14 +11,14 @@ from pipeline_lib.use.app import server
 from tests.unit.use.test_app import finished as scored_items
 from tests.unit.use.test_app import give, opened, serving
 from whyscore import Scorer
-from whyscore.commands.page import _verdict
+from whyscore.commands.page import _recipe, _verdict
 
 
 def test_the_page_says_what_the_scorer_says(
     finished: tuple[Path, Any], again: SelfImproveRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Scorer.of_run(again)
-    verdict = _verdict(str(finished[0] / "small.yaml"))
+    verdict = _verdict(_recipe(str(finished[0] / "small.yaml"), None))
     facts = server.about(scorer, verdict)
     monkeypatch.setattr("tests.unit.use.test_app.FACTS", facts)
     paths = sorted((finished[0] / "data" / "images").glob("test-*.jpg"))[:5]

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from whyscore.commands.terminal import at_home, errors_for_people, local_path, quiet_libraries, show_log
+from whyscore.commands.terminal import (
+    Overrides,
+    at_home,
+    errors_for_people,
+    local_path,
+    parse_overrides,
+    quiet_libraries,
+    show_log,
+)
 
 PASSWORD = "WHYSCORE_APP_PASSWORD"
 
@@ -32,6 +40,7 @@ def app(
     iteration: Annotated[int | None, typer.Option(help="Iteration of the model, as for predict")] = None,
     kind: Annotated[str | None, typer.Option(help="score, consistency or merged, as for predict")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps; else the recipe's")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Serve a page to drop images on: score, interval, distribution, explanation; compare two; download all."""
     with errors_for_people():
@@ -48,9 +57,11 @@ def app(
         from pipeline_lib.use.app.server import about, build_app
         from pipeline_lib.use.scorer import Scorer
 
-        scorer = Scorer.load(source, iteration=iteration, kind=kind, device=device)  # type: ignore[arg-type]
+        recipe = _recipe(source, overrides)
+        chosen: Any = {"iteration": iteration, "kind": kind, "device": device}
+        scorer = Scorer.load(source, **chosen) if recipe is None else Scorer.of_run(recipe, **chosen)
         limits = Limits(images=max_images, megabytes=max_mb, megapixels=max_megapixels)
-        served = build_app(scorer.score, about(scorer, _verdict(source)), host=host, password=password, limits=limits)
+        served = build_app(scorer.score, about(scorer, _verdict(recipe)), host=host, password=password, limits=limits)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"{scorer.name} is at http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)")
         if not _is_loopback(host):
@@ -58,16 +69,27 @@ def app(
         _serve(served, listening)
 
 
-def _verdict(source: str) -> list[str]:
+def _recipe(source: str, overrides: list[str] | None) -> Any:
+    """The recipe, some of its fields overridden; None for an exported folder or a hub id, which have none."""
+    from pipeline_lib.config.load import load_recipe_of
+    from pipeline_lib.errors import RecipeError
+    from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
+
+    if not os.path.isfile(source) and not source.endswith((".yaml", ".yml")):
+        if overrides:
+            raise RecipeError(f"--set is for recipes; {source} is none")
+        return None
+    return load_recipe_of(SelfImproveRecipe, source, parse_overrides(overrides))
+
+
+def _verdict(recipe: Any) -> list[str]:
     """The verdict of a recipe's run, in sentences; an exported folder has none."""
-    if os.path.isdir(source) or not source.endswith((".yaml", ".yml")):
+    if recipe is None:
         return []
-    from pipeline_lib.config.load import load_recipe
     from pipeline_lib.report.verdict import verdict_of_run
     from pipeline_lib.store import ArtifactStore
     from pipeline_lib.store.runs import open_run
 
-    recipe = load_recipe(source)
     verdict = verdict_of_run(open_run(ArtifactStore(recipe.runtime.store), recipe.name, recipe.run_fields()))
     if verdict is None:
         return []

@@ -470,6 +470,8 @@ def test_the_command_refuses_before_it_loads_a_model(tmp_path: Path) -> None:
     assert said.exit_code == 1 and "--kind" in said.output
     said = CliRunner().invoke(whyscore, ["app", str(tmp_path / "none.yaml"), "--port", "0"])
     assert said.exit_code == 1 and "none.yaml" in said.output
+    said = CliRunner().invoke(whyscore, ["app", str(tmp_path), "--port", "0", "--set", "name=a"])
+    assert said.exit_code == 1 and "--set" in said.output
 
 
 def test_the_rooms_of_the_page_need_no_prefect() -> None:

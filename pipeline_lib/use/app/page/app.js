@@ -9,6 +9,7 @@ const EVERY_MS = 700;
 let about = null;
 let batch = null; // promise of the id of this page's batch on the server
 let known = 0; // changes of the batch that this page has seen
+let places = 0; // of the files that were given, in their order
 let items = new Map(); // number -> {number, name, state, scored, file, url, card}
 let sending = []; // files that wait to be sent
 let underWay = 0;
@@ -86,20 +87,21 @@ function give(files) {
     );
     fitting = fitting.slice(0, Math.max(0, room));
   }
-  sending.push(...fitting);
+  sending.push(...fitting.map((file) => ({ file, place: places++ })));
   for (let free = AT_ONCE - underWay; free > 0; free--) send();
   show();
 }
 
 async function send() {
-  const file = sending.shift();
-  if (!file) return;
+  const next = sending.shift();
+  if (!next) return;
+  const { file, place } = next;
   underWay++;
   const mine = (batch ??= ask("api/batches", { method: "POST" }).then((answer) => answer.batch));
   try {
     const address = `api/batches/${await mine}/images?name=${encodeURIComponent(file.webkitRelativePath || file.name)}`;
     const item = await ask(address, { method: "POST", body: file });
-    if (mine === batch) keep({ ...item, file });
+    if (mine === batch) keep({ ...item, file, place });
   } catch (error) {
     if (mine === batch) {
       notice(`${file.name} was not taken: ${error.message}`);
@@ -219,7 +221,7 @@ function arrange() {
     return sign * (x - y);
   };
   const orders = {
-    given: () => 0,
+    given: (a, b) => (a.place ?? places) - (b.place ?? places), // uploads arrive in another order
     best: (a, b) => last(a, b, of, -1),
     worst: (a, b) => last(a, b, of, 1),
     unsure: (a, b) => last(a, b, width, -1),
