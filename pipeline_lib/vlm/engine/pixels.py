@@ -18,9 +18,9 @@ from pipeline_lib.vlm.model_ref import ModelRef
 TOLERANCE = {"float32": 2e-3, "float16": 0.1, "bfloat16": 0.3}
 """In nats a token, by `model.dtype`.
 
-In float32 vLLM 0.32 with Pillow is within 1e-4 and with torchvision's resizing up to 4e-2 away. The values for 16 bit are
-chosen, not measured: two engines round so differently there that only other pixels (tiles, normalisation, another image)
-are found, not another resizing.
+In float32 vLLM 0.32 with Pillow is within 1e-4 and with torchvision's resizing up to 4e-2 away. The values for 16 bit
+are chosen, not measured: two engines round so differently there that only other pixels (tiles, normalisation, another
+image) are found, not another resizing.
 """
 
 
