@@ -94,8 +94,9 @@ def tie_server_to_this_process() -> None:
                 server.start()
         except RuntimeError:  # Prefect's own time limit
             raise _not_started(said) from None
-    if isinstance(server.server_process, _Server):
-        server.server_process.starting = False
+        finally:  # Prefect asks for its state once more at the end of this process
+            if isinstance(server.server_process, _Server):
+                server.server_process.starting = False
 
 
 def _start(*, args: list[str], env: dict[str, str], mine: dict[str, str], said: IO[bytes]) -> _Server:
