@@ -55,7 +55,7 @@ def start_prefect_server(libraries: ForkServer, folder: Path, template: Path | N
         "PREFECT__SERVER_FINAL": "1",
     }
     libraries.start(
-        "uvicorn", "--factory", "prefect.server.api.server:create_app",
+        "uvicorn", "--factory", "whyscore.prefect_server:create_app",
         *("--host", "127.0.0.1", "--port", port, "--log-level", "error", "--lifespan", "on"),
         environment=environment, log=folder / "server.log",
     )  # fmt: skip

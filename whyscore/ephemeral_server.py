@@ -100,6 +100,7 @@ def tie_server_to_this_process() -> None:
 
 
 def _start(*, args: list[str], env: dict[str, str], mine: dict[str, str], said: IO[bytes]) -> _Server:
+    args[args.index("prefect.server.api.server:create_app")] = "whyscore.prefect_server:create_app"
     return _Server(args=args, env=env | mine, said=said)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext, SyncClientContext
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 from pipeline_lib.config.base import BaseRecipe
@@ -141,7 +142,8 @@ def _send(request: Callable[["SyncPrefectClient"], object]) -> None:
         if time.monotonic() < _silent_until:
             return
         try:
-            request(_client(api))
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # the client reads it at each request
+                request(_client(api))
         except Exception as error:
             _silent_until = time.monotonic() + PAUSE_S
             log.warning("some cards of this run are missing in the Prefect UI: %s", error or type(error).__name__)
@@ -151,17 +153,9 @@ def _send(request: Callable[["SyncPrefectClient"], object]) -> None:
 
 @functools.cache
 def _client(api: str) -> "SyncPrefectClient":
-    """A client that gives up at once: the flow's own tries again for a minute. Called in the sending thread alone."""
+    """A client of the sending thread alone, beside the flow's own."""
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_KEY,
-        PREFECT_CLIENT_MAX_RETRIES,
-        temporary_settings,
-    )
 
-    # Settings are read at each request; those of this thread stay so.
-    temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}).__enter__()
     return SyncPrefectClient(
         api,
         auth_string=PREFECT_API_AUTH_STRING.value(),

@@ -88,8 +88,11 @@ def test_it_starts_behind_a_proxy_and_beside_an_old_database(tmp_path: Path) -> 
     (tmp_path / "prefect" / "prefect.db").write_bytes(b"a database of another version")
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     process = start(tmp_path, NO_PROXY="", no_proxy="", **proxies)
-    said, _ = process.communicate("\n", timeout=600)
-    assert process.returncode == 0 and said.splitlines()[-1] == "ready", said
+    said = list(iter(process.stdout.readline, "ready\n")) if process.stdout else []
+    commands = b" ".join(Path(f"/proc/{found}/cmdline").read_bytes() for found in processes_of(tmp_path))
+    assert b"whyscore.prefect_server:create_app" in commands  # the one of tests/flows/test_prefect_server.py
+    process.communicate("\n", timeout=600)
+    assert process.returncode == 0, said
     assert list((tmp_path / "prefect").glob("whyscore-prefect-*.db"))
     assert ends(tmp_path)
 

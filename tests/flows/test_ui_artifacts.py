@@ -2,6 +2,9 @@
 
 import base64
 import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,6 +13,7 @@ from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, temporary_settings
 
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactStore
@@ -98,6 +102,37 @@ def test_a_server_that_is_away_costs_no_run_and_is_not_asked_again_at_once(again
         cards.flush()
     assert len(asked) == 1 and len(lines) == 1
     assert "UI" in lines[0]
+    monkeypatch.setattr(cards, "_silent_until", 0.0)
+
+
+def test_a_server_that_is_busy_is_not_asked_again_at_once(again, prefect_server, monkeypatch):
+    """Prefect's clients ask six times within a minute; the card's own gives up, and the run does not wait for it."""
+    asked = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(cards, "_silent_until", 0.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with temporary_settings({PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
+            client = SyncPrefectClient(f"http://127.0.0.1:{server.server_port}/api")
+        monkeypatch.setattr(cards, "_client", lambda _: client)
+
+        @flow(name="busy")
+        def busy() -> None:
+            cards.show_recipe(again)
+
+        begun = time.monotonic()
+        busy()
+        cards.flush()
+        server.shutdown()
+    assert asked == ["/api/artifacts/"] and time.monotonic() - begun < 20
     monkeypatch.setattr(cards, "_silent_until", 0.0)
 
 
