@@ -35,12 +35,15 @@ Check = Callable[[Any, Facts], Iterator[Finding]]
 """A recipe and the facts so far -> what was found. A `WhyScoreError` that it raises is a `FAIL`."""
 
 
-def examine(recipe: BaseRecipe) -> Iterator[Finding]:
-    """Run all checks of a recipe's method; a check is skipped only if it needs the result of one that failed."""
+def examine(recipe: BaseRecipe, card: str | None = None) -> Iterator[Finding]:
+    """Run all checks of a recipe's method; a check is skipped only if it needs the result of one that failed.
+
+    Memory and hours are estimated for this machine, or for a `card` (`pipeline_lib.checks.estimate.ceiling`).
+    """
     from pipeline_lib.checks.methods import checks_of
 
     yield Finding("recipe", "ok", f"{recipe.name}, a run of {recipe.method}")
-    facts: Facts = {}
+    facts: Facts = {"card": card}
     for what, check in checks_of(recipe.method).items():
         try:
             yield from check(recipe, facts)
@@ -185,6 +188,26 @@ def _memory(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
     )
 
 
+def _size(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
+    """An estimate of memory and hours; a hint, so it never prevents a run."""
+    from pipeline_lib.checks.methods import stages_of
+    from pipeline_lib.vlm.model_ref import resolve_model
+
+    counted = stages_of(recipe.method)
+    if counted is None:
+        return
+    from pipeline_lib.checks.estimate.report import estimate, sentences
+
+    try:
+        base = resolve_model(recipe.model, ArtifactStore(recipe.runtime.store))
+        found = estimate(recipe, base, facts, counted, facts["card"])
+    except WhyScoreError as error:
+        yield Finding("size", "skip", str(error))
+        return
+    for what, (state, text) in zip(("size", "hours"), sentences(found, recipe, facts["card"]), strict=True):
+        yield Finding(what, "note" if state == "note" else "ok", text)
+
+
 COMMON: dict[str, Check] = {
     "store": _store,
     "dask": _dask,
@@ -193,5 +216,6 @@ COMMON: dict[str, Check] = {
     "prompt": _prompt,
     "model": _model,
     "memory": _memory,
+    "size": _size,
 }
 """The checks of every method."""

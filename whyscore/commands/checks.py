@@ -17,8 +17,14 @@ from whyscore.commands.terminal import (
 )
 
 
-def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Check everything a run needs (store, table, images, model, memory, judge) without running it."""
+def doctor(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    card: Annotated[
+        str | None, typer.Option(help="Estimate the hours on a card that is not here: a6000 or h100")
+    ] = None,
+) -> None:
+    """Check everything a run needs (store, table, images, model, memory, judge), and estimate its memory and hours."""
     with errors_for_people():
         from pipeline_lib.checks.doctor import examine
         from pipeline_lib.config.load import load_recipe
@@ -26,7 +32,7 @@ def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
         quiet_libraries()
         show_log()
         failed = 0
-        for what, state, message in examine(load_recipe(recipe, parse_overrides(overrides))):
+        for what, state, message in examine(load_recipe(recipe, parse_overrides(overrides)), card):
             typer.echo(f"{state:<4}  {what:<6}  " + message.replace("\n", "\n" + " " * 14))
             failed += state == "FAIL"
         typer.echo(f"\n{failed} problem(s) to solve first." if failed else "\nReady: whyscore run " + str(recipe))

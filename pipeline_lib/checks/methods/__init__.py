@@ -1,6 +1,7 @@
 """The checks of each method, a module a method with the method's name; a method without one has the common ones.
 
 `CHECKS` are those of `whyscore doctor`: they take the place of a common one of their name, or stand behind them.
+`stages(recipe, facts, tokens)` gives the stages of a run for an estimate of memory and hours; without it there is none.
 `surveys(recipe)` gives the tables that `whyscore check-data` shows, with their titles; without it, the table of `data`.
 """
 
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from pipeline_lib.checks.doctor import COMMON, Check
+from pipeline_lib.checks.estimate.stages import StagesOf
 from pipeline_lib.checks.survey import Survey, survey_data
 from pipeline_lib.config.base import BaseRecipe
 
@@ -16,6 +18,12 @@ from pipeline_lib.config.base import BaseRecipe
 def checks_of(method: str) -> dict[str, Check]:
     """The checks of a method by name, in their order."""
     return COMMON | getattr(_module(method), "CHECKS", {})
+
+
+def stages_of(method: str) -> StagesOf | None:
+    """What counts the stages of a method; None: nothing does."""
+    found: StagesOf | None = getattr(_module(method), "stages", None)
+    return found
 
 
 def surveys_of(recipe: BaseRecipe) -> list[tuple[str, Survey]]:

@@ -6,6 +6,8 @@ from math import comb
 from typing import Any
 
 from pipeline_lib.checks.doctor import Check, Facts, Finding, look_at_images, look_at_model, look_at_table
+from pipeline_lib.checks.estimate.counts import images_of, known_images_of
+from pipeline_lib.checks.estimate.stages import Stage, Stages, Tokens, passes_for
 from pipeline_lib.checks.survey import Survey, seen_in_training, survey_data, survey_images
 from pipeline_lib.data.table import NO_LIMIT, CheckedTable, check_table
 from pipeline_lib.errors import ModelError, RecipeError
@@ -98,6 +100,54 @@ def _model(recipe: EvoQualityRecipe, facts: Facts) -> Iterator[Finding]:
         raise RecipeError("runtime.fsdp: GRPO cannot sample from shared weights; set it to false")
     if (kind := facts["model"]["model_type"]) not in SHARED:
         raise ModelError(f"GRPO needs a model whose answers share a prefix: {', '.join(sorted(SHARED))}; found {kind}")
+
+
+def stages(recipe: EvoQualityRecipe, facts: Facts, tokens: Tokens) -> Stages:
+    """Votes, the ranking's steps, and ratings, over all rounds."""
+    from pipeline_lib.methods.evo_quality.prompt import load_prompts
+
+    images, prompts = known_images_of(recipe.data, facts.get("table")), load_prompts(recipe.prompts)
+    votes, grpo, batch, rounds = recipe.votes, recipe.training.grpo, recipe.runtime.generation_batch_size, recipe.rounds
+    compare, rate = tokens(prompts.compare), tokens(prompts.rate)
+    pairs = rounds * recipe.pairs.count
+    partners = recipe.training.partners if recipe.training.target == "votes" else 1
+    exact = votes.method == "exact"
+    found = [
+        Stage(
+            "vote",
+            "generate",
+            2 * (pairs + recipe.pairs.held_out),  # both orders of a pair
+            compare,
+            votes.max_new_tokens,
+            2 * batch,
+            images=2,
+            answers=1 if exact else votes.answers / 2,
+            decode=not exact,
+        ),
+        Stage(
+            "train",
+            "grpo",
+            pairs * (1 + 1 / partners) * recipe.training.epochs,
+            rate,
+            grpo.max_new_tokens,
+            recipe.training.micro_batch_size,
+            answers=grpo.answers,
+            rank=recipe.training.lora_rank,
+            passes=passes_for(grpo.answers, grpo.answers_per_pass),
+            unit=1 + partners,
+        ),
+    ]
+    labelled = {data.name: images_of(data) for data in recipe.evaluation.labelled}
+    splits = {data.name: data.split or "all" for data in recipe.evaluation.labelled}
+    rated = sum(counts[splits[name]] for name, counts in labelled.items() if counts)
+    rated = (rounds + 1) * (rated + min(images["val"], 2 * recipe.pairs.held_out))
+    if recipe.training.target == "own_mean":
+        rated += rounds * images["train"]
+    limit, answers = grpo.max_new_tokens, 1 if recipe.evaluation.exact else recipe.evaluation.answers
+    ratings = [Stage("rate", "generate", rated, rate, limit, batch, answers=answers)]
+    if not recipe.evaluation.exact:
+        ratings.append(Stage("rate greedily", "generate", rated, rate, limit, batch))
+    return Stages([*found, *ratings], [name for name, counts in labelled.items() if counts is None])
 
 
 CHECKS: dict[str, Check] = {

@@ -1,6 +1,6 @@
 """The checks of self_improve: ten bins, ten score tokens, prompt, engine and judge."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from pipeline_lib.checks.doctor import (
     look_at_model,
     look_at_table,
 )
+from pipeline_lib.checks.estimate.counts import images_of, known_images_of
+from pipeline_lib.checks.estimate.stages import Stage, Stages, Tokens
 from pipeline_lib.checks.survey import Survey, survey_data
 from pipeline_lib.config.base import Data, OpenAIEndpoint
 from pipeline_lib.data.table import check_table, read_image_list
@@ -141,6 +143,42 @@ def _problem_with_server(model: str, endpoint: OpenAIEndpoint) -> str | None:
     if model in offered:
         return None
     return f"does not offer the model {model}; set judge.openai.model to one it has ({', '.join(offered[:5])})"
+
+
+def stages(recipe: SelfImproveRecipe, facts: Mapping[str, Any], tokens: Tokens) -> Stages:
+    """Writing pairs, the reference's pass, both trainings, and evaluation, over all iterations."""
+    images = known_images_of(recipe.data, facts.get("table"))
+    from pipeline_lib.methods.self_improve.prompt import load_prompt
+
+    prompt, limit = tokens(load_prompt(recipe.prompt).text), recipe.model.max_new_tokens
+    training, batch, rounds = recipe.training, recipe.runtime.generation_batch_size, recipe.iterations
+    written = rounds * images["train"] * recipe.generation.fraction
+    swapped = (rounds - 1) * images["train"] * recipe.generation.fraction * recipe.swap.fraction
+    merged = 1 + rounds  # the base, the score branch of iteration 1, and the merged model of each further one
+    branches = 2 * (rounds - 1)
+    tested = merged + (branches if recipe.evaluation.branches == "test" else 0)
+    answered = (merged + branches) * images["val"] + tested * images["test"]
+    others = [images_of(data) for data in recipe.evaluation.also]
+    answered += sum(2 * found["all"] for found in others if found)
+    pairs = max(1, batch // 2)
+    return Stages(
+        [
+            Stage("generate", "generate", written, prompt, limit, pairs, answers=2),
+            Stage("reference", "read", written, prompt, limit, pairs, answers=2 + swapped / written),
+            Stage(
+                "train",
+                "dpo",
+                (written + swapped) * training.epochs,
+                prompt,
+                limit,
+                training.micro_batch_size,
+                answers=2,
+                rank=training.lora_rank,
+            ),
+            Stage("evaluate", "generate", answered, prompt, limit, batch),
+        ],
+        ["data sets of evaluation.also"] if None in others else [],
+    )
 
 
 CHECKS: dict[str, Check] = {

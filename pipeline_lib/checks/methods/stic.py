@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 from pipeline_lib.checks.doctor import Check, Facts, Finding, look_at_images, look_at_model, look_at_table
+from pipeline_lib.checks.estimate.counts import images_of
+from pipeline_lib.checks.estimate.stages import SHARE_OF_LIMIT, Stage, Stages, Tokens
 from pipeline_lib.checks.survey import Survey, seen_in_training, survey_data, survey_images
 from pipeline_lib.config.base import Split
 from pipeline_lib.data.table import NO_LIMIT, check_table
+from pipeline_lib.errors import DataError
 from pipeline_lib.methods.stic.questions import read_questions
 from pipeline_lib.methods.stic.recipe import QuestionData, SticRecipe
 
@@ -29,6 +32,7 @@ def _images(recipe: SticRecipe, facts: Facts) -> Iterator[Finding]:
 def _questions(recipe: SticRecipe, facts: Facts) -> Iterator[Finding]:
     for name, data in _tables(recipe).items():
         found = read_questions(data, recipe.seed)
+        facts[name] = len(found.rows)
         yield Finding("rows", "ok", f"{name}: {len(found.rows)} rows about {len(found.images.rows)} images")
 
 
@@ -46,6 +50,61 @@ def _model(recipe: SticRecipe, facts: Facts) -> Iterator[Finding]:
     prompts = facts["prompts"]
     asked = (prompts.curated, *prompts.plain, *prompts.bad, prompts.describe)
     yield from look_at_model(recipe, facts, dict.fromkeys(asked, 1))
+
+
+_TAUGHT_TOKENS = 100
+"""Of an answer in instruction data, assumed."""
+
+
+def stages(recipe: SticRecipe, facts: Facts, tokens: Tokens) -> Stages:
+    """Both descriptions, both trainings, descriptions of the instructions' images, and evaluation of three models."""
+    from pipeline_lib.methods.stic.prompt import load_prompts
+
+    images, prompts = images_of(recipe.data, facts.get("table")), load_prompts(recipe.prompts)
+    preferred = recipe.preferences.images or (images or {}).get("train")
+    taught, asked = facts.get("instructions") or recipe.instructions.rows, facts.get("questions")
+    without = [name for name, count in (("instructions", taught), ("questions", asked)) if not count]
+    if preferred is None:
+        raise DataError("no estimate: the table of images is not on this machine")
+    limit, batch, curated = recipe.model.max_new_tokens, recipe.runtime.generation_batch_size, tokens(prompts.curated)
+    plain, describe = tokens(prompts.plain[0]), tokens(prompts.describe)
+    behind = SHARE_OF_LIMIT * limit if recipe.infusion.describe else 0
+    question, training, infusion = tokens("x" * 200), recipe.training, recipe.infusion
+    is_dpo = training.loss == "dpo"
+    found = [Stage("describe both ways", "generate", 2 * preferred, curated, limit, batch)]
+    if is_dpo:
+        found.append(Stage("reference", "read", preferred, plain, limit, max(1, batch // 2), answers=2))
+    found.append(
+        Stage(
+            "train preferences",
+            "dpo" if is_dpo else "sft",
+            preferred * training.epochs,
+            plain,
+            limit,
+            training.micro_batch_size,
+            answers=2 if is_dpo else 1,
+            rank=training.lora_rank,
+        )
+    )
+    if taught:
+        found.append(Stage("describe", "generate", taught, describe, limit, batch))
+        found.append(
+            Stage(
+                "train infused",
+                "sft",
+                taught * infusion.epochs,
+                question + behind,
+                _TAUGHT_TOKENS,
+                infusion.micro_batch_size,
+                length=_TAUGHT_TOKENS,
+                rank=infusion.lora_rank,
+            )
+        )
+    if asked:
+        short = recipe.questions.max_new_tokens
+        found.append(Stage("evaluate: describe", "generate", 3 * asked, describe, limit, batch))
+        found.append(Stage("evaluate: answer", "generate", 6 * asked, question + behind / 2, short, batch))
+    return Stages(found, without)
 
 
 CHECKS: dict[str, Check] = {
