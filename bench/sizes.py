@@ -41,6 +41,8 @@ STAGES = ("generate", "read", "dpo", "dpo, checkpointing", "grpo")
 HEADER = ["model", "stage", "memory: estimated, measured MB", "ratio", "seconds: estimated, measured", "ratio"]
 ROWS, ANSWER, NEVER = 4, 48, 1_000_000
 
+Counts = dict[str, float]
+
 
 def run(shape: Shape, kind: str) -> dict[str, float]:
     """Do the work of a stage; its peak in MB beside that of before, its seconds, and its counts of tokens."""
@@ -56,31 +58,32 @@ def run(shape: Shape, kind: str) -> dict[str, float]:
     return {"mb": status_mb("VmHWM") - before, "seconds": time.process_time() - begun, **counts}
 
 
-def _generate(shape: Shape, _: str) -> tuple[Any, dict[str, float]]:
+def _generate(shape: Shape, _: str) -> tuple[Any, Counts]:
     model, processor = build(shape)
     vlm, chat = Vlm(model, processor, torch.device("cpu")), render_chat(processor, QUESTION)
     inputs.end_ids = lambda *_: [NEVER]
     images = pictures(shape, ROWS)
     questions = [Question(chat, [image], ["", " #"], key=str(at)) for at, image in enumerate(images)]
     sampled = Sampled(max_new_tokens=ANSWER, temperature=1.0, seed=0)
-    prompt = len(tokens(processor.tokenizer, chat.prompt))
-    counts = {"rows": ROWS, "prompt": prompt, "answers": 2, "length": ANSWER, "at_once": ROWS}
+    prompt = len(tokens(processor.tokenizer, chat.prompt)) - 1
+    counts: Counts = {"rows": ROWS, "prompt": prompt, "answers": 2, "length": ANSWER, "at_once": ROWS}
     return lambda: generate_answers(vlm, questions, sampled), counts
 
 
-def _pair_counts(shape: Shape, processor: Any, at_once: int) -> dict[str, float]:
+def pair_counts(shape: Shape, processor: Any, at_once: int) -> Counts:
+    """Of the pairs of `bench.shapes`; the prompt without the token of its image."""
     given = pairs(shape, ROWS)
-    prompt = len(tokens(processor.tokenizer, given[0]["prompt"]))
+    prompt = len(tokens(processor.tokenizer, given[0]["prompt"])) - 1
     length = sum(len(tokens(processor.tokenizer, given[0][side])) for side in PAIR) / 2
     return {"rows": ROWS, "prompt": prompt, "answers": 2, "length": length, "at_once": at_once}
 
 
-def _read(shape: Shape, _: str) -> tuple[Any, dict[str, float]]:
-    counts = _pair_counts(shape, build(shape._replace(text=(1, 64, 64, 1, 512)))[1], ROWS)
+def _read(shape: Shape, _: str) -> tuple[Any, Counts]:
+    counts = pair_counts(shape, build(shape._replace(text=(1, 64, 64, 1, 512)))[1], ROWS)
     return reference(shape, ROWS, "cpu", torch.float32), counts | {"answers": 3}
 
 
-def _train(shape: Shape, kind: str) -> tuple[Any, dict[str, float]]:
+def _train(shape: Shape, kind: str) -> tuple[Any, Counts]:
     from datasets import Dataset
     from trl import DPOConfig
 
@@ -112,14 +115,14 @@ def _train(shape: Shape, kind: str) -> tuple[Any, dict[str, float]]:
         lambda: train_adapter(
             FastDPOTrainer, lambda **options: DPOConfig(**options), vlm, data, job, place, figures={}
         ),
-        _pair_counts(shape, processor, 2) | {"rank": shape.rank},
+        pair_counts(shape, processor, 2) | {"rank": shape.rank},
     )
 
 
-def _grpo(shape: Shape, _: str) -> tuple[Any, dict[str, float]]:
+def _grpo(shape: Shape, _: str) -> tuple[Any, Counts]:
     side = Ours(Work(shape, 8, ANSWER, 4), answers=8, checkpointing=True, device="cpu", dtype=torch.float32)
-    prompt = len(tokens(side.trainer.processing_class.tokenizer, side.chat.prompt))
-    counts = {"rows": 1, "prompt": prompt, "answers": 8, "length": ANSWER, "at_once": 1, "passes": 2}
+    prompt = len(tokens(side.trainer.processing_class.tokenizer, side.chat.prompt)) - 1
+    counts: Counts = {"rows": 1, "prompt": prompt, "answers": 8, "length": ANSWER, "at_once": 1, "passes": 2}
     return lambda: side.update(side.sample()), counts | {"rank": shape.rank}
 
 
@@ -129,7 +132,7 @@ def estimate(shape: Shape, kind: str, measured: dict[str, float], ceiling: Ceili
     size = size_of(small.config, processor, shape.image_px)
     does: Any = kind.split(",")[0]
     counts = {name: value for name, value in measured.items() if name not in ("mb", "seconds")}
-    stage = Stage(kind, does, **{"limit": counts["length"], **counts, "prompt": counts["prompt"] - 1})  # type: ignore[arg-type]
+    stage = Stage(kind, does, **{"limit": counts["length"], **counts})  # type: ignore[arg-type]
     saved = saved_bytes(small.config, max(1, stage.rank), torch.float32)
     setting = Setting(4, kind in ("grpo", "dpo, checkpointing"), saved, SLACK["cpu"])
     cost = cost_of(stage, size, ceiling, setting)

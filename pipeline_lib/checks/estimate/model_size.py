@@ -165,7 +165,7 @@ def _tower_flops(model: Any, vision: Any, image: ImageSize) -> float:
     window = (getattr(vision, "window_size", 0) // getattr(vision, "patch_size", 1)) ** 2 if whole < depth else 0
     seen = whole * each + (depth - whole) * min(window, each)
     projector = _linear(inner.multi_modal_projector) if hasattr(inner, "multi_modal_projector") else 0
-    return 2.0 * (cut * image.patches + own * rows + (merged + projector) * outputs) + 4.0 * width * seen * rows
+    return float(2 * (cut * image.patches + own * rows + (merged + projector) * outputs) + 4 * width * seen * rows)
 
 
 def _class_token(tower: Any) -> str:
@@ -178,8 +178,8 @@ def _shrinks(config: Any) -> int:
 
 
 def _linear(module: Any, *kinds: type[nn.Module]) -> int:
-    kinds = kinds or (nn.Linear, nn.Conv2d, nn.Conv3d)
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, kinds))  # type: ignore[union-attr, misc]
+    wanted = kinds or (nn.Linear, nn.Conv2d, nn.Conv3d)
+    return sum(part.get_parameter("weight").numel() for part in module.modules() if isinstance(part, wanted))
 
 
 def _convolution_flops(inner: Any, side: Any) -> float:
@@ -232,7 +232,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 def _attend(_: Any, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> tuple[Tensor, None]:
-    found: Tensor = _FusedAttention.apply(query, key, value)  # type: ignore[no-untyped-call]
+    found: Tensor = _FusedAttention.apply(query, key, value)
     return found.transpose(1, 2), None
 
 

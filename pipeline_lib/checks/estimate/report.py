@@ -10,7 +10,7 @@ from pipeline_lib.checks.estimate.cost import SLACK, Cost, Setting, cost_of, pea
 from pipeline_lib.checks.estimate.model_size import CHARACTERS_A_TOKEN, ModelSize, Sized, size_of_model
 from pipeline_lib.checks.estimate.stages import StagesOf, Tokens
 from pipeline_lib.config.base import BaseRecipe
-from pipeline_lib.device import device_memory, pick_device
+from pipeline_lib.device import DeviceMemory, device_memory, pick_device
 from pipeline_lib.errors import RecipeError
 from pipeline_lib.vlm.model_ref import ModelRef
 
@@ -72,7 +72,7 @@ def sentences(found: Estimate, recipe: BaseRecipe, card: str | None = None) -> I
     parts = ", ".join(f"{name} {memory / 1e9:.3g}" for name, memory in kinds.items())
     text = f"an estimate: weights {weights / 1e9:.3g} GB, at the peak of {parts} GB"
     state = "ok"
-    if card is None and most.memory > (there := device_memory(recipe.runtime.device)).gb * 1e9:
+    if card is None and most.memory > (there := _there(recipe)).gb * 1e9:
         state = "note"
         text += (
             f"; {there.device} has {there.gb:.3g} GB. Set training.micro_batch_size and runtime.generation_batch_size"
@@ -89,6 +89,10 @@ def sentences(found: Estimate, recipe: BaseRecipe, card: str | None = None) -> I
     if found.without:
         text += f"; without {', '.join(found.without)}"
     yield "ok", text
+
+
+def _there(recipe: BaseRecipe) -> DeviceMemory:
+    return device_memory(recipe.runtime.device)
 
 
 def _of_seconds(seconds: float) -> str:
