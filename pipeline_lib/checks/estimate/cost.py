@@ -10,9 +10,8 @@ from pipeline_lib.checks.estimate.ceiling import Ceiling
 from pipeline_lib.checks.estimate.model_size import ModelSize
 from pipeline_lib.checks.estimate.stages import Stage
 
-_HEAD_ROWS = 32768  # logits of so many tokens are in memory at a time (TRL's fused head)
-SLACK = {"cpu": 1.8, "cuda": 1.1}
-"""What allocators keep of freed activations: measured on a CPU (glibc), assumed on a GPU."""
+_HEAD_TILE = (4096, 32768)  # of the tokens and the vocabulary, in memory at a time (TRL's fused head)
+_HEAD_COPIES = 3  # of a tile in float32, where there is no kernel of one pass
 _ADAPTER_BYTES = 16  # weights, gradients and two moments of Adam in float32
 
 
@@ -30,7 +29,6 @@ class Setting(NamedTuple):
     weight_bytes: int  # of a number: 4 or 2
     checkpointing: bool
     saved: float  # bytes that a layer keeps of a token (`saved_bytes`)
-    slack: float = 1.0  # memory that activations take, divided by their size (`SLACK`)
 
 
 def cost_of(stage: Stage, size: ModelSize, ceiling: Ceiling, setting: Setting) -> Cost:
@@ -44,7 +42,7 @@ def cost_of(stage: Stage, size: ModelSize, ceiling: Ceiling, setting: Setting) -
         parts.append(_reading_bytes(stage, size, setting))
     if train:
         parts.append(_training_bytes(stage, size, setting))
-    return Cost(stage, memory + setting.slack * max(parts), stage.rows * row_seconds(stage, size, ceiling, setting))
+    return Cost(stage, memory + max(parts), stage.rows * row_seconds(stage, size, ceiling, setting))
 
 
 def prefix_tokens(stage: Stage, size: ModelSize) -> float:
@@ -78,7 +76,9 @@ def row_seconds(stage: Stage, size: ModelSize, ceiling: Ceiling, setting: Settin
     prefix, answer = prefix_tokens(stage, size), stage.tokens
     tokens = stage.passes * prefix + stage.answers * answer
     adapter = 2 * size.adapter * stage.rank * tokens * (passes + 1)
-    update = (stage.passes * passes * of_pass + adapter) / ceiling.flops
+    # The head's backward pass makes the logits anew, and has a product of its own.
+    head = 2 * size.head * stage.answers * answer
+    update = (stage.passes * passes * of_pass + (3 - passes) * head + adapter) / ceiling.flops
     if stage.does != "grpo":
         return tower + update
     reference = stage.passes * of_pass / ceiling.flops
@@ -119,8 +119,9 @@ def _generating_bytes(stage: Stage, size: ModelSize, setting: Setting) -> float:
 
 def _reading_bytes(stage: Stage, size: ModelSize, setting: Setting) -> float:
     tokens = stage.at_once * (prefix_tokens(stage, size) + stage.answers * stage.limit)
+    predicted = stage.at_once * stage.answers * stage.limit
     language = tokens * (2 * size.widest + 8 * size.hidden) * setting.weight_bytes
-    return max(_tower_bytes(stage.at_once, stage, size, setting), language + _logit_bytes(stage, size, setting))
+    return max(_tower_bytes(stage.at_once, stage, size, setting), language + _tile_bytes(predicted, size, setting))
 
 
 def _training_bytes(stage: Stage, size: ModelSize, setting: Setting) -> float:
@@ -133,12 +134,13 @@ def _training_bytes(stage: Stage, size: ModelSize, setting: Setting) -> float:
         else size.layers * setting.saved
     )
     gradients = 2 * size.widest * setting.weight_bytes
-    return max(_tower_bytes(rows, stage, size, setting), tokens * (layers + gradients))
+    kept = tokens * (layers + gradients) + _tile_bytes(rows * answers * stage.limit, size, setting)
+    return max(_tower_bytes(rows, stage, size, setting), kept)
 
 
-def _logit_bytes(stage: Stage, size: ModelSize, setting: Setting) -> float:
-    predicted = min(_HEAD_ROWS, stage.at_once * stage.answers * stage.limit)
-    return predicted * size.vocabulary * (setting.weight_bytes + 4)
+def _tile_bytes(predicted: float, size: ModelSize, setting: Setting) -> float:
+    tokens, words = _HEAD_TILE
+    return min(tokens, predicted) * min(words, size.vocabulary) * (setting.weight_bytes + 4 * _HEAD_COPIES)
 
 
 def peak(costs: Sequence[Cost]) -> Cost:

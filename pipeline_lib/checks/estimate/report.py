@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pipeline_lib.checks.estimate.ceiling import CARDS, Ceiling, measure
-from pipeline_lib.checks.estimate.cost import SLACK, Cost, Setting, cost_of, peak
+from pipeline_lib.checks.estimate.cost import Cost, Setting, cost_of, peak
 from pipeline_lib.checks.estimate.model_size import CHARACTERS_A_TOKEN, ModelSize, Sized, size_of_model
 from pipeline_lib.checks.estimate.stages import StagesOf, Tokens
 from pipeline_lib.config.base import BaseRecipe
@@ -56,9 +56,8 @@ def estimate(
         raise RecipeError(f"there are no figures of a card {card}; known are {', '.join(CARDS)}")
     saved = {rank: sized.saved_bytes(rank, dtype) for rank in {max(1, stage.rank) for stage in found.stages}}
     checkpointing = recipe.runtime.gradient_checkpointing
-    slack = SLACK["cuda"] if card else SLACK.get(pick_device(recipe.runtime.device).type, 1.0)
     costs = [
-        cost_of(stage, sized.size, ceiling, Setting(number, checkpointing, saved[max(1, stage.rank)], slack))
+        cost_of(stage, sized.size, ceiling, Setting(number, checkpointing, saved[max(1, stage.rank)]))
         for stage in found.stages
     ]
     return Estimate(costs, ceiling, sized.size, found.without, sized.tokenizer is None)
@@ -72,6 +71,8 @@ def sentences(found: Estimate, recipe: BaseRecipe, card: str | None = None) -> I
     parts = ", ".join(f"{name} {memory / 1e9:.3g}" for name, memory in kinds.items())
     text = f"an estimate: weights {weights / 1e9:.3g} GB, at the peak of {parts} GB"
     state = "ok"
+    if card is None and pick_device(recipe.runtime.device).type == "cpu":
+        text += "; glibc keeps up to 1.8 times of it, unless the environment has MALLOC_MMAP_THRESHOLD_=65536"
     if card is None and most.memory > (there := _there(recipe)).gb * 1e9:
         state = "note"
         text += (
