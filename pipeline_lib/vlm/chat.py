@@ -44,7 +44,10 @@ def render_chat(processor: Any, text: str, images: int = 1) -> Chat:
     end = _end_of_turn(processor, turns)
     image_token = getattr(processor, "image_token", None)
     if images and image_token and image_token not in rendered:
-        raise ModelError(f"the chat template renders no image placeholder {image_token!r}: {rendered!r}")
+        raise ModelError(
+            f"the chat template renders no image placeholder {image_token!r}: {rendered!r}; if it has another one,"
+            " it is older than the processor: take a newer commit of the model"
+        )
     if image_token and (found := rendered.count(image_token)) != images:
         raise ModelError(
             f"the chat template renders {found} image placeholders {image_token!r} for {images} image(s): {rendered!r};"

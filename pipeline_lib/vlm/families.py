@@ -23,11 +23,21 @@ def _limit_pinpoints(image_processor: Any, most: int) -> None:
     image_processor.image_grid_pinpoints = pinpoints
 
 
+def _complete_llava(processor: Any, config: Any) -> None:
+    """Tell the processor what older checkpoints leave to the model: without it no image has a number of tokens."""
+    vision = config.vision_config
+    if processor.patch_size is None:
+        processor.patch_size = vision.patch_size
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")  # the token of the class
+
+
 class Family(NamedTuple):
     """The special cases of a family."""
 
     processor: Any = None  # instead of the one that AutoProcessor finds
     limit_tiles: Callable[[Any, int], None] | None = None  # None: the family does not cut images into tiles
+    complete: Callable[[Any, Any], None] | None = None  # a processor of an older checkpoint, with the configuration
     max_aspect_ratio: float | None = None  # its image processor refuses a larger ratio
     vllm: str | None = "0.10.2"  # the first vLLM that takes its adapters and tells tokens; None: vLLM does not know it
 
@@ -35,8 +45,12 @@ class Family(NamedTuple):
 FAMILIES = {
     "fast_vlm": Family(vllm=None),
     "internvl": Family(PROCESSORS["internvl"], limit_tiles=_limit_patches),
-    "llava": Family(vllm="0.14.0"),  # merged in December 2025
-    "llava_next": Family(limit_tiles=_limit_pinpoints, vllm="0.32.0"),  # merged after July 2026; the oldest tried
+    "llava": Family(complete=_complete_llava, vllm="0.14.0"),  # merged in December 2025
+    "llava_next": Family(
+        limit_tiles=_limit_pinpoints,
+        complete=_complete_llava,
+        vllm="0.32.0",  # merged after July 2026; the oldest tried
+    ),
     "qwen2_5_vl": Family(PROCESSORS["qwen2_5_vl"], max_aspect_ratio=200),
     "qwen3_vl": Family(PROCESSORS["qwen3_vl"], max_aspect_ratio=200),
 }

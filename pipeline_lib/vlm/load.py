@@ -74,6 +74,8 @@ def load_processor(ref: ModelRef) -> Any:
         )
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"model {ref.name}: its processor has no chat template; is it an instruction-tuned model?")
+    if complete := family_of(config.model_type).complete:
+        complete(processor, config)
     limit_tiles(config.model_type, processor.image_processor, ref.max_tiles)
     return processor
 

@@ -112,16 +112,17 @@ def stages(recipe: EvoQualityRecipe, facts: Facts, tokens: Tokens) -> Stages:
     pairs = rounds * recipe.pairs.count
     partners = recipe.training.partners if recipe.training.target == "votes" else 1
     exact = votes.method == "exact"
+    orders = 2 if exact else min(2, votes.answers)  # in which a pair is shown
     found = [
         Stage(
             "vote",
             "generate",
-            2 * (pairs + recipe.pairs.held_out),  # both orders of a pair
+            orders * (pairs + recipe.pairs.held_out),
             compare,
             votes.max_new_tokens,
-            2 * batch,
+            orders * batch,
             images=2,
-            answers=1 if exact else votes.answers / 2,
+            answers=1 if exact else votes.answers / orders,
             decode=not exact,
         ),
         Stage(

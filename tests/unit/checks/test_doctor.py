@@ -54,7 +54,8 @@ def of(found: list[Finding], state: str) -> list[tuple[str, str]]:
 def test_nothing_is_said_against_a_good_recipe(recipe: dict[str, Any]) -> None:
     found = findings(recipe)
     assert [(finding.what, finding.state) for finding in found] == [
-        (what, "ok") for what in ("recipe", "store", "table", "images", "prompt", "model", "memory", "judge")
+        (what, "ok")
+        for what in ("recipe", "store", "table", "images", "prompt", "model", "memory", "size", "hours", "judge")
     ]
     messages = ("GB free", "140 images", "140 readable, 0 left out")
     assert all(message in finding.message for message, finding in zip(messages, found[1:4], strict=True))

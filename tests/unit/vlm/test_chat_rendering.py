@@ -89,12 +89,30 @@ def test_a_blank_separates_prompt_and_answer_unless_there_is_one(ending: str, se
     assert chat.answer("#Score: 7", finished=False) == f"{separator}#Score: 7"
 
 
+IMAGES_FIRST = (
+    "{% for message in messages %}{% if message.role == 'user' %}[INST] "
+    "{% for part in message.content | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in message.content | selectattr('type', 'equalto', 'text') %}{{ part.text }}{% endfor %} [/INST]"
+    "{% else %}{% generation %} {{ message.content[0].text }}END {% endgeneration %}{% endif %}{% endfor %}"
+)
+"""A turn as in llava-v1.6-mistral, with the mark of generated text that LLaVA-1.5's template has."""
+
+
+@pytest.mark.parametrize("end", ["</s>", r"<\\s>", ""])
+def test_an_end_that_the_template_writes_wrongly_is_that_of_the_tokenizer(end: str) -> None:
+    """An earlier chat template of llava-v1.6-mistral ends turns with the four characters <\\s>, which are no token."""
+    processor = build_processor(byte_level_tokenizer(), IMAGES_FIRST.replace("END", end))
+    chat = render_chat(processor, "Compare.", images=2)
+    assert chat.prompt == "[INST] <image>\n<image>\nCompare. [/INST]" and chat.end == EOS
+    assert tokens(processor.tokenizer, chat.answer("Sharp."))[-1] == processor.tokenizer.eos_token_id
+
+
 def test_what_cannot_be_driven_is_refused() -> None:
     tokenizer = byte_level_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="no end token"):
         render_chat(build_processor(tokenizer), "Rate.")
-    with pytest.raises(ModelError, match="no image placeholder '<image>'"):
+    with pytest.raises(ModelError, match=r"no image placeholder '<image>'.*take a newer commit"):
         render_chat(build_processor(byte_level_tokenizer(), TEMPLATE.replace("<image>\n", "")), "Rate.")
     blank_merges = build_processor(byte_level_tokenizer(), TEMPLATE.replace("ASSISTANT:", "ASSISTANT: "))
     with pytest.raises(ModelError, match="cannot be trained on"):
