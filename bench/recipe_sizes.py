@@ -53,7 +53,8 @@ def sentence(found: Figures) -> str:
     hours = [f"{_hours(of.hours)} on {of.ceiling.device.replace('an ', 'one ')}" for of in found]
     words = f"Expect about (an estimate, nothing of it is measured; recipes/README.md says how): {memory}, {hours[0]},"
     words += f" {hours[1]}."
-    lines, line = [], "#"
+    lines: list[str] = []
+    line = "#"
     for word in words.split():
         if len(line) + len(word) >= 118:
             lines, line = [*lines, line], "#"

@@ -94,7 +94,7 @@ def test_images_are_not_opened_without_their_table(recipe: dict[str, Any]) -> No
     found = findings(recipe, data={"table": "absent.csv"})
     ((what, why),) = of(found, "FAIL")
     assert what == "table" and "absent.csv" in why
-    assert [what for what, _ in of(found, "skip")] == ["images"]
+    assert [what for what, _ in of(found, "skip")] == ["images", "size"]
 
 
 def test_every_problem_of_a_table_is_a_line_of_its_own(recipe: dict[str, Any]) -> None:
