@@ -1,8 +1,9 @@
 """The estimates of `whyscore doctor` beside real runs of a size that fits here: `python -m bench.sizes`.
 
-Each stage runs in a process of its own, on a model of random weights: its peak memory beside that of the process before
-the model was made, and its CPU seconds without making the model. Token counts are those of the run, and lengths
-of answers are exact, so what is tested is the counting and the speeds, not how long a real model's answers are.
+Each stage runs in two processes of its own, one for memory and one for time, on a model of random weights: its peak
+memory beside that of the process before the model was made, and its CPU seconds without making the model. Token counts
+are those of the run, and lengths of answers are exact, so what is tested is the counting and the speeds, not how long a
+real model's answers are.
 """
 
 import argparse
@@ -39,13 +40,16 @@ SHAPES = {
     "qwen": Shape("Qwen2.5-VL, 164 M", "qwen2_5_vl", (12, 768, 4096, 12, 32064), (4, 512, 1376, 8), (448, 336), 64),
 }
 STAGES = ("generate", "read", "dpo", "dpo, checkpointing", "grpo")
-HEADER = ["model", "stage", "memory: estimated, measured MB", "ratio", "seconds: estimated, measured", "ratio"]
+HEADER = [
+    "model", "stage", "MB: estimated, in use, peak with glibc's defaults", "estimated / in use",
+    "seconds: estimated, measured", "ratio",
+]  # fmt: skip
 ROWS, ANSWER, NEVER = 4, 48, 1_000_000
 
 Counts = dict[str, float]
 
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-"""So that memory that is free goes back at once; else glibc keeps what it may use again, and the peak is higher."""
+"""So that memory that is free goes back at once, which costs time; else glibc keeps what it may use again."""
 
 
 def run(shape: Shape, kind: str) -> dict[str, float]:
@@ -143,6 +147,15 @@ def estimate(shape: Shape, kind: str, measured: dict[str, float], ceiling: Ceili
     return cost.memory / 2**20, cost.seconds
 
 
+def _child(name: str, kind: str, environment: dict[str, str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.sizes", "--shape", name, "--stage", kind]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -158,15 +171,12 @@ def main() -> None:
     for name in [options.shape] if options.shape else SHAPES:
         for kind in STAGES:
             ceiling = measure(torch.device("cpu"), torch.float32, time.process_time)
-            command = [sys.executable, "-m", "bench.sizes", "--shape", name, "--stage", kind]
-            done = subprocess.run(command, capture_output=True, text=True, env=os.environ | RETURN_MEMORY)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            measured = json.loads(done.stdout.splitlines()[-1])
+            in_use, measured = _child(name, kind, RETURN_MEMORY), _child(name, kind, {})
             mb, seconds = estimate(SHAPES[name], kind, measured, ceiling)
             rows.append([
-                SHAPES[name].name, kind, f"{mb:,.0f}, {measured['mb']:,.0f}", f"{mb / measured['mb']:.2f}",
-                f"{seconds:.1f}, {measured['seconds']:.1f}", f"{seconds / measured['seconds']:.2f}",
+                SHAPES[name].name, kind, f"{mb:,.0f}, {in_use['mb']:,.0f}, {measured['mb']:,.0f}",
+                f"{mb / in_use['mb']:.2f}", f"{seconds:.1f}, {measured['seconds']:.1f}",
+                f"{seconds / measured['seconds']:.2f}",
             ])  # fmt: skip
             print(" | ".join(rows[-1]), ceiling, flush=True)
     if options.keep:
