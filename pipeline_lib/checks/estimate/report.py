@@ -1,6 +1,7 @@
 """The estimate of a recipe's memory and hours as sentences of the doctor."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ def estimate(
     dtype = getattr(torch, recipe.model.dtype)
     number = torch.empty(0, dtype=dtype).element_size()
     if card is None:
-        ceiling = measure(pick_device(recipe.runtime.device), dtype)
+        ceiling = _measured(pick_device(recipe.runtime.device), dtype)
     elif card in CARDS:
         ceiling = CARDS[card]
     else:
@@ -90,6 +91,11 @@ def sentences(found: Estimate, recipe: BaseRecipe, card: str | None = None) -> I
     if found.without:
         text += f"; without {', '.join(found.without)}"
     yield "ok", text
+
+
+@cache
+def _measured(device: torch.device, dtype: torch.dtype) -> Ceiling:
+    return measure(device, dtype)
 
 
 def _there(recipe: BaseRecipe) -> DeviceMemory:

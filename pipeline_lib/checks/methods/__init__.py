@@ -16,8 +16,9 @@ from pipeline_lib.config.base import BaseRecipe
 
 
 def checks_of(method: str) -> dict[str, Check]:
-    """The checks of a method by name, in their order."""
-    return COMMON | getattr(_module(method), "CHECKS", {})
+    """The checks of a method by name, in their order; the estimate is last, because it uses what the others found."""
+    checks = COMMON | getattr(_module(method), "CHECKS", {})
+    return {name: check for name, check in checks.items() if name != "size"} | {"size": checks["size"]}
 
 
 def stages_of(method: str) -> StagesOf | None:

@@ -57,6 +57,9 @@ def _labelled_sets(recipe: EvoQualityRecipe, facts: Facts) -> Iterator[Finding]:
         yield Finding("labels", "note", "no labelled data set, so a run only says how well ratings agree with votes")
     for name, field, data in _labelled(recipe):
         found = yield from look_at_table("labels", data, partial(_check_labelled, data, recipe.seed), field)
+        if found is not None:
+            used = found.rows["split"] == data.split if data.split else found.rows["split"].notna()
+            facts.setdefault("labelled", {})[name] = {data.split or "all": int(used.sum())}
         if found is not None and data.split and not (found.rows["split"] == data.split).any():
             yield Finding("labels", "FAIL", f"{name} has no image of split {data.split}; set {field}.split")
         yield from look_at_images("labels", data, found, field=field)
@@ -138,7 +141,8 @@ def stages(recipe: EvoQualityRecipe, facts: Facts, tokens: Tokens) -> Stages:
             unit=1 + partners,
         ),
     ]
-    labelled = {data.name: images_of(data) for data in recipe.evaluation.labelled}
+    found_here = facts.get("labelled", {})
+    labelled = {data.name: found_here.get(data.name) or images_of(data) for data in recipe.evaluation.labelled}
     splits = {data.name: data.split or "all" for data in recipe.evaluation.labelled}
     rated = sum(counts[splits[name]] for name, counts in labelled.items() if counts)
     rated = (rounds + 1) * (rated + min(images["val"], 2 * recipe.pairs.held_out))

@@ -55,7 +55,7 @@ def test_nothing_is_said_against_a_good_recipe(recipe: dict[str, Any]) -> None:
     found = findings(recipe)
     assert [(finding.what, finding.state) for finding in found] == [
         (what, "ok")
-        for what in ("recipe", "store", "table", "images", "prompt", "model", "memory", "size", "hours", "judge")
+        for what in ("recipe", "store", "table", "images", "prompt", "model", "memory", "judge", "size", "hours")
     ]
     messages = ("GB free", "140 images", "140 readable, 0 left out")
     assert all(message in finding.message for message, finding in zip(messages, found[1:4], strict=True))
@@ -118,7 +118,7 @@ def test_what_deserves_a_look_is_a_note_and_no_failure(recipe: dict[str, Any]) -
 def test_a_missing_prompt_keeps_only_the_model_from_being_asked(recipe: dict[str, Any]) -> None:
     found = findings(recipe | {"prompt": "beauty"})
     assert [what for what, _ in of(found, "FAIL")] == ["prompt"]
-    assert [what for what, _ in of(found, "skip")] == ["model"]
+    assert [what for what, _ in of(found, "skip")] == ["model", "size"]
 
 
 def test_too_little_memory_is_refused_with_what_is_there(recipe: dict[str, Any]) -> None:

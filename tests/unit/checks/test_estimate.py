@@ -1,7 +1,6 @@
 """Estimates of memory and hours: what is counted is what runs, and the recipes' figures are those of the command."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 
 from bench.recipe_sizes import figures, large_recipes, sentence, table, with_sentence
 from pipeline_lib.checks.estimate import report
-from pipeline_lib.checks.estimate.ceiling import CARDS, Ceiling, measure
+from pipeline_lib.checks.estimate.ceiling import CARDS, measure
 from pipeline_lib.checks.estimate.cost import Setting, cost_of, language_flops
 from pipeline_lib.checks.estimate.model_size import saved_bytes, size_of
 from pipeline_lib.checks.estimate.stages import Stage
@@ -176,8 +175,7 @@ def test_the_doctor_tells_memory_and_hours_of_a_model_that_is_not_here(tmp_path:
 def test_too_large_a_run_is_remarked_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     path = ROOT / "recipes" / "self_improve" / "paper" / "aadb_llava-1.5-7b.yaml"
     recipe = load_recipe(str(path), {"runtime.device": "cpu"})
-    slow: Callable[..., Ceiling] = lambda *_: CARDS["a6000"]  # noqa: E731
-    monkeypatch.setattr(report, "measure", slow)
+    monkeypatch.setattr(report, "_measured", lambda *_: CARDS["a6000"])
     counted = stages_of("self_improve")
     assert counted is not None
     found = report.estimate(recipe, resolve_model(recipe.model), {}, counted)

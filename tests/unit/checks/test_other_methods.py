@@ -69,9 +69,11 @@ def test_nothing_is_said_against_a_good_recipe(recipe: dict[str, Any]) -> None:
     assert [(finding.what, finding.state) for finding in found] == [
         ("recipe", "ok"), ("store", "ok"), ("table", "ok"), ("table", "note"), ("images", "ok"), ("prompt", "ok"),
         ("model", "ok"), ("memory", "ok"), ("labels", "ok"), ("labels", "ok"),
+        ("size", "ok"), ("hours", "ok"),
     ]  # fmt: skip
     said = dict(zip([finding.what for finding in found], [finding.message for finding in found], strict=True))
     assert "20 readable" in said["images"] and "10 readable" in said["labels"] and "LoRA on" in said["model"]
+    assert "vote" in said["hours"] and "without" not in said["hours"]
 
 
 def test_every_problem_of_a_recipe_is_named(recipe: dict[str, Any], tmp_path: Path) -> None:
