@@ -28,7 +28,7 @@ from pipeline_lib.vlm.model_ref import resolve_model
 from whyscore.cli import app
 
 ROOT = Path(__file__).parents[3]
-PX = (96, 72)
+PX = (224, 224)
 PUBLISHED = {  # numbers of weights as public sources give them for the published checkpoints
     "llava-hf/llava-1.5-7b-hf": 7_063_427_072,
     "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
