@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow
+from prefect import Flow, State, flow
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
@@ -23,7 +24,8 @@ from pipeline_lib.config.load import Recipe, load_recipe_of, method_names, of_ki
 from pipeline_lib.config.seeds import check_seeds, recipe_of_seed
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
-from pipeline_lib.store import ArtifactRef
+from pipeline_lib.report.verdict import verdict_line, verdict_of
+from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import control_name, seeds_name
 from tasks.stage.gpu_pool import compute_here
 
@@ -74,15 +76,21 @@ def _control_run_name() -> str:
     return control_name(_run_name())
 
 
+def finished_state(store: str, report: ArtifactRef) -> State[ArtifactRef]:
+    """The state of a finished run: its message is the verdict, which the UI shows and notifications tell."""
+    verdict = verdict_of(ArtifactStore(store), report)
+    return Completed(message=verdict_line(verdict) if verdict else None, data=report)
+
+
 def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] = _run_name) -> Flow[..., Any]:
     """A flow that takes a recipe of the method, with a form for it: a shipped one or one's own, and what to change."""
     kind = recipe_class(method)
     choice = shipped_recipes(method) | kind
 
     # The overrides are never changed; None would be shown as a choice of types in the form.
-    def deployed(recipe: choice, overrides: dict[str, Any] = {}, store: str | None = None) -> ArtifactRef:  # type: ignore[valid-type] # noqa: B006
-        finished: ArtifactRef = run.fn(chosen_recipe(kind, recipe, overrides, store))
-        return finished
+    def deployed(recipe: choice, overrides: dict[str, Any] = {}, store: str | None = None) -> State[ArtifactRef]:  # type: ignore[valid-type] # noqa: B006
+        chosen = chosen_recipe(kind, recipe, overrides, store)
+        return finished_state(chosen.runtime.store, run.fn(chosen))
 
     deployed.__name__ = deployed.__qualname__ = run.name
     deployed.__doc__ = f"""{(run.description or run.name).splitlines()[0]}
@@ -188,6 +196,8 @@ predict = prediction_flow("self_improve", run_predict)
 
 
 @flow(name="gpu_stage")
-def gpu_stage(stage: str, key: str, label: str, runtime: Runtime, arguments: dict[str, Any]) -> ArtifactRef:
-    """One stage of another flow, on a GPU. Started by flows, not by people."""
-    return compute_here(stage, key, runtime, arguments, label)
+def gpu_stage(
+    stage: str, key: str, label: str, runtime: Runtime, arguments: dict[str, Any], run: str = ""
+) -> ArtifactRef:
+    """One stage of another flow (`run`), on a GPU. Started by flows, not by people."""
+    return compute_here(stage, key, runtime, arguments, label, run)

@@ -76,6 +76,7 @@ def prefect_server(stack: Path, settings: dict[str, str]) -> Service:
             "PREFECT_API_AUTH_STRING": settings["PREFECT_AUTH_STRING"],
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": _database_url(settings, "postgresql+asyncpg"),
             "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_UI_URL": f"http://127.0.0.1:{port}",  # of the links in notifications
             "PREFECT_SERVER_UI_V2_ENABLED": "false",  # it makes the browser ask Amplitude, analytics off or not (3.8.8)
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         },

@@ -20,6 +20,16 @@ def deploy(
     home: Annotated[
         Path | None, typer.Option(callback=local_path, help="Where the workers find WhyScore, else here")
     ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WHYSCORE_NOTIFY",
+            help="Webhook that is told when a run finishes, fails or waits; none: tell nobody any more",
+        ),
+    ] = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="Address under which browsers reach the store, for the links to reports")
+    ] = None,
 ) -> None:
     """Register pools, deployments and automations on the Prefect server (PREFECT_API_URL, else that of `make up`)."""
     with errors_for_people():
@@ -36,5 +46,5 @@ def deploy(
         check_server(os.environ["PREFECT_API_URL"])
         from deployments.register import register
 
-        for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus):
+        for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus, notify=notify, store_url=store_url):
             typer.echo(line)
