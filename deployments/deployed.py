@@ -7,12 +7,14 @@ Each method has a flow, made at first use: `deployments/deployed.py:<method>`, `
 import logging
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow, State, flow
+from prefect import Flow, State
+from prefect import flow as prefect_flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -27,7 +29,16 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.report.verdict import verdict_line, verdict_of
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import control_name, seeds_name
+from tasks.stage.cards import flush
 from tasks.stage.gpu_pool import compute_here
+
+
+def _send_cards(*_: object) -> None:
+    """Cards that are left when the process ends are lost, with an error in its log for each (Prefect 3.8.8)."""
+    flush()
+
+
+flow = partial(prefect_flow, on_completion=[_send_cards], on_failure=[_send_cards])
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
