@@ -18,6 +18,7 @@ from prefect import flow as prefect_flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from deployments.own_recipes import PastedRecipe, is_own, name_to_show, own_recipes, read_own, read_pasted
 from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
 from flows.seeds import seeds as run_seeds
@@ -56,16 +57,23 @@ for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 
 def _run_name() -> str:
     parameters = flow_run.parameters
-    recipe = parameters["recipe"]
-    name = recipe.name if isinstance(recipe, BaseRecipe) else str(recipe)
+    name = name_to_show(parameters["recipe"])
     return str((parameters.get("overrides") or {}).get("name", name))
 
 
 def shipped_recipes(method: str) -> Any:
-    """The recipes in `recipes/<method>/` as choices of a form, by their paths there without ending."""
+    """Recipe files as choices of a form: those in `recipes/<method>/` by their paths there without ending, then others.
+
+    The others are people's own, of the folder that `whyscore deploy --recipes` was given.
+    """
     folder = RECIPES / method
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    return StrEnum("ShippedRecipe", {name: name for name in names})
+    return StrEnum("ShippedRecipe", {name: name for name in [*names, *own_recipes(method)]})
+
+
+def choices(method: str) -> Any:
+    """The recipes that a form takes: one of the files, the fields, or text."""
+    return shipped_recipes(method) | recipe_class(method) | PastedRecipe
 
 
 def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any], store: str | None) -> Recipe:
@@ -73,6 +81,10 @@ def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any],
     changes = dict(overrides)
     if store:
         changes["runtime.store"] = store
+    if isinstance(recipe, PastedRecipe):
+        return of_kind(kind, read_pasted(recipe, changes))
+    if isinstance(recipe, str) and is_own(recipe):
+        return of_kind(kind, read_own(recipe, changes))
     if not isinstance(recipe, BaseRecipe):
         return load_recipe_of(kind, RECIPES / kind.model_fields["method"].default / f"{recipe}.yaml", changes)
     fields = recipe.model_dump(mode="json")
@@ -96,7 +108,7 @@ def finished_state(store: str, report: ArtifactRef) -> State[ArtifactRef]:
 def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] = _run_name) -> Flow[..., Any]:
     """A flow that takes a recipe of the method, with a form for it: a shipped one or one's own, and what to change."""
     kind = recipe_class(method)
-    choice = shipped_recipes(method) | kind
+    choice = choices(method)
 
     # The overrides are never changed; None would be shown as a choice of types in the form.
     def deployed(recipe: choice, overrides: dict[str, Any] = {}, store: str | None = None) -> State[ArtifactRef]:  # type: ignore[valid-type] # noqa: B006
@@ -107,7 +119,7 @@ def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] 
     deployed.__doc__ = f"""{(run.description or run.name).splitlines()[0]}
 
     Args:
-        recipe: A shipped recipe as it is, or your own, field by field.
+        recipe: A recipe file as it is; or your own recipe, field by field or as pasted YAML.
         overrides: Fields to change, e.g. {{"data.table": "s3://photos/table.csv", "name": "mine"}}.
         store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
@@ -117,7 +129,7 @@ def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] 
 def prediction_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
     """A flow that applies the model of a finished run of the method to new images, with a form for its recipe."""
     kind = recipe_class(method)
-    choice = shipped_recipes(method) | kind
+    choice = choices(method)
 
     def deployed(
         recipe: choice,  # type: ignore[valid-type]
@@ -173,7 +185,7 @@ def __getattr__(name: str) -> Flow[..., Any]:
     return deployed_flow(method, getattr(import_module(f"flows.controls.{method}"), name), _control_run_name)
 
 
-_SelfImprove = shipped_recipes("self_improve") | SelfImproveRecipe
+_SelfImprove = choices("self_improve")
 
 
 @flow(name="seeds", flow_run_name=_seeds_run_name)
@@ -187,7 +199,7 @@ def seeds(
     """Run a recipe once a seed, and compare final with zero-shot models over seeds.
 
     Args:
-        recipe: A shipped recipe as it is, or your own, field by field.
+        recipe: A recipe file as it is; or your own recipe, field by field or as pasted YAML.
         seeds: At least two different ones, e.g. 1, 2 and 3.
         controls: Make the negative control of each run too.
         overrides: Fields to change, e.g. {"data.table": "s3://photos/table.csv", "name": "mine"}.
