@@ -7,11 +7,10 @@ Each method has a flow, made at first use: `deployments/deployed.py:<method>`, `
 import logging
 from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, State
 from prefect import flow as prefect_flow
@@ -33,13 +32,19 @@ from pipeline_lib.store.runs import control_name, seeds_name
 from tasks.stage.cards import flush
 from tasks.stage.gpu_pool import compute_here
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def _send_cards(*_: object) -> None:
+
+def _send_cards(flow: object, flow_run: object, state: object) -> None:
     """Cards that are left when the process ends are lost, with an error in its log for each (Prefect 3.8.8)."""
     flush()
 
 
-flow = partial(prefect_flow, on_completion=[_send_cards], on_failure=[_send_cards])
+def flow(name: str, flow_run_name: Callable[[], str] | None = None) -> Callable[[Callable[P, T]], Flow[P, T]]:
+    """Prefect's decorator for a deployed flow."""
+    return prefect_flow(name=name, flow_run_name=flow_run_name, on_completion=[_send_cards], on_failure=[_send_cards])
+
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 

@@ -84,7 +84,8 @@ def serve(address: str) -> Request:
     print("runs are forked from this process", file=sys.stderr, flush=True)
     asked: dict[int, socket.socket] = {}  # by the process of the run
     while True:
-        ready, _, _ = select.select([listener, 0, woken, *asked.values()], [], [])
+        waiting: list[Any] = [listener, 0, woken, *asked.values()]
+        ready, _, _ = select.select(waiting, [], [])
         if woken in ready:
             os.read(woken, 1 << 16)
             _tell_ends(asked)
