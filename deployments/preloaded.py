@@ -117,8 +117,8 @@ def serve(address: str) -> Request:
             _tell(connection, child)
 
 
-def become(request: Request) -> None:
-    """Turn this fork into the run: its streams, folder and environment, and then Prefect's engine."""
+def become(request: Request, module: str = "prefect.engine") -> None:
+    """Turn this fork into the run: its streams, folder and environment, and then Prefect's engine as `python -m`."""
     for number, stream in zip((1, 2), request.streams, strict=True):
         os.dup2(stream, number)
         os.close(stream)
@@ -135,8 +135,8 @@ def become(request: Request) -> None:
 
     refresh_global_settings_context()  # Prefect reads the environment again
     setup_logging(incremental=False)
-    sys.argv = ["prefect.engine"]
-    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+    sys.argv = [module]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _request(connection: socket.socket) -> Request | None:
