@@ -124,7 +124,7 @@ def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] 
     deployed.__doc__ = f"""{(run.description or run.name).splitlines()[0]}
 
     Args:
-        recipe: A recipe file as it is; or your own recipe, field by field or as pasted YAML.
+        recipe: A shipped recipe or a file of your own as it is; or your own recipe, field by field or as pasted YAML.
         overrides: Fields to change, e.g. {{"data.table": "s3://photos/table.csv", "name": "mine"}}.
         store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
@@ -204,7 +204,7 @@ def seeds(
     """Run a recipe once a seed, and compare final with zero-shot models over seeds.
 
     Args:
-        recipe: A recipe file as it is; or your own recipe, field by field or as pasted YAML.
+        recipe: A shipped recipe or a file of your own as it is; or your own recipe, field by field or as pasted YAML.
         seeds: At least two different ones, e.g. 1, 2 and 3.
         controls: Make the negative control of each run too.
         overrides: Fields to change, e.g. {"data.table": "s3://photos/table.csv", "name": "mine"}.
