@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.config.load import read_yaml, recipe_from_text
-from pipeline_lib.data.files import access, is_remote, join, parent
+from pipeline_lib.data.files import access, is_remote, join, parent, read_file
 from pipeline_lib.errors import RecipeError, WhyScoreError
 
 FOLDER = "WHYSCORE_OWN_RECIPES"
@@ -30,6 +30,9 @@ MOST_BYTES = 100_000
 """Of a file or a pasted text; the shipped recipes have some thousand."""
 
 MOST_FILES = 1000
+
+MOST_ENTRIES = 20_000
+"""Of files of any kind below the folder: `--recipes /` is a mistake."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 
@@ -59,8 +62,7 @@ def list_recipes(folder: str) -> Listed:
     than `MOST_FILES`.
     """
     folder = folder.rstrip("/") if is_remote(folder) else os.path.abspath(folder)
-    sizes = access(folder).sizes(folder)
-    files = sorted(name for name in sizes if name.endswith((".yaml", ".yml")))
+    files = sorted(name for name in _below(folder) if name.endswith((".yaml", ".yml")))
     if not files or len(files) > MOST_FILES:
         raise WhyScoreError(f"--recipes {folder}: found {len(files)} files (.yaml, .yml); expected 1 to {MOST_FILES}")
     names: dict[str, list[str]] = {}
@@ -70,8 +72,8 @@ def list_recipes(folder: str) -> Listed:
         try:
             if not _NAME.fullmatch(file):
                 raise RecipeError("its name must have letters, digits and . _ - alone")
-            recipe = _read(join(folder, file), sizes[file])
-        except (WhyScoreError, OSError) as error:
+            recipe = _read(join(folder, file))
+        except WhyScoreError as error:
             lines.append(f"left out {file}: {error}")
             continue
         names.setdefault(recipe.method, []).append(name)
@@ -92,11 +94,7 @@ def is_own(name: str) -> bool:
 
 def read_own(name: str, overrides: dict[str, Any]) -> BaseRecipe:
     """The own recipe of a name, as its file is now; raises `RecipeError`."""
-    path = join(os.environ[FOLDER], name.removeprefix(OWN))
-    try:
-        return _read(path, None, overrides)
-    except OSError as error:
-        raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    return _read(join(os.environ[FOLDER], name.removeprefix(OWN)), overrides)
 
 
 def read_pasted(pasted: PastedRecipe, overrides: dict[str, Any]) -> BaseRecipe:
@@ -117,14 +115,25 @@ def name_to_show(recipe: object) -> str:
     return str(recipe).removeprefix(OWN).removesuffix(".yaml").removesuffix(".yml")
 
 
-def _read(path: str, size: int | None, overrides: dict[str, Any] | None = None) -> BaseRecipe:
-    if size is not None and size > MOST_BYTES:
-        raise RecipeError(f"it has {size:,} bytes; a recipe has at most {MOST_BYTES:,}")
-    content = access(path).read(path)
+def _below(folder: str) -> list[str]:
+    """The files below a folder; raises `WhyScoreError` when they are too many for a folder of recipes."""
+    if is_remote(folder):
+        return list(access(folder).sizes(folder))
+    found: list[str] = []
+    for at, _, names in os.walk(folder):
+        found += [os.path.relpath(os.path.join(at, name), folder) for name in names]
+        if len(found) > MOST_ENTRIES:
+            raise WhyScoreError(f"--recipes {folder}: more than {MOST_ENTRIES:,} files; give the folder of the recipes")
+    return found
+
+
+def _read(path: str, overrides: dict[str, Any] | None = None) -> BaseRecipe:
     try:
-        text = content.decode("utf-8")
-    except ValueError as error:
-        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
+        if not is_remote(path) and os.path.getsize(path) > MOST_BYTES:
+            raise RecipeError(f"recipe {path} has more than {MOST_BYTES:,} bytes")
+        text = read_file(path).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {error}") from error
     return _parse(text, path, parent(path), overrides)
 
 
