@@ -128,7 +128,7 @@ def _train(shape: Shape, kind: str) -> tuple[Any, Counts]:
 
 
 def _grpo(shape: Shape, _: str) -> tuple[Any, Counts]:
-    side = Ours(Work(shape, 8, ANSWER, 4), answers=8, checkpointing=True, device="cpu", dtype=torch.float32)
+    side = Ours(Work(shape, 8, ANSWER, 4), answers=8, checkpointing=False, device="cpu", dtype=torch.float32)
     prompt = len(tokens(side.trainer.processing_class.tokenizer, side.chat.prompt)) - 1
     counts: Counts = {"rows": 1, "prompt": prompt, "answers": 8, "length": ANSWER, "at_once": 1, "passes": 2}
     return lambda: side.update(side.sample()), counts | {"rank": shape.rank}
@@ -142,7 +142,7 @@ def estimate(shape: Shape, kind: str, measured: dict[str, float], ceiling: Ceili
     counts = {name: value for name, value in measured.items() if name not in ("mb", "seconds")}
     stage = Stage(kind, does, **{"limit": counts["length"], **counts})  # type: ignore[arg-type]
     saved = saved_bytes(small.config, max(1, stage.rank), torch.float32)
-    setting = Setting(4, kind in ("grpo", "dpo, checkpointing"), saved)
+    setting = Setting(4, kind == "dpo, checkpointing", saved)
     cost = cost_of(stage, size, ceiling, setting)
     return cost.memory / 2**20, cost.seconds
 
