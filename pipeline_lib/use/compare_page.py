@@ -105,15 +105,16 @@ def _outcome(facts: Facts) -> str:
 
 
 def _against(facts: Facts, first: Side, side: Side) -> str:
-    parts = []
+    """What one run raised and lowered against the first."""
+    said: dict[str, list[str]] = {"raised": [], "lowered": [], "no difference shown": []}
     for at, compared in enumerate(facts.figures):
         found = facts.differences[first.letter, side.letter, at]
         if found.how == "not compared":
             continue
-        unpaired = " (unpaired)" if found.how == "unpaired" else ""
         word = change(found.estimate)
         by = "" if word == "no difference shown" else f" by {decimal(abs(found.estimate.value), compared.decimals)}"
-        parts.append(f"{compared.heading} {word}{by}{unpaired}")
+        said[word].append(f"{compared.heading}{by}" + (" (unpaired)" if found.how == "unpaired" else ""))
+    parts = [f"{word}: {', '.join(figures)}" for word, figures in said.items() if figures]
     if not parts:
         return f"{side.letter} and {first.letter} have no figure that can be compared."
     return f"{side.letter} against {first.letter}: {'; '.join(parts)}."
@@ -270,7 +271,7 @@ def _draw_curve(facts: Facts, names: tuple[str, ...], quantity: str, title: str)
             for iteration in sorted({one.model.iteration for one in trainings}):
                 of_iteration = [one for one in trainings if one.model.iteration == iteration]
                 if start:
-                    axes.axvline(start, color=shade(colour, 0.45), linewidth=0.8, linestyle=":", zorder=0)
+                    axes.axvline(start + 0.5, color=shade(colour, 0.45), linewidth=0.8, linestyle=":", zorder=0)
                 for one in of_iteration:
                     steps = one.log["step"].to_numpy() + start
                     values = one.log[quantity].to_numpy().astype(np.float64)

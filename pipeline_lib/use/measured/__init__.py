@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline_lib.metrics.intervals import FEWEST_GROUPS, effective_groups, grouped_estimates
+from pipeline_lib.metrics.intervals import FEWEST_GROUPS, effective_groups, grouped_estimates, rate_estimate
 from pipeline_lib.metrics.scores import UNDEFINED, Estimate
 from pipeline_lib.store.runs import RunFolder, RunModel
 
@@ -32,6 +32,7 @@ class Figure(NamedTuple):
     measured_with: str = ""  # a judge; figures of two judges are not compared
     unit: str = ""  # figures of two units are not compared, unless they are of the same items with the same truth
     lower_is_better: bool = False
+    rate: bool = False  # a mean of values 0 and 1, whose interval has a width where all are equal
 
 
 class Measured(NamedTuple):
@@ -98,7 +99,11 @@ def estimates(found: Measured, settings: Settings) -> dict[str, Estimate]:
     figures = {
         figure.name: lambda weights, figure=figure: figure.of(*figure.columns, weights) for figure in found.figures
     }
-    return grouped_estimates(figures, groups=found.groups, **settings._asdict())
+    rates = {figure.name: figure.columns[0] for figure in found.figures if figure.rate}
+    return {
+        **grouped_estimates(figures, groups=found.groups, **settings._asdict()),
+        **{name: rate_estimate(values, groups=found.groups, **settings._asdict()) for name, values in rates.items()},
+    }
 
 
 def shared(one: Measured, other: Measured) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -28,7 +28,7 @@ def _data_set(name: str, ratings: pa.Table) -> list[Measured]:
         columns = (rated["score"].to_numpy().astype(np.float64), rated[column].to_numpy().astype(np.float64))
         found.append(_measured(name, rated, (Figure(figure, heading, srcc, columns),)))
     read = pc.is_valid(ratings["stated"]).to_numpy().astype(np.float64)
-    return [*found, _measured(name, ratings, (Figure("parse_rate", "Parse rate", mean, (read,)),))]
+    return [*found, _measured(name, ratings, (Figure("parse_rate", "Parse rate", mean, (read,), rate=True),))]
 
 
 def _measured(name: str, table: pa.Table, figures: tuple[Figure, ...]) -> Measured:

@@ -53,7 +53,7 @@ def _scores(run: RunFolder, rows: list[dict[str, Any]]) -> Measured:
             Figure("srcc", "SRCC", srcc, (true, predicted)),
             Figure("srcc_stated", "SRCC stated", srcc, (true, stated)),
             Figure("mae", "MAE", mae, (true, predicted), unit=unit, lower_is_better=True),
-            Figure("parse_rate", "Parse rate", mean, (_column(rows, "parsed"),)),
+            Figure("parse_rate", "Parse rate", mean, (_column(rows, "parsed"),), rate=True),
         ),
     )
 
@@ -87,7 +87,7 @@ def _other(data: str, table: pa.Table) -> Measured:
         np.array([row["group"] for row in rows], dtype=np.str_),
         (
             Figure("srcc", "SRCC", srcc, (true, predicted)),
-            Figure("parse_rate", "Parse rate", mean, (_column(rows, "parsed"),)),
+            Figure("parse_rate", "Parse rate", mean, (_column(rows, "parsed"),), rate=True),
         ),
     )
 

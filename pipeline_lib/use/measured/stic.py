@@ -28,10 +28,7 @@ def measured(run: RunFolder, model: RunModel) -> list[Measured]:
                 numbered([canonical_json([_images(row), row["question"]]) for row in rows]),
                 tuple(tuple(row["answers"]) for row in rows),
                 np.array([row["group"] for row in rows], dtype=np.str_),
-                tuple(
-                    Figure(f"accuracy_{way}", f"Accuracy {way}", mean, (_column(rows, f"{way}_right"),))
-                    for way in ("direct", "described")
-                ),
+                tuple(_accuracy(way, _column(rows, f"{way}_right")) for way in ("direct", "described")),
             )
         )
     if checked is not None and len((known := Counts.of(checked)).rows):
@@ -51,6 +48,11 @@ def measured(run: RunFolder, model: RunModel) -> list[Measured]:
             )
         )
     return found
+
+
+def _accuracy(way: str, right: Array) -> Figure:
+    whole = bool(np.isin(right, (0, 1)).all())  # else a share of the references is right
+    return Figure(f"accuracy_{way}", f"Accuracy {way}", mean, (right,), rate=whole)
 
 
 def _ratio(part: Array, whole: Array, weights: Array) -> Array:
