@@ -108,6 +108,8 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _panels(comparison: Comparison) -> list[tuple[int, Markup]]:
     """The width of each panel and its drawing; all are scaled alike, so that a row is one row across them."""
+    if not comparison.drawn:
+        return []
     names = round(LETTER_PX * max(len(row.name) for row in comparison.rows))
     plain = min(MAX_PANEL_PX, (WIDTH_PX - names) // len(comparison.drawn))
     panels: list[tuple[int, Markup]] = []

@@ -1,7 +1,7 @@
-"""A hub for tests: an HTTP server on loopback that speaks the part of the Hugging Face hub's protocol that a push uses.
+"""A hub for tests: a server on loopback that speaks the part of the Hugging Face hub's protocol that a push uses.
 
-whoami-v2, repos/create, models/../tree, validate-yaml, preupload, the batch, upload and verify of LFS, and commit. Files
-of more than 10 kB, and those that are not UTF-8, go to LFS. A repository has its files after a commit alone.
+whoami-v2, repos/create, models/../tree, validate-yaml, preupload, the batch, upload and verify of LFS, and commit.
+Files of more than 10 kB, and those that are not UTF-8, go to LFS. A repository has its files after a commit alone.
 """
 
 import base64

@@ -1,7 +1,6 @@
 """The comparison of runs as a page and as a text for a terminal."""
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -147,7 +146,7 @@ def _differences(facts: Facts) -> Section:
         headings = ["", *names, "Difference", "", "How", "Why"]
         if not any(row[-1] for row in rows):
             headings, rows = headings[:-1], [row[:-1] for row in rows]
-        parts.append(Grid(caption, headings, _typeset(rows), of_words=True))
+        parts.append(Grid(caption, headings, rows, of_words=True))
     parts.append(
         Paragraph(
             "Raised, lowered: the interval of the difference is above or below 0; else no difference is shown. Paired:"
@@ -159,7 +158,8 @@ def _differences(facts: Facts) -> Section:
 
 
 def _signed(column: Column, estimate: Estimate) -> str:
-    text = estimate_text(column, estimate)
+    # An end of the interval near 0 must not look like 0: it decides the word.
+    text = estimate_text(column._replace(bound_decimals=max(3, column.bound_decimals)), estimate)
     return f"+{text}" if estimate.value > 0 else text
 
 
@@ -402,8 +402,3 @@ def _notes(facts: Facts) -> list[str]:
                     f" images of {side.letter}: figures of {side.letter} on them say too much."
                 )
     return notes
-
-
-def _typeset(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """With minus signs before numbers."""
-    return [[re.sub(r"(?<![\w.])-(?=[.\d])", "−", cell) for cell in row] for row in rows]

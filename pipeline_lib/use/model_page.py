@@ -127,6 +127,7 @@ def _front_matter(
         for found, figure, estimate, _ in figures
         if figure is not None
     ]
+    of_base: dict[str, Any] = {"base_model_relation": "adapter" if adapter_only else "finetune"} if on_hub else {}
     card = ModelCardData(
         base_model=export.model.name if on_hub else None,
         license=licence,
@@ -136,7 +137,7 @@ def _front_matter(
         tags=["image-quality-assessment", "whyscore", str(fields["method"])],
         model_name=repository.partition("/")[2],
         eval_results=results or None,
-        **({"base_model_relation": "adapter" if adapter_only else "finetune"} if on_hub else {}),
+        **of_base,
     )
     return card.to_yaml().strip()
 

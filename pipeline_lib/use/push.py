@@ -4,6 +4,7 @@ The token is that of the hub's own login (`hf auth login`, or HF_TOKEN); this co
 repository of a push that was cut off holds no model: the commit comes last. The next push sends what did not arrive.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,10 @@ import httpx
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
 
 from pipeline_lib.addresses import without_secrets
 from pipeline_lib.config.base import BaseRecipe
@@ -30,6 +29,8 @@ from pipeline_lib.use.exports import export_of
 from pipeline_lib.use.model_page import model_page
 
 BUNDLED_LICENCE = "apache-2.0"
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*[A-Za-z0-9_]/[A-Za-z0-9_]([\w.-]*[A-Za-z0-9_])?", re.ASCII)
+_LONGEST_NAME = 96
 _NEW = {".gitattributes"}
 """What a repository holds that nothing was uploaded to."""
 _SHORTEST_NAME = 6
@@ -132,12 +133,8 @@ def push(upload: Upload, folder: Path, *, private: bool, overwrite: bool) -> str
 
 def check_name(name: str, what: str = "the repository") -> None:
     """Raise `RecipeError` unless it is an id of the hub with its owner."""
-    try:
-        validate_repo_id(name)
-        if name.count("/") != 1:
-            raise HFValidationError("it has no owner")
-    except HFValidationError:
-        raise RecipeError(f"{what} {name[:100]}: write it as owner/name, as on the hub") from None
+    if not _NAME.fullmatch(name) or "--" in name or ".." in name or len(name) > _LONGEST_NAME:
+        raise RecipeError(f"{what} {name[:100]}: write it as owner/name, with letters, digits, -, _ and . alone")
 
 
 def _files(api: HfApi, repository: str) -> set[str] | None:

@@ -137,6 +137,13 @@ def test_runs_of_other_methods_are_compared_in_what_they_share(store: Path, smal
     assert "<svg" in render_comparison(compared)
 
 
+def test_a_method_that_does_not_tell_what_it_measured_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.use.compare.measured_of", lambda *_: [])
+    compared = comparison_of(compare_runs([run_of(store, "small"), run_of(store, "beta")]))
+    assert "does not tell what its models were measured on" in comparison_text(compared)
+    assert "training.beta" in render_comparison(compared)
+
+
 def test_the_command_writes_the_page_and_replaces_none(store: Path, tmp_path: Path) -> None:
     command = ["compare", "small", "beta", "--store", str(store), "--out", str(tmp_path / "a.html")]
     done = CliRunner().invoke(app, command)
