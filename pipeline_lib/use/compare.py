@@ -3,13 +3,14 @@
 Everything comes from the stores of the runs. Nothing is computed but figures of tables, and no model is asked.
 """
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline_lib.config.load import load_recipe
+from pipeline_lib.config.load import load_recipe, parse_recipe
 from pipeline_lib.errors import RecipeError, StoreError
 from pipeline_lib.metrics.scores import UNDEFINED, Estimate
 from pipeline_lib.report.verdict import verdict_of_run
@@ -74,10 +75,10 @@ def find_run(what: str, store: str) -> RunFolder:
 
     Raises `RecipeError` when the run is of another recipe than the file, `StoreError` when there is no such run.
     """
-    fields = None
+    recipe = None
     if what.endswith((".yaml", ".yml")):
         recipe = load_recipe(what)
-        store, name, fields = recipe.runtime.store, recipe.name, recipe.run_fields()
+        store, name = recipe.runtime.store, recipe.name
     elif "/" in what.rstrip("/"):
         place, _, name = what.rstrip("/").rpartition("/")
         store, _, top = place.rpartition("/")
@@ -95,8 +96,8 @@ def find_run(what: str, store: str) -> RunFolder:
         raise StoreError(f"{artifacts.root} has no run {name}; there are {', '.join(known) if known else 'none'}")
     if "method" not in run.fields and "data" not in run.fields:
         raise StoreError(f"{name} is a comparison of seeds; give the runs of its seeds")
-    if fields is not None:
-        run.check(fields)
+    if recipe is not None:
+        run.check(recipe)
     return run
 
 
@@ -140,7 +141,7 @@ def value(facts: Facts, side: Side, model: RunModel, at: int) -> Estimate:
 
 def recipe_differences(sides: Sequence[Side]) -> tuple[list[tuple[str, list[str]]], dict[str, list[str]]]:
     """The fields that differ, with a value for each run; and by letter the sections that this run alone has."""
-    flat = [_flat(side.run.fields) for side in sides]
+    flat = [_flat(_completed(side.run.fields)) for side in sides]
     rows = [
         (field, [_shown(fields[field]) if field in fields else "–" for fields in flat])
         for field in dict.fromkeys(field for fields in flat for field in fields)
@@ -335,6 +336,14 @@ def _first(value: Any, name: str) -> str:
     if isinstance(value, list):
         return next((found for part in value if (found := _first(part, name)) != "–"), "–")
     return "–"
+
+
+def _completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """With today's defaults of fields that an earlier version did not have; unchanged if it is no recipe today."""
+    try:
+        return parse_recipe(copy.deepcopy(fields)).run_fields()
+    except RecipeError:
+        return fields
 
 
 def _flat(fields: Mapping[str, Any], section: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -178,7 +178,7 @@ def _training(fields: dict[str, Any]) -> str:
             lines.append(f"- {name}: {fields[name]}")
     for section in ("training", "consistency", "merge", "infusion", "votes"):
         if isinstance(fields.get(section), dict):
-            flat = [f"{name} {value}" for name, value in fields[section].items() if not _is_place(value)]
+            flat = [f"{name} {value}" for name, value in _flat(fields[section]) if not _is_place(value)]
             lines.append(f"- {section}: {', '.join(flat)}")
     return "## Training\n\n" + "\n".join(lines)
 
@@ -206,6 +206,14 @@ def _data_name(fields: dict[str, Any]) -> str:
     dataset = str(fields["data"].get("dataset", "table"))
     column = fields["data"].get("score_column")
     return (f"own images with scores ({column})" if column else "own images") if dataset == "table" else dataset
+
+
+def _flat(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        elif value is not None:
+            yield name, value
 
 
 def _is_place(value: Any) -> bool:

@@ -68,7 +68,7 @@ def prepare(
     check_name(repository)
     for data_set in data_sets:
         check_name(data_set, "--dataset")
-    run = open_run(store, recipe.name, recipe.run_fields())
+    run = open_run(store, recipe)
     export = export_of(store, recipe, iteration, kind)
     local = export.model.revision is None and export.model.name != "bundled"
     if local and adapter_only:

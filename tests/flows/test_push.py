@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import Result
 from huggingface_hub import ModelCard, constants
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline_lib.config.load import load_recipe
@@ -16,6 +17,7 @@ from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.runs import read_run
 from pipeline_lib.testing.hub_server import READ_TOKEN, TOKEN, HubServer, hub_server
 from pipeline_lib.use import push as pushing
+from whyscore import Scorer
 from whyscore.cli import app
 
 Push = Callable[..., Result]
@@ -57,7 +59,7 @@ def test_without_yes_nothing_is_asked_and_everything_is_shown(hub: HubServer, pu
         assert said in done.output
 
 
-def test_it_uploads_a_private_model_with_its_card(hub: HubServer, push: Push, small_run: Path) -> None:
+def test_it_uploads_a_private_model_with_its_card(hub: HubServer, push: Push, small_run: Path, tmp_path: Path) -> None:
     done = push("--yes", "--dataset", "owner/photographs")
     assert done.exit_code == 0, done.output
     assert f"{hub.url}/owner/small/commit/" in done.output
@@ -66,6 +68,15 @@ def test_it_uploads_a_private_model_with_its_card(hub: HubServer, push: Push, sm
     assert len(found.commits) == 1
     assert {"README.md", "model.safetensors", "config.json", "whyscore.json", "whyscore_model.py"} < set(found.files)
     assert "model-index" in hub.checked[0]  # the hub's own check of the front matter
+
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    for name, content in found.files.items():
+        (folder / name).write_bytes(content)
+    recipe, picture = load_recipe(small_run / "small.yaml"), Image.new("RGB", (96, 96), "teal")
+    there, here = (scorer.score(picture) for scorer in (Scorer.load(folder), Scorer.of_run(recipe)))  # type: ignore[arg-type]
+    assert there.predicted == pytest.approx(here.predicted, abs=1e-4)
+    assert there.text == here.text
 
     text = found.files["README.md"].decode()
     card = ModelCard(text).data
