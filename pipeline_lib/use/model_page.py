@@ -148,7 +148,8 @@ def _verdict(run: RunFolder, export: Export) -> list[str]:
         return ["The run has no verdict on its models."]
     lines = [f"- **{point.question}** {point.answer} {' '.join(point.reasons)}".rstrip() for point in verdict.points]
     warned = [f"- {warning}" for warning in verdict.warnings]
-    return ["## What it is worth", "\n".join(lines + warned), f"This is {export.name}: {export.why}."]
+    who = f"The verdict of its run, which speaks to the person who trained it. This is {export.name}: {export.why}."
+    return ["## What it is worth", who, "\n".join(lines + warned)]
 
 
 def _figures_table(figures: Sequence[Shown], settings: Settings) -> str:
@@ -165,9 +166,14 @@ def _figures_table(figures: Sequence[Shown], settings: Settings) -> str:
             f"| {heading} | {then} | {estimate_text(column, estimate)} | {estimate.rows:,} {found.items} of"
             f" {found.data}{by} |"
         )
+    local = any(figure is not None and "round-trip" in figure.measured_with for _, figure, _, _ in figures)
+    judge = (
+        " The round-trip judge recovers the score from the explanation; it is not the paper's GPT-4o." if local else ""
+    )
     return (
         "## Figures\n\n" + "\n".join(lines) + f"\n\n[low high]: {percent(settings.confidence)} bootstrap over groups of"
         f" images, {settings.samples} resamples. They say how much the test images vary, not how much training does."
+        + judge
     )
 
 
