@@ -9,6 +9,7 @@ from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.config.seeds import check_seeds
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from tasks.common.compare_seeds import SeedModel, compare_seeds
+from tasks.common.run import show_page
 from tasks.common.seeds import comparison_folder, models_to_compare
 from tasks.stage import At, with_whole_inputs
 
@@ -39,6 +40,7 @@ def seeds(name: str, recipes: dict[int, BaseRecipe], controls: bool = False) -> 
     folder = comparison_folder(store, name, recipes, controls=controls)
     compared = compare_seeds(At(runtime), name, models)
     with_whole_inputs(store, lambda: folder.copy_out(compared, "report"))
+    show_page(store, folder.name, "report", compared)
     folder.keep("report", compared)
     folder.end()
     return compared

@@ -13,13 +13,13 @@ from pipeline_lib.data.table import ImageList, fingerprint
 from pipeline_lib.data.user_table import image_folder
 from pipeline_lib.device import check_memory
 from pipeline_lib.errors import RecipeError
-from pipeline_lib.store import ArtifactRef, ArtifactStore
-from pipeline_lib.store.runs import RunFolder, control_name, folder_of, read_run
+from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
+from pipeline_lib.store.runs import RunFolder, control_name, copied, folder_of, read_run
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.shapes import check_shapes_of
 from tasks.common.find_near_duplicates import find_near_duplicates
 from tasks.stage import At, with_whole_inputs
-from tasks.stage.cards import show_recipe
+from tasks.stage.cards import show_recipe, show_report
 from tasks.stage.gpu_pool import pool_deployment
 from tasks.stage.plan import is_planning, note_role
 from tasks.stage.shards import check_workers
@@ -68,12 +68,21 @@ class Run(Generic[Recipe]):
 
             # before the pointer, which says that the copy is of this run
             with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder, filled(self.store, ref)))
+            show_page(self.store, self.folder.name, folder, ref)
         self.keep(role, ref)
 
     def end(self) -> None:
         """Remove the pointers of other recipes."""
         if not is_planning():
             self.folder.end()
+
+
+def show_page(store: ArtifactStore, name: str, folder: str, ref: ArtifactRef) -> None:
+    """Link the page that was copied into a folder of a run from the flow run's page in the UI."""
+    manifest = store.lookup(ref.address)
+    pages = [file for file in manifest.files if file.endswith(".html")] if isinstance(manifest, Manifest) else []
+    for page in pages:
+        show_report(store, copied(store, name, folder, page), ref)
 
 
 def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import yaml
@@ -25,6 +26,7 @@ from pipeline_lib.progress import Progress, listening
 from pipeline_lib.report import verdict as verdicts
 from pipeline_lib.report.stage_card import stage_card
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
+from pipeline_lib.store.browse import browser_address
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,6 +45,7 @@ RESULTS = ("results.txt", "comparison.txt")
 
 _sender = ThreadPoolExecutor(1, "whyscore-ui")  # its queue is emptied before the process ends
 _silent_until = 0.0
+_of_run: ContextVar[str | None] = ContextVar("of_run", default=None)
 
 
 def show_recipe(recipe: BaseRecipe) -> None:
@@ -75,6 +78,31 @@ def show_stage(store: ArtifactStore, manifest: Manifest, title: str, *, cached: 
         raise
     except Exception as error:
         log.warning("%s is not shown in the UI: %s", title, error)
+
+
+def show_report(store: ArtifactStore, page: str, ref: ArtifactRef) -> None:
+    """A link to a run's page (its path in the store) with the verdict, on the flow run's page."""
+    if FlowRunContext.get() is None:
+        return
+    verdict = verdicts.verdict_of(store, ref)
+    said = verdicts.verdict_line(verdict) if verdict else ""
+    _show("report link", f"[Report]({browser_address(store.root, page)})\n\n`{page}`", said or "Report")
+
+
+@contextmanager
+def cards_of_run(name: str) -> Iterator[None]:
+    """All cards are of the run with this name meanwhile, in a flow run that computes one stage of it."""
+    token = _of_run.set(name)
+    try:
+        yield
+    finally:
+        _of_run.reset(token)
+
+
+def run_name() -> str:
+    """The name of the run that this is part of, as in the keys of its cards; empty outside of flow runs."""
+    context = FlowRunContext.get()
+    return _of_run.get() or (context.flow_run.name if context and context.flow_run else "")
 
 
 def show_artifact(store: ArtifactStore, ref: ArtifactRef, title: str) -> None:
@@ -120,10 +148,9 @@ def _show(title: str, markdown: str, description: str) -> None:
 
 
 def _artifact(kind: str, title: str, data: str | float, description: str) -> ArtifactCreate:
-    """The flow run's name is in front of the key: artifacts of one key are versions of one thing in the UI."""
+    """The run's name is in front of the key: artifacts of one key are versions of one thing in the UI."""
     task_run_id, flow_run_id = get_task_and_flow_run_ids()
-    context = FlowRunContext.get()
-    name = context.flow_run.name if context and context.flow_run else ""
+    name = run_name()
     key = re.sub(r"[^a-z0-9]+", "-", (title if title.startswith(name) else f"{name} {title}").lower()).strip("-")
     return ArtifactCreate(
         key=key, type=kind, data=data, description=description, task_run_id=task_run_id, flow_run_id=flow_run_id

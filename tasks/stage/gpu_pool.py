@@ -23,6 +23,7 @@ from pipeline_lib.device import check_memory
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest, artifact_key
 from pipeline_lib.store.patience import expect_server
+from tasks.stage.cards import cards_of_run, run_name
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -37,7 +38,7 @@ Answer = TypeVar("Answer")
 DEPLOYMENT = "WHYSCORE_GPU_STAGES"
 """Environment variable that names the deployment which computes stages that need the model; unset: they run here."""
 
-POLL_S = 2.0
+POLL_S = 0.5
 RESTART_PATIENCE = timedelta(seconds=90)
 """How long a crashed run may stay crashed: the automation starts it again within seconds."""
 
@@ -68,16 +69,18 @@ def compute_in_pool(
         "stage": stage.__module__.removeprefix("tasks."),
         "key": ref.key,
         "label": label,
+        "run": run_name(),
         "runtime": runtime.model_dump(mode="json"),
         "arguments": {
             name: TypeAdapter(hints[name]).dump_python(value, mode="json") for name, value in arguments.items()
         },
     }
     key = artifact_key("gpu_stage", 1, {"store": ArtifactStore(runtime.store).root, "address": ref.address})
-    run, attempt = _ask(deployment, parameters, label, f"{key}-0"), 0
+    name = f"{parameters['run']} {label}".strip()
+    run, attempt = _ask(deployment, parameters, name, f"{key}-0"), 0
     while _is_over(run):  # it failed before, or its artifact was removed since: start a new one
         attempt += 1
-        run = _ask(deployment, parameters, label, f"{key}-{attempt}")
+        run = _ask(deployment, parameters, name, f"{key}-{attempt}")
     log.info("%s: waiting for the GPU pool, run %s", label, run.name)
     _wait(run.id, label)
     if not isinstance(found := ArtifactStore(runtime.store).lookup(ref.address), Manifest):
@@ -87,7 +90,9 @@ def compute_in_pool(
         )
 
 
-def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, Any], label: str) -> ArtifactRef:
+def compute_here(
+    stage: str, key: str, runtime: Runtime, arguments: dict[str, Any], label: str, of_run: str = ""
+) -> ArtifactRef:
     """Compute a stage (`<package>.<name>`) that another worker asked for, if this machine has the recipe's memory.
 
     Raises `WhyScoreError` when there is less, or when this worker would make another artifact.
@@ -108,7 +113,8 @@ def compute_here(stage: str, key: str, runtime: Runtime, arguments: dict[str, An
             f"{stage}: this worker would make artifact {found[:8]} instead of {key[:8]}. The workers run"
             " different versions of WhyScore; bring them to the same one and retry the run"
         )
-    return run(At(runtime, label.removesuffix(name).strip()), **given)
+    with cards_of_run(of_run):
+        return run(At(runtime, label.removesuffix(name).strip()), **given)
 
 
 def _spec(module: str) -> object:

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -43,8 +44,11 @@ def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_serve
     newest = store.read_pointer("runs/small/iteration-02/merged/predictions.json")["address"]
     store.retract(newest)
     found = shown(self_improve(again, return_state=True).state_details.flow_run_id)
-    assert set(found) == {"small-recipe", "small-results", "small-verdict", *map(key, STAGES)}
+    assert set(found) == {"small-recipe", "small-results", "small-verdict", "small-report-link", *map(key, STAGES)}
     assert found["small-verdict"].data.startswith("**Can this model tell good images from bad ones? ")
+    page = Path(store.root) / "runs/small/report/report.html"
+    assert page.exists() and f"[Report]({page.as_uri()})" in found["small-report-link"].data
+    assert found["small-report-link"].description == found["small-verdict"].description
     assert "iterations: 2" in found["small-recipe"].data and "ite-2 merged" in found["small-results"].data
     computed = {name for name, artifact in found.items() if "**computed**" in artifact.data}
     assert computed == {key("ite-2 ties_merge"), key("ite-2 merged evaluate")}
@@ -57,6 +61,20 @@ def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_serve
     drawn = re.search(r"\(data:image/svg\+xml;base64,(.+)\)", card.data)
     assert ElementTree.fromstring(base64.b64decode(drawn[1])).tag.endswith("svg")
     assert "data:image" not in found[key("zero-shot evaluate")].data
+
+
+def test_a_stage_computed_for_another_flow_run_has_cards_under_the_name_of_its_run(prefect_server, monkeypatch):
+    monkeypatch.setattr("pipeline_lib.progress.EVERY_SECONDS", 0.0)
+
+    @flow(name="gpu_stage", flow_run_name="first ite-1 generate")
+    def gpu_stage() -> Any:
+        with cards.cards_of_run("first"), cards.progress_bars():
+            progress = Progress("ite-1 generate", 2, "images")
+            progress.advance()
+            progress.advance()
+        return FlowRunContext.get().flow_run.id
+
+    assert set(shown(gpu_stage())) == {"first-ite-1-generate-progress"}
 
 
 def test_long_work_has_a_bar_and_short_work_has_none(prefect_server, monkeypatch):

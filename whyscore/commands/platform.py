@@ -20,6 +20,27 @@ def deploy(
     home: Annotated[
         Path | None, typer.Option(callback=local_path, help="Where the workers find WhyScore, else here")
     ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WHYSCORE_NOTIFY",
+            help="Webhook that is told when a run finishes, fails or waits; none: tell nobody any more",
+        ),
+    ] = None,
+    store_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WHYSCORE_STORE_URL", help="Address under which browsers reach the store, for the links to reports"
+        ),
+    ] = None,
+    recipes: Annotated[
+        str | None,
+        typer.Option(
+            callback=at_home,
+            envvar="WHYSCORE_RECIPES",
+            help="Folder or s3://bucket/prefix of recipe files that the forms offer too; all workers must see it",
+        ),
+    ] = None,
 ) -> None:
     """Register pools, deployments and automations on the Prefect server (PREFECT_API_URL, else that of `make up`)."""
     with errors_for_people():
@@ -36,5 +57,8 @@ def deploy(
         check_server(os.environ["PREFECT_API_URL"])
         from deployments.register import register
 
-        for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus):
+        lines = register(
+            wanted, home=home, pool_type=pool_type, gpus=gpus, notify=notify, store_url=store_url, recipes=recipes
+        )
+        for line in lines:
             typer.echo(line)
