@@ -166,7 +166,7 @@ def pairs(shape: Shape, count: int) -> list[dict[str, Any]]:
     """Pairs about images of noise: about 60 tokens of text in the prompt, about 100 in each answer."""
     draw = np.random.default_rng(0)
     width, height = shape.image_px
-    image = "<IMG_CONTEXT>" if shape.family == "internvl" else "<image>"
+    image = {"internvl": "<IMG_CONTEXT>", "qwen2_5_vl": "<|image_pad|>"}.get(shape.family, "<image>")
     ask = " the light is good, the colours are bright." * 6
     return [
         {
