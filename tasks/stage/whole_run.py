@@ -83,10 +83,13 @@ def end_of_run(usd_per_device_hour: float | None) -> None:
     run = _this_run()
     if run is None:
         return
-    for what, stages in (("computed", run.computed), ("took from the store", run.cached)):
-        if stages:
-            said = cost_text(cost_of(stages.values()), usd_per_device_hour)
-            log.info("this run %s %d stages%s", what, len(stages), f": {said}" if said else "")
+    computed, saved = (
+        cost_text(cost_of(stages.values()), usd_per_device_hour) for stages in (run.computed, run.cached)
+    )
+    if run.computed:
+        log.info("this run computed %d stages%s", len(run.computed), f": {computed}" if computed else "")
+    if run.cached:
+        log.info("this run took %d stages from the store%s", len(run.cached), f", which saved {saved}" if saved else "")
 
 
 def _this_run() -> _WholeRun | None:
