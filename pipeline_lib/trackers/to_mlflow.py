@@ -71,14 +71,30 @@ class _Mlflow:
                 self.client.set_terminated(run_id)
 
     def _find_or_create(self, entry: Entry) -> str:
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-        found = self.client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
-        runs = self.client.search_runs([experiment_id], f"tags.`{ID}` = '{entry.id}'", max_results=1)
-        if runs:
-            return str(runs[0].info.run_id)
-        name = f"{entry.run} {entry.title}".strip()
-        run = self.client.create_run(experiment_id, tags={ID: entry.id, RUN: entry.run}, run_name=name)
-        for setting, value in entry.settings.items():
-            self.client.log_param(run.info.run_id, setting, value)
+        from mlflow.entities import Param
+
+        experiment_id = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT)
+        found = self.client.search_runs([experiment_id], f"tags.`{ID}` = '{entry.id}'", max_results=1)
+        if found:
+            run = found[0]
+        else:
+            name, tags = f"{entry.run} {entry.title}".strip(), {ID: entry.id, RUN: entry.run}
+            run = self.client.create_run(experiment_id, tags=tags, run_name=name)
+        missing = entry.settings.keys() - run.data.params.keys()
+        if missing:
+            params = [Param(name, str(entry.settings[name])) for name in sorted(missing)]
+            self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(name))
+            except MlflowException:  # another thread or run was first
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        return str(found.experiment_id)

@@ -22,17 +22,20 @@ log = logging.getLogger("whyscore.run")
 
 @dataclass
 class _WholeRun:
-    """The stages of a flow run: planned ones by address, and the manifests of those that are done."""
+    """The stages of a flow run: planned ones by address, and the manifests of those that it asked for."""
 
     planned: dict[str, Planned] = field(default_factory=dict)
     took: list[Took] = field(default_factory=list)
     computed: dict[str, Manifest] = field(default_factory=dict)
     cached: dict[str, Manifest] = field(default_factory=dict)
 
+    said: str = ""
+
     @property
     def left(self) -> TimeLeft:
         done = self.computed.keys() | self.cached.keys()
-        return time_left((stage for at, stage in self.planned.items() if at not in done), self.took)
+        missing = (stage for at, stage in self.planned.items() if at not in done and stage.missing is not None)
+        return time_left(missing, self.took)
 
 
 _runs: dict[Any, _WholeRun] = {}
@@ -72,10 +75,13 @@ def note_stage(runtime: Runtime, ref: ArtifactRef, title: str, *, cached: bool) 
     if not run.planned:
         return
     left, total = run.left, len(run.planned)
-    line = f"stage {total - left.stages} of {total} is done" + (f"; {time_left_text(left)} left" if left.stages else "")
+    line = f"{total - left.stages} of {total} stages are done"
+    line += f"; left: {time_left_text(left)}" if left.stages else ""
     if not cached:
         log.info("%s", line)
-    show_share("whole run", 100 * (total - left.stages) / total, line)
+    if line != run.said:
+        run.said = line
+        show_share("whole run", 100 * (total - left.stages) / total, line)
 
 
 def end_of_run(usd_per_device_hour: float | None) -> None:

@@ -60,12 +60,13 @@ def train(tiny_model: Path, tmp_path: Path) -> Train:
         chat = render_chat(vlm.processor, PROMPT)
         pairs = preference_pairs(8, chat.prompt)
         at = ArtifactStore(str(tmp_path / f"store-{store or name}"))
+        config = CONFIG.model_copy(update={"epochs": options.pop("epochs", 1)})
         place: dict[str, Any] = {"run": "mine", "label": f"ite-1 {name}", "checkpoint_every": 2} | options
         if loss == "sft":
-            given = training(tiny_model, at, "steps/train/k", tmp_path / name, CONFIG, loss=SFT(), **place)
+            given = training(tiny_model, at, "steps/train/k", tmp_path / name, config, loss=SFT(), **place)
             log = train_sft(vlm, chat, pairs, open_image, **given)
         else:
-            given = training(tiny_model, at, "steps/train/k", tmp_path / name, CONFIG, **place)
+            given = training(tiny_model, at, "steps/train/k", tmp_path / name, config, **place)
             log = train_dpo(vlm, chat, pairs, open_image, reference_of(vlm, chat, pairs), **given)
         return log, {path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())}
 
@@ -88,13 +89,14 @@ def test_a_training_has_one_entry_with_its_curves_and_the_same_adapter(
 
 
 def test_a_resumed_training_continues_its_curve(server: MlflowServer, train: Train) -> None:
-    whole, adapter = train("whole", trackers=("mlflow",))
+    longer: dict[str, Any] = {"epochs": 2, "checkpoint_every": 4, "trackers": ("mlflow",)}
+    whole, adapter = train("whole", **longer)
     with pytest.raises(Killed):
-        train("killed", open_image=dying(7), trackers=("mlflow",))
+        train("killed", open_image=dying(14), **longer)
     (killed,) = [entry for entry in entries() if entry.info.run_name == "mine ite-1 killed"]
     assert killed.info.status == "KILLED"
-    assert [step for step, _ in points(killed.info.run_id, "loss")] == [1, 2, 3]  # its checkpoint is of step 2
-    _, resumed = train("killed", trackers=("mlflow",))
+    assert [step for step, _ in points(killed.info.run_id, "loss")] == [1, 2, 3, 4, 5, 6]  # its checkpoint is of 4
+    _, resumed = train("killed", **longer)
     assert resumed == adapter
     of_both = {entry.info.run_name: entry for entry in entries()}
     assert len(of_both) == len(entries()) == 2
