@@ -11,6 +11,8 @@ from pipeline_lib.report.cost import cost_of, cost_text
 from pipeline_lib.store import ArtifactStore, Manifest
 from pipeline_lib.store.runs import last_pointers
 
+SHOWN = 3
+
 
 class Took(NamedTuple):
     """A stage that was computed; `label` is empty where only its artifact is known."""
@@ -67,7 +69,8 @@ def time_left_text(left: TimeLeft) -> str:
     if not left.stages:
         return ""
     count = f"{left.stages} stage{'s' if left.stages > 1 else ''}"
-    unknown = ", ".join(left.unknown)
+    many = len(left.unknown) > SHOWN
+    unknown = f"{len(left.unknown)} kinds of stages" if many else ", ".join(left.unknown)
     if left.unknown and not left.seconds:
         return f"time for {count} not known yet: no earlier {unknown} to compare with"
     return f"about {duration(left.seconds)} for {count}" + (

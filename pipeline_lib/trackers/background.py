@@ -68,7 +68,7 @@ class Background:
             except Exception as error:
                 if not self._away:
                     self._away = True
-                    said = (str(error) or type(error).__name__).splitlines()[0][:300]
+                    said = (str(error) or type(error).__name__).splitlines()[0][:160]
                     log.warning("%s cannot be reached, the run goes on: %s", self.what, said)
                 if last:
                     self._given_up = True

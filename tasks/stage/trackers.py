@@ -38,7 +38,7 @@ def track_stage(runtime: Runtime, ref: ArtifactRef, title: str) -> None:
     entry = Entry(entry_id(store.root, name), name, "", {"store": store.root})
     for tracker in runtime.trackers:
         _waiting[tracker, entry.id].append(record)
-        background(f"{tracker}, figures of stages").submit(partial(_send, tracker, entry))
+        background(f"{tracker} (figures of stages)").submit(partial(_send, tracker, entry))
 
 
 def _send(name: TrackerName, entry: Entry) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline_lib.config.base import Runtime
+from pipeline_lib.trackers.tracker import Entry, Record, open_tracker
 from pipeline_lib.train.job import GRPO
 from pipeline_lib.train.launch import run_job_in_processes
 from pipeline_lib.train.run_job import run_job
@@ -72,6 +73,16 @@ def test_wandb_keeps_the_id_and_nothing_of_an_image(
     assert adapter == train("b")[1]
     runs = sorted(path for path in (folder / "wandb").iterdir() if path.name.startswith("offline-run-"))
     assert len(runs) == 2 and len({path.name.rpartition("-")[2] for path in runs}) == 1
+
+    of_run = Entry("0123456789abcdef", "mine", "", {"store": "s"})
+    one = open_tracker("wandb")
+    one.record(of_run, [Record("ite-1 a evaluate", "steps/evaluate/k", {"test/srcc": 0.5}, {})])
+    train("c", trackers=("wandb",))  # an open run of stages is not the training's
+    one.record(of_run, [Record("report", "steps/report/k", {}, {"results.txt": "a table"})])
+    of_name = {path.name.rpartition("-")[2]: path for path in (folder / "wandb").iterdir() if path.is_dir()}
+    (stages,) = (of_name.pop(of_run.id)).glob("*.wandb")
+    assert b"steps/evaluate/k" in stages.read_bytes() and b"train/loss" not in stages.read_bytes()
+    assert len(of_name) == 3  # the two trainings, and the link to the latest
     kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"learning_rate" in kept and b"train/loss" in kept
     assert b"train-0.png" not in kept and b"train-" not in kept.replace(b"train-00", b"")

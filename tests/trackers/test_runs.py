@@ -30,7 +30,7 @@ def again(small_run: Path, tmp_path: Path) -> Any:
 def test_a_run_has_an_entry_with_figures_addresses_and_results(server: MlflowServer, again: Any) -> None:
     watched = watch_run(again)
     assert watched.computed == ["ite-2 train_consistency"]
-    for purpose in ("mlflow", "mlflow, figures of stages"):
+    for purpose in ("mlflow", "mlflow (figures of stages)"):
         assert background.background(purpose).close(120)
     of_name = {entry.info.run_name: entry for entry in entries()}
     assert set(of_name) == {"small", "small ite-2 train_consistency"}
@@ -62,7 +62,7 @@ def test_a_run_has_an_entry_with_figures_addresses_and_results(server: MlflowSer
     assert not any(mark in kept for mark in (b"\xff\xd8\xff", b"data:image", again.data.table.encode()))
 
     watch_run(again)  # all cached: the entry stays as it is
-    assert background.background("mlflow, figures of stages").close(120)
+    assert background.background("mlflow (figures of stages)").close(120)
     assert len(entries()) == 2
     assert len(points(run.info.run_id, "ite-2 merged evaluate/test/srcc_stated")) == 1
 

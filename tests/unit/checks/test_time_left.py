@@ -30,6 +30,8 @@ def test_stages_that_were_never_computed_are_named() -> None:
     left = time_left([missing("b swap", "swap"), missing("b judge", "judge"), missing("c judge", "judge")], took)
     assert left == TimeLeft(60.0, 3, ("judge",))
     assert time_left_text(left) == "about 1 min 00 s for 3 stages, without judge (never computed yet)"
+    every = time_left([missing(f"b {name}", name) for name in ("judge", "evaluate", "train", "merge", "swap")], took)
+    assert time_left_text(every) == "about 1 min 00 s for 5 stages, without 4 kinds of stages (never computed yet)"
     assert "not known" in time_left_text(time_left([missing("b judge", "judge")], took))
     assert time_left_text(time_left([], took)) == ""
 
