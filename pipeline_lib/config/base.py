@@ -272,6 +272,11 @@ class Runtime(Section):
     openai: OpenAIEndpoint = OpenAIEndpoint()
     generation_server: GenerationServer = GenerationServer()
 
+    @field_validator("trackers")
+    @classmethod
+    def _each_tracker_once(cls, trackers: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(dict.fromkeys(trackers))
+
 
 class Bootstrap(Section):
     """Settings of the intervals of figures: percentile bootstraps."""

@@ -31,8 +31,12 @@ def cost_of(manifests: Iterable[Manifest]) -> Cost:
 def cost_text(cost: Cost, usd_per_device_hour: float | None = None) -> str:
     """`3 GPU hours`, or `0.07 device hours without a GPU`, with the price if there is one; empty without any hours."""
     gpu, other = cost.gpu_s / 3600, cost.other_s / 3600
-    parts = [f"{gpu:.2g} GPU hours"] if gpu else []
-    parts += [f"{other:.2g} device hours without a GPU"] if other else []
+    parts = [f"{_hours(gpu)} GPU hours"] if gpu else []
+    parts += [f"{_hours(other)} device hours without a GPU"] if other else []
     if parts and usd_per_device_hour is not None:
         parts[-1] += f" ({(gpu + other) * usd_per_device_hour:.2f} USD at {usd_per_device_hour:g} USD an hour)"
     return " and ".join(parts)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2g}" if hours >= 0.01 else "under 0.01"

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pipeline_lib.addresses import without_secrets
+
 log = logging.getLogger("whyscore.trackers")
 
 AGAIN_S = 20.0
@@ -68,7 +70,7 @@ class Background:
             except Exception as error:
                 if not self._away:
                     self._away = True
-                    said = (str(error) or type(error).__name__).splitlines()[0][:160]
+                    said = without_secrets(str(error) or type(error).__name__).splitlines()[0][:160]
                     log.warning("%s cannot be reached, the run goes on: %s", self.what, said)
                 if last:
                     self._given_up = True

@@ -92,10 +92,15 @@ def end_of_run(usd_per_device_hour: float | None) -> None:
     computed, saved = (
         cost_text(cost_of(stages.values()), usd_per_device_hour) for stages in (run.computed, run.cached)
     )
+    lines = []
     if run.computed:
-        log.info("this run computed %d stages%s", len(run.computed), f": {computed}" if computed else "")
+        lines.append(f"computed {len(run.computed)} stages" + (f" in {computed}" if computed else ""))
     if run.cached:
-        log.info("this run took %d stages from the store%s", len(run.cached), f", which saved {saved}" if saved else "")
+        lines.append(f"took {len(run.cached)} stages from the store" + (f", which saved {saved}" if saved else ""))
+    said = f"this run {' and '.join(lines)}"
+    log.info("%s", said)
+    if run.planned and not run.left.stages:
+        show_share("whole run", 100.0, f"{run.said}; {said}")
 
 
 def _this_run() -> _WholeRun | None:

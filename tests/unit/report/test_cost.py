@@ -35,6 +35,7 @@ def test_seconds_count_for_each_device_and_only_where_a_model_ran(tmp_path: Path
     [
         (Cost(), 2.0, ""),
         (Cost(7200.0), None, "2 GPU hours"),
+        (Cost(5.0), None, "under 0.01 GPU hours"),
         (Cost(7200.0), 1.5, "2 GPU hours (3.00 USD at 1.5 USD an hour)"),
         (Cost(0.0, 720.0), 1.0, "0.2 device hours without a GPU (0.20 USD at 1 USD an hour)"),
         (Cost(7200.0, 720.0), 1.0, "2 GPU hours and 0.2 device hours without a GPU (2.20 USD at 1 USD an hour)"),
