@@ -25,9 +25,12 @@ class CurveReporter(TrainerCallback):
         self.last = -1
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Open the entry."""
+        """Open the entry, and send the steps of an attempt before (from its checkpoint) that it does not have."""
         arguments, seen = self._copies(args, state)
-        self.thread.submit(lambda: self._open(arguments, seen, control))
+        self.thread.submit(lambda: self._open(arguments, seen, control) and None)
+        for record in state.log_history:
+            figures = {name: value for name, value in record.items() if name != "step"}
+            self._send(arguments, SimpleNamespace(**{**vars(seen), "global_step": record["step"]}), control, figures)
 
     def on_log(
         self,
@@ -39,14 +42,7 @@ class CurveReporter(TrainerCallback):
     ) -> None:
         """Send the figures of a step."""
         arguments, seen = self._copies(args, state)
-        figures = dict(logs or {})
-
-        def send() -> None:
-            theirs = self._open(arguments, seen, control)
-            if seen.global_step > self.last:
-                theirs.on_log(arguments, seen, control, logs=figures)
-
-        self.thread.submit(send)
+        self._send(arguments, seen, control, dict(logs or {}))
 
     def close(self, args: TrainingArguments, state: TrainerState, *, finished: bool) -> None:
         """Close the entry, and wait a while for what has not been sent."""
@@ -59,6 +55,14 @@ class CurveReporter(TrainerCallback):
 
         self.thread.submit(end)
         self.thread.close()
+
+    def _send(self, args: Any, state: Any, control: TrainerControl, figures: dict[str, float]) -> None:
+        def send() -> None:
+            theirs = self._open(args, state, control)
+            if state.global_step > self.last:
+                theirs.on_log(args, state, control, logs=figures)
+
+        self.thread.submit(send)
 
     def _open(self, args: Any, state: Any, control: TrainerControl) -> Any:
         """The tracker's callback; only when all of this worked is the entry open, else it is begun again."""

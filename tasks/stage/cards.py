@@ -164,7 +164,7 @@ def _live_curves() -> Callable[[Progress, str], None]:
         new = _artifact("markdown", f"{progress.what} curves", "", line)
 
         def send(client: "SyncPrefectClient") -> None:
-            markdown = curves_markdown(curves, line)
+            markdown = curves_markdown(curves)
             if which in shown:
                 client.update_artifact(shown[which], ArtifactUpdate(data=markdown, description=line))
             else:

@@ -135,8 +135,8 @@ def test_a_training_draws_its_curves_while_it_trains(prefect_server, monkeypatch
 
     last = card(curves())
     assert last.type == "markdown" and last.data == seen[-1] and len(set(seen)) == 3
-    assert "| loss | 1 | 0.3333 | 1 | 0.3333 | 0 |" in last.data and "| loss | 1 | 0.5 | 1 | 0.5 | 0 |" in seen[1]
-    assert last.data.count("data:image/svg+xml;base64,") == 2
+    assert "| loss | 1 | 0.3333 | 1 | 0.3333 |" in last.data and "| loss | 1 | 0.5 | 1 | 0.5 |" in seen[1]
+    assert "3/3 steps" in last.description and last.data.startswith("![loss, learning rate](data:image/svg+xml;base64,")
 
 
 def test_a_server_that_is_away_costs_no_run_and_is_not_asked_again_at_once(again, prefect_server, monkeypatch):

@@ -106,6 +106,21 @@ def test_a_resumed_training_continues_its_curve(server: MlflowServer, train: Tra
     assert [value for _, value in points(entry.info.run_id, "loss")] == whole["loss"].to_pylist()
 
 
+def test_steps_that_were_not_sent_before_a_kill_come_with_the_resumed_training(
+    server: MlflowServer, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "AGAIN_S", 0.1)
+    monkeypatch.setattr(background, "TRIES", 1)
+    longer: dict[str, Any] = {"epochs": 2, "checkpoint_every": 4, "trackers": ("mlflow",)}
+    server.stop()
+    with pytest.raises(Killed):
+        train("killed", open_image=dying(14), **longer)
+    server.start()
+    log, _ = train("killed", **longer)
+    (entry,) = entries()
+    assert points(entry.info.run_id, "loss") == list(zip(range(1, 9), log["loss"].to_pylist(), strict=True))
+
+
 def test_a_server_that_goes_away_costs_no_training(
     server: MlflowServer, train: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
