@@ -19,7 +19,7 @@ from pipeline_lib.trackers.tracker import check_trackers
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.shapes import check_shapes_of
 from tasks.common.find_near_duplicates import find_near_duplicates
-from tasks.stage import At, with_whole_inputs
+from tasks.stage import At, trackers, with_whole_inputs
 from tasks.stage.cards import show_recipe, show_report
 from tasks.stage.gpu_pool import pool_deployment
 from tasks.stage.plan import is_planning, note_role
@@ -80,6 +80,7 @@ class Run(Generic[Recipe]):
         if not is_planning():
             self.folder.end()
             end_of_run(self.recipe.runtime.usd_per_device_hour)
+            trackers.flush(self.recipe.runtime)
 
 
 def show_page(store: ArtifactStore, name: str, folder: str, ref: ArtifactRef) -> None:

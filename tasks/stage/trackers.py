@@ -38,7 +38,17 @@ def track_stage(runtime: Runtime, ref: ArtifactRef, title: str) -> None:
     entry = Entry(entry_id(store.root, name), name, "", {"store": store.root})
     for tracker in runtime.trackers:
         _waiting[tracker, entry.id].append(record)
-        background(f"{tracker} (figures of stages)").submit(partial(_send, tracker, entry))
+        background(_purpose(tracker)).submit(partial(_send, tracker, entry))
+
+
+def flush(runtime: Runtime) -> None:
+    """Wait a while until the trackers know all finished stages."""
+    for tracker in runtime.trackers:
+        background(_purpose(tracker)).close()
+
+
+def _purpose(tracker: TrackerName) -> str:
+    return f"{tracker} (figures of stages)"
 
 
 def _send(name: TrackerName, entry: Entry) -> None:
