@@ -76,13 +76,18 @@ def open_tracker(name: TrackerName) -> Tracker:
 
 
 def check_trackers(names: Sequence[TrackerName]) -> None:
-    """Raise `RecipeError` for a tracker whose package is missing, or that would ask for a key on the terminal."""
+    """Raise `RecipeError` for a tracker whose package or address is missing, or that would ask for a key."""
     for name in names:
         if find_spec(name) is None:  # each has the name of its package
             raise RecipeError(
                 f"runtime.trackers names {name}, and the package is not installed here; pip install"
                 f" 'whyscore[trackers]', or take {name} out of runtime.trackers"
             )
+    if "mlflow" in names and not os.environ.get("MLFLOW_TRACKING_URI") and find_spec("alembic") is None:
+        raise RecipeError(
+            "runtime.trackers names mlflow, and MLFLOW_TRACKING_URI is not set; set it to the address of a server, or"
+            " install the whole package mlflow, which keeps a file here (mlflow-skinny does not)"
+        )
     if "wandb" in names and not _wandb_knows_its_key():
         raise RecipeError(
             "runtime.trackers names wandb, and there is no key; run `wandb login`, set WANDB_API_KEY, or set"

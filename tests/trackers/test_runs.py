@@ -84,6 +84,15 @@ def test_a_missing_package_is_said_before_anything_is_computed(
     assert [found.state for found in examine(recipe) if found.what == "trackers"] == ["FAIL"]
 
 
+def test_the_small_package_of_mlflow_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "find_spec", lambda name: None if name == "alembic" else object())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(RecipeError, match="MLFLOW_TRACKING_URI"):
+        tracker.check_trackers(["mlflow"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    tracker.check_trackers(["mlflow"])
+
+
 def test_wandb_without_a_key_is_said_before_it_asks_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
