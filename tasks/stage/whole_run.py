@@ -15,7 +15,7 @@ from pipeline_lib.config.base import Runtime
 from pipeline_lib.report.cost import cost_of, cost_text
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from tasks.stage.cards import is_part_of_another_run, show_share
-from tasks.stage.plan import plan
+from tasks.stage.plan import plan_so_far
 
 log = logging.getLogger("whyscore.run")
 
@@ -29,6 +29,7 @@ class _WholeRun:
     computed: dict[str, Manifest] = field(default_factory=dict)
     cached: dict[str, Manifest] = field(default_factory=dict)
 
+    is_whole: bool = True  # whether the plan has all stages, or ends at a missing result that decides what follows
     said: str = ""
 
     @property
@@ -52,7 +53,7 @@ def expect_stages(store: ArtifactStore) -> None:
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # what the plan says the run has said before
-        planned = plan(context.flow.fn, *(context.parameters or {}).values())
+        planned, run.is_whole = plan_so_far(context.flow.fn, *(context.parameters or {}).values())
         run.planned = {stage.ref.address: stage for stage in planned}
         run.took = took_before(store, planned)
     except Exception as error:
@@ -74,8 +75,11 @@ def note_stage(runtime: Runtime, ref: ArtifactRef, title: str, *, cached: bool) 
     run.took.append(Took(title, ref.stage, found.seconds))
     if not run.planned:
         return
+    if ref.address not in run.planned and not run.is_whole:
+        expect_stages(ArtifactStore(runtime.store))  # the result that decides is there now
     left, total = run.left, len(run.planned)
-    line = f"{total - left.stages} of {total} stages are done"
+    more = "" if run.is_whole else " (more may follow from their results)"
+    line = f"{total - left.stages} of {total} stages are done{more}"
     line += f"; left: {time_left_text(left)}" if left.stages else ""
     if not cached:
         log.info("%s", line)
