@@ -55,7 +55,7 @@ def predict(
     store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
     base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
-    run = open_run(store, recipe.name, recipe.run_fields())
+    run = open_run(store, recipe)
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     log.info("predicting with %s of run %s: %s", found.name, recipe.name, found.why)
     for warning in found.warnings:

@@ -30,7 +30,7 @@ def rejudge(recipe: SelfImproveRecipe) -> str:
     if config.model is None:
         raise RecipeError("judge.openai.model: name the judge, e.g. --set judge.openai.model=gpt-4o-2024-08-06")
     store = ArtifactStore(recipe.runtime.store)
-    run = open_run(store, recipe.name, recipe.run_fields(), besides=("judge.openai",))
+    run = open_run(store, recipe, besides=("judge.openai",))
     anchors, rubric = run.find("anchors"), load_rubric(config.rubric)
     if anchors is None:
         raise StoreError(

@@ -54,7 +54,7 @@ def evo_quality_predict(
     store, prompts = ArtifactStore(recipe.runtime.store), load_prompts(recipe.prompts)
     base = resolve_model(recipe.model, store)
     check_workers(recipe.runtime, base.location)
-    run = open_run(store, recipe.name, recipe.run_fields())
+    run = open_run(store, recipe)
     chosen = chosen_round(run, iteration)
     log.info("rating with %s of run %s: %s", chosen.name, recipe.name, chosen.why)
     for warning in chosen.warnings:

@@ -8,7 +8,16 @@ import os
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from pipeline_lib.addresses import secret_in
@@ -360,3 +369,13 @@ class BaseRecipe(Section):
     def run_fields(self) -> dict[str, Any]:
         """All fields that can change the run's results, as JSON, without `runtime` and the experiments' sections."""
         return self.model_dump(mode="json", exclude={"runtime", *self.experiments})
+
+    def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The run fields of an earlier version, with today's defaults for those that it did not have.
+
+        Unchanged when they are no recipe of this method today.
+        """
+        try:
+            return type(self).model_validate(fields).run_fields()
+        except ValidationError:
+            return fields

@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -20,10 +23,17 @@ Image.MAX_IMAGE_PIXELS = None  # WhyScore has its own limit below, which raises 
 
 Image.init()  # so that FORMATS finds all its decoders
 
+# Memory of a large image goes back to the system: blocks of glibc below 32 MB stay with the thread that freed them.
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
+
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
 """Raster formats only. Pillow knows more, some of which run other programs (EPS) or hide larger images (ICO)."""
 
 _AT_ONCE = 1024  # images in the threads' queue; all 255,000 of AVA at once would need memory and outlast an error
+
+
+PIXELS_AT_ONCE = 100_000_000
+"""Full-size pixels that all threads of a process hold together, of up to 20 bytes each; one image may be larger."""
 
 
 class ImageFacts(NamedTuple):
@@ -37,11 +47,13 @@ class ImageFacts(NamedTuple):
     look: Looks | None = None  # for `near_duplicates`; None: not asked for, or unreadable
 
 
-def decode(content: bytes, max_megapixels: float) -> Image.Image:
-    """Decode an image file to upright 8-bit RGB; of an animation the first frame. `format` is the file's.
+@contextmanager
+def decoded(content: bytes, max_megapixels: float) -> Iterator[Image.Image]:
+    """An image file as upright 8-bit RGB; of an animation the first frame. `format` is the file's.
 
     EXIF rotation is applied; pixels are converted as `modes.upright_rgb` says. The size is checked before any pixel is
-    decoded. Raises `ValueError` with the reason when the file is not a usable image.
+    decoded. Other threads wait while images of `PIXELS_AT_ONCE` are in use, so use only a smaller copy afterwards, and
+    open no second image meanwhile. Raises `ValueError` with the reason when the file is not a usable image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -49,13 +61,36 @@ def decode(content: bytes, max_megapixels: float) -> Image.Image:
         raise ValueError(_no_image(content)) from None
     except Exception as error:  # a damaged file makes Pillow raise anything
         raise ValueError(f"cannot be decoded: {error}") from error
-    upright = opened_rgb(image, max_megapixels)
-    upright.format = image.format
-    return upright
+    with _space.take(min(image.width * image.height, PIXELS_AT_ONCE)):
+        upright = opened_rgb(image, max_megapixels)
+        upright.format = image.format
+        yield upright
+
+
+class _Space:
+    """Room for pixels in memory; who comes first is served first, so that small images do not overtake a large one."""
+
+    def __init__(self, pixels: int):
+        self._left, self._turn, self._news = pixels, threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self._turn, self._news:
+            self._news.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._news:
+                self._left += pixels
+                self._news.notify()  # only the one whose turn it is waits for it
+
+
+_space = _Space(PIXELS_AT_ONCE)
 
 
 def opened_rgb(image: Image.Image, max_megapixels: float) -> Image.Image:
-    """The pixels of an opened image as `decode` gives them. Raises `ValueError` with the reason when it cannot."""
+    """The pixels of an opened image as `decoded` gives them. Raises `ValueError` with the reason when it cannot."""
     if 0 in image.size:
         raise ValueError(f"{image.width}x{image.height} px has no pixels")
     if image.width * image.height > max_megapixels * 1e6:
@@ -103,9 +138,9 @@ def open_image(
         )
     opened = pixels.get(sha256, resize_px) if pixels else None
     if opened is None:
-        opened = decode(content, max_megapixels)
-        full_size = opened.size
-        opened.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
+        with decoded(content, max_megapixels) as opened:
+            full_size = opened.size
+            opened.thumbnail((resize_px, resize_px), Image.Resampling.BICUBIC)
         if pixels and opened.size != full_size:  # a small image is decoded as fast as it would be read from the cache
             pixels.keep(sha256, resize_px, opened)
     # Only the pixels of the file are kept, and its name for later errors.
@@ -123,12 +158,12 @@ def scan_images(images: ImageList, max_megapixels: float, *, with_looks: bool = 
     def scan(image: str) -> ImageFacts:
         try:
             content = images.source.read(image)
-            decoded = decode(content, max_megapixels)
+            with decoded(content, max_megapixels) as opened:
+                size, format = opened.size, opened.format or ""
+                look = look_at(opened) if with_looks else None
         except (MissingImage, ValueError) as error:
             return ImageFacts("", 0, 0, "", str(error))
-        look = look_at(decoded) if with_looks else None
-        digest = hashlib.sha256(content).hexdigest()
-        return ImageFacts(digest, decoded.width, decoded.height, decoded.format or "", "", look)
+        return ImageFacts(hashlib.sha256(content).hexdigest(), *size, format, "", look)
 
     names = list(images.rows["image"])
     facts = []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("whyscore.data")
 
 VERSION = f"2-pillow-{PIL.__version__}"
-"""Increase the number when `images.decode` or the resizing gives other pixels, e.g. after an upgrade of Pillow."""
+"""Increase the number when `images.decoded` or the resizing gives other pixels, e.g. after an upgrade of Pillow."""
 
 _FOLDERS = 256
 _KEEP_FREE = 2e9  # bytes that stay free, because the store may be on the same disk

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pipeline_lib.errors import RecipeError, StoreError
 from pipeline_lib.store.key import ArtifactRef, canonical_json, read_reference
@@ -27,6 +27,20 @@ _TOP = "runs"
 _RUN = "run"
 _EVALUATED = re.compile(r"iteration-(\d+)/([a-z-]+)/predictions")
 _ABSENT = object()
+
+
+class RecipeOfRun(Protocol):
+    """What a run's folder asks of a recipe."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+
+    def run_fields(self) -> dict[str, Any]:
+        """All fields that can change the run's results."""
+
+    def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The run fields of an earlier version, with today's defaults for the fields that it did not have."""
 
 
 class RunModel(NamedTuple):
@@ -108,15 +122,18 @@ class RunFolder:
         """Copy the files of an artifact into a folder of the run, for people; `change` as in the store's `copy_out`."""
         self.store.copy_out(ref.address, f"{folder_of(self.name)}/{folder}", *([change] if change else []))
 
-    def check(self, fields: dict[str, Any], besides: Collection[str] = ()) -> None:
+    def check(self, recipe: RecipeOfRun, besides: Collection[str] = ()) -> None:
         """Raise `RecipeError` unless a recipe's fields are those of this run.
 
-        `besides` names sections (`judge.openai`) that may differ.
+        A field that did not exist when the run was made had its default. `besides` names sections (`judge.openai`)
+        that may differ.
         """
+        fields = recipe.run_fields()
+        differ = {field for field, _, _ in _differences(recipe.completed(self.fields), fields)}
         differences = [
             f"{field} is {_shown(now)}, it was {_shown(then)}"
             for field, then, now in _differences(self.fields, fields)
-            if not any(field == name or field.startswith(f"{name}.") for name in besides)
+            if field in differ and not any(field == name or field.startswith(f"{name}.") for name in besides)
         ]
         if differences:
             raise RecipeError(
@@ -152,12 +169,13 @@ def read_run(store: ArtifactStore, name: str) -> RunFolder | None:
     return RunFolder(store, name, found["recipe"], read_reference(found["images"]))
 
 
-def open_run(store: ArtifactStore, name: str, fields: dict[str, Any], besides: Collection[str] = ()) -> RunFolder:
-    """The run of a recipe (its `run_fields`, of which those in `besides` may differ).
+def open_run(store: ArtifactStore, recipe: RecipeOfRun, besides: Collection[str] = ()) -> RunFolder:
+    """The run of a recipe, whose sections in `besides` may differ.
 
     Raises `StoreError` when the store has nothing of it, or an earlier version wrote it, without its recipe;
     `RecipeError` that names the differing fields when the run is of another recipe.
     """
+    name = recipe.name
     run = read_run(store, name)
     if run is None:
         known = names(store)
@@ -168,7 +186,7 @@ def open_run(store: ArtifactStore, name: str, fields: dict[str, Any], besides: C
             f"{store.root} does not say which recipe run {name} is of: its run.json is damaged, or an earlier version"
             " wrote the run. `whyscore run` the recipe; finished stages are cached"
         )
-    run.check(fields, besides)
+    run.check(recipe, besides)
     return run
 
 
@@ -263,6 +281,10 @@ def _differences(then: dict[str, Any], now: dict[str, Any], section: str = "") -
         before, after = then.get(name, _ABSENT), now.get(name, _ABSENT)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, f"{section}{name}.")
+        elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            then_by_place = {str(place): item for place, item in enumerate(before)}
+            now_by_place = {str(place): item for place, item in enumerate(after)}
+            yield from _differences(then_by_place, now_by_place, f"{section}{name}.")
         elif before != after and not _same_file(before, after):
             yield f"{section}{name}", before, after
 

@@ -18,7 +18,7 @@ from PIL.Image import Image, Resampling
 from pipeline_lib.data import files
 from pipeline_lib.data.embedded import EmbeddedImages, holds_bytes, image_column_type, parquet_schema
 from pipeline_lib.data.frames import ENDINGS, read_frame
-from pipeline_lib.data.images import decode, open_image, opened_rgb
+from pipeline_lib.data.images import decoded, open_image, opened_rgb
 from pipeline_lib.data.sources import MissingImage, folder_source, is_safe
 from pipeline_lib.errors import DataError
 from pipeline_lib.progress import Progress
@@ -172,18 +172,21 @@ def read_new_image(given: str | Image, max_megapixels: float, model: ModelRef) -
     try:
         if isinstance(given, str):
             content = Anywhere().read(given)
-            decoded, sha256 = decode(content, max_megapixels), hashlib.sha256(content).hexdigest()
+            sha256 = hashlib.sha256(content).hexdigest()
+            with decoded(content, max_megapixels) as pixels:
+                size = pixels.size
+                pixels.thumbnail((model.resize_px, model.resize_px), Resampling.BICUBIC)
         else:
-            decoded = opened_rgb(given, max_megapixels)
-            facts = f"{decoded.width}x{decoded.height} ".encode()
-            sha256 = hashlib.sha256(facts + decoded.tobytes()).hexdigest()
+            pixels = opened_rgb(given, max_megapixels)
+            size = pixels.size
+            facts = f"{pixels.width}x{pixels.height} ".encode()
+            sha256 = hashlib.sha256(facts + pixels.tobytes()).hexdigest()
+            pixels.thumbnail((model.resize_px, model.resize_px), Resampling.BICUBIC)
     except (MissingImage, ValueError) as error:
         return NewImage("", None, None, str(error), None)
-    size = decoded.size
-    decoded.thumbnail((model.resize_px, model.resize_px), Resampling.BICUBIC)
-    if problem := _refused_shape(size, decoded, model):
+    if problem := _refused_shape(size, pixels, model):
         return NewImage("", *size, problem, None)
-    return NewImage(sha256, *size, None, decoded)
+    return NewImage(sha256, *size, None, pixels)
 
 
 def opener(resize_px: int) -> Callable[[str, str], Image]:

@@ -173,7 +173,7 @@ class Scorer:
     ) -> "Scorer":
         """Load a model of the run of a recipe; see `load`."""
         store, prompt = ArtifactStore(recipe.runtime.store), load_prompt(recipe.prompt)
-        run = open_run(store, recipe.name, recipe.run_fields())
+        run = open_run(store, recipe)
         found = trained_model(run, resolve_model(recipe.model, store), prompt, iteration=iteration, kind=kind)
         evaluated = found.evaluated.address
         reference_values, predictions = (store.read_table(evaluated, name) for name in EVALUATED)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline_lib.data.images import decode
 from pipeline_lib.errors import DataError, ModelError
 from pipeline_lib.testing.tiny import model_ref, picture
 from pipeline_lib.vlm.load import load_base, load_processor
 from tests.asking import generate_greedy, read_scores
+from tests.decoding import decode
 from tests.families.conftest import Loaded
 
 _CLIP = {
@@ -200,8 +200,7 @@ def test_images_of_odd_kinds_are_scored(loaded: Loaded) -> None:
     files = odd_files()
     images = []
     for content, size in files.values():
-        decoded = decode(content, 100.0)
-        image = decoded if isinstance(decoded, Image.Image) else decoded.picture
+        image = decode(content, 100.0)
         assert image.size == size and image.mode == "RGB"
         images.append(image)
     readouts = read_scores(loaded.vlm, loaded.chat, loaded.scores, images)

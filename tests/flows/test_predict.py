@@ -45,7 +45,7 @@ def predict(recipe: SelfImproveRecipe, *images: object, **more: object) -> pa.Ta
 
 
 def best_of(recipe: SelfImproveRecipe) -> RunModel:
-    run = open_run(ArtifactStore(recipe.runtime.store), recipe.name, recipe.run_fields())
+    run = open_run(ArtifactStore(recipe.runtime.store), recipe)
     verdict = verdict_of_run(run)
     assert verdict is not None and verdict.best is not None
     return RunModel(verdict.best.iteration, verdict.best.kind)
@@ -82,7 +82,7 @@ def test_the_best_model_predicts_and_one_line_says_why(again, image_set):
         predict(again, image_set / TEST_IMAGES[0])
     (line,) = (line for line in lines if line.startswith("predicting with"))
     assert f"with {best.name} of run small: the best of the run, with the highest SRCC unfitted on validation" in line
-    run = open_run(ArtifactStore(again.runtime.store), "small", again.run_fields())
+    run = open_run(ArtifactStore(again.runtime.store), again)
     warnings = verdict_of_run(run).warnings
     assert [line for line in lines if line.startswith("the run's verdict: ")] == [
         f"the run's verdict: {warning}" for warning in warnings
@@ -92,7 +92,7 @@ def test_the_best_model_predicts_and_one_line_says_why(again, image_set):
 def test_another_best_model_of_the_verdict_is_used_and_without_one_the_newest(again, image_set):
     """The base, too; and a report of an earlier version has no verdict."""
     store = ArtifactStore(again.runtime.store)
-    run = open_run(store, "small", again.run_fields())
+    run = open_run(store, again)
     verdict, report = verdict_of_run(run), run.find("report")
     known = {row.name: evaluated(again, row) for row in (RunModel(0, "zero-shot"), RunModel(2, "merged"))}
     base = Best(iteration=0, kind="zero-shot", rule="a rule", value=0.5)

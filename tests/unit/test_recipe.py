@@ -113,3 +113,15 @@ def test_a_recipe_is_frozen_and_survives_json() -> None:
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert load_recipe(path).name
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_the_fields_of_an_earlier_version_are_completed_and_nothing_else(path: Path) -> None:
+    recipe = load_recipe(path)
+    fields = recipe.run_fields()
+    assert recipe.completed(fields) == fields
+    without = {**fields, "model": {**fields["model"]}}
+    del without["seed"], without["model"]["resize_px"]
+    default = type(recipe).model_validate(without)
+    assert recipe.completed(without) == {**fields, "seed": 0, "model": default.model.model_dump(mode="json")}
+    assert recipe.completed({**fields, "no_field": 1}) == {**fields, "no_field": 1}

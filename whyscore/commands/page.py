@@ -90,7 +90,7 @@ def _verdict(recipe: Any) -> list[str]:
     from pipeline_lib.store import ArtifactStore
     from pipeline_lib.store.runs import open_run
 
-    verdict = verdict_of_run(open_run(ArtifactStore(recipe.runtime.store), recipe.name, recipe.run_fields()))
+    verdict = verdict_of_run(open_run(ArtifactStore(recipe.runtime.store), recipe))
     if verdict is None:
         return []
     first = verdict.points[0]

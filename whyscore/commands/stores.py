@@ -38,7 +38,7 @@ def status(
             store, price = store or parsed.runtime.store, parsed.runtime.usd_per_device_hour
             names = belonging_to(parsed.name, run_names(ArtifactStore(store))) or [parsed.name]
             if run := read_run(ArtifactStore(store), parsed.name):
-                run.check(parsed.run_fields())
+                run.check(parsed)
         typer.echo(store_status(ArtifactStore(store or "whyscore-data/store"), names, price))
 
 
@@ -52,7 +52,7 @@ def report(recipe: RecipePath, overrides: Overrides = None) -> None:
 
         parsed = load_recipe(recipe, parse_overrides(overrides))
         store = ArtifactStore(parsed.runtime.store)
-        if open_run(store, parsed.name, parsed.run_fields()).find("report") is None:
+        if open_run(store, parsed).find("report") is None:
             raise StoreError(
                 f"{store.root} has no report of run {parsed.name}; `whyscore status {recipe}` says how far it is,"
                 f" `whyscore run {recipe}` continues it"

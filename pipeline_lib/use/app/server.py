@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipeline_lib.data import files
-from pipeline_lib.data.images import decode
+from pipeline_lib.data.images import decoded
 from pipeline_lib.methods.self_improve.tables import NEW_PREDICTIONS
 from pipeline_lib.report.style import CSS
 from pipeline_lib.tables.images import NEW_IMAGES
@@ -212,10 +212,10 @@ async def _preview(request: Request) -> Response:
 
 def _smaller(item: Item, max_megapixels: float) -> bytes:
     try:
-        image = decode(item.path.read_bytes(), max_megapixels)
+        with decoded(item.path.read_bytes(), max_megapixels) as image:
+            image.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
     except (OSError, ValueError) as error:
         raise Refused(404, "this image cannot be shown") from error
-    image.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -26,7 +26,7 @@ def export_of(store: ArtifactStore, recipe: EvoQualityRecipe, iteration: int | N
         raise RecipeError("--export: expectations are not exported; set evaluation.exact: null for sampled ratings")
     if kind:
         raise RecipeError("--kind is for recipes of self_improve; give --iteration for a round")
-    chosen = chosen_round(open_run(store, recipe.name, recipe.run_fields()), iteration)
+    chosen = chosen_round(open_run(store, recipe), iteration)
     base = resolve_model(recipe.model, store)
     model = base.with_adapter(chosen.adapter) if chosen.adapter else base
     check_exportable(model, chosen.name, chosen.why)

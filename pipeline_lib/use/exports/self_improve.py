@@ -16,7 +16,7 @@ def export_of(store: ArtifactStore, recipe: SelfImproveRecipe, iteration: int | 
     """A model of the recipe's run; see `trained_model`."""
     prompt = load_prompt(recipe.prompt)
     base = resolve_model(recipe.model, store)
-    run = open_run(store, recipe.name, recipe.run_fields())
+    run = open_run(store, recipe)
     found = trained_model(run, base, prompt, iteration=iteration, kind=kind)
     return export_of_trained(
         store,

@@ -4,7 +4,10 @@ import hashlib
 import io
 import os
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,8 @@ import pytest
 from PIL import Image
 
 from pipeline_lib.config.base import Data
-from pipeline_lib.data.images import decode, open_image, scan_images
+from pipeline_lib.data import images
+from pipeline_lib.data.images import decoded, open_image, scan_images
 from pipeline_lib.data.sources import LocalFolder
 from pipeline_lib.data.table import ImageList, check_table
 from pipeline_lib.errors import DataError
@@ -21,6 +25,7 @@ from pipeline_lib.methods.self_improve.discretize import discretize_scores
 from pipeline_lib.methods.self_improve.tables import BINS, IMAGES
 from pipeline_lib.tables.images import UNREADABLE_IMAGES
 from pipeline_lib.tables.table import conform
+from tests.decoding import decode
 
 RED, HALF_RED_ON_WHITE = (255, 0, 0), (255, 127, 127)
 
@@ -103,6 +108,46 @@ def test_an_image_of_just_the_allowed_size_is_read() -> None:
     assert decode(encode(Image.new("1", (1000, 1000))), 1.0).size == (1000, 1000)
     with pytest.raises(ValueError, match="1001x1000 px is over"):
         decode(encode(Image.new("1", (1001, 1000))), 1.0)
+
+
+def test_threads_hold_a_limited_number_of_pixels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 300)
+    monkeypatch.setattr(images, "_space", images._Space(300))
+    small, damaged, large = encode(Image.new("RGB", (10, 10))), png_of(10, 10), encode(Image.new("RGB", (30, 30)))
+    held, most, lock = 0, 0, threading.Lock()
+
+    def use(content: bytes) -> None:
+        nonlocal held, most
+        with decoded(content, 100) as image:
+            pixels = min(image.width * image.height, 300)
+            with lock:
+                held += pixels
+                most = max(most, held)
+            time.sleep(0.002)
+            with lock:
+                held -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        uses = [pool.submit(use, content) for content in [small, damaged, large, small] * 25]
+        assert sum(use.exception() is not None for use in uses) == 25  # which give their space back
+    assert most == 300
+
+
+def test_small_images_do_not_overtake_a_large_one() -> None:
+    space, served = images._Space(300), []
+
+    def use(pixels: int) -> None:
+        with space.take(pixels):
+            served.append(pixels)
+
+    with ThreadPoolExecutor(2) as pool, space.take(100):
+        pool.submit(use, 300)
+        while not space._turn.locked() and not served:
+            time.sleep(0.001)
+        pool.submit(use, 50)
+        time.sleep(0.05)
+        assert served == []
+    assert served == [300, 50]
 
 
 def test_exif_rotation_is_applied() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
 
-from pipeline_lib.data.images import decode
+from tests.decoding import decode
 
 ROOT = Path(__file__).parents[3]
 SIDE = 8

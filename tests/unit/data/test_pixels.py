@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,13 @@ def entries(cache: PixelCache) -> list[Path]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of every file that is decoded from here on."""
     seen: list[int] = []
-    decode = images.decode
+    decode = images.decoded
 
-    def count(content: bytes, max_megapixels: float) -> Image.Image:
+    def count(content: bytes, max_megapixels: float) -> AbstractContextManager[Image.Image]:
         seen.append(len(content))
         return decode(content, max_megapixels)
 
-    monkeypatch.setattr(images, "decode", count)
+    monkeypatch.setattr(images, "decoded", count)
     return seen
 
 

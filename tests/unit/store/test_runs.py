@@ -3,7 +3,7 @@
 import json
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pytest
@@ -46,6 +46,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(f"s3://{bucket}/prefix")
 
 
+class Recipe(NamedTuple):
+    """What a run's folder asks of a recipe."""
+
+    fields: dict[str, Any]
+    defaults: dict[str, Any] = {}  # noqa: RUF012 - it is never written
+    name: str = "small"
+
+    def run_fields(self) -> dict[str, Any]:
+        return self.fields
+
+    def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {**self.defaults, **fields}
+
+
 def begun(store: ArtifactStore, fields: dict[str, Any] = FIELDS, images: ArtifactRef = IMAGES) -> RunFolder:
     folder = RunFolder(store, "small", fields, images)
     folder.begin()
@@ -63,7 +77,7 @@ def test_a_run_finds_what_it_kept_and_people_can_read_it(store: ArtifactStore) -
         "key": "adapter",
         "run": run.id,
     }
-    opened = open_run(store, "small", FIELDS)
+    opened = open_run(store, Recipe(FIELDS))
     assert opened == run and opened.id == run.id
     assert opened.find("iteration-01/score/adapter") == ADAPTER and opened.read("iteration-01/score/adapter") == pointer
     assert opened.find("iteration-01/adapter") is None
@@ -76,11 +90,25 @@ def test_one_file_may_be_written_in_several_ways(store: ArtifactStore, tmp_path:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).touch()
     run = begun(store, {**FIELDS, "data": {"table": str(tmp_path / "a.csv")}})
-    opened = open_run(store, "small", {**FIELDS, "data": {"table": str(tmp_path / "recipes/../a.csv")}})
+    opened = open_run(store, Recipe({**FIELDS, "data": {"table": str(tmp_path / "recipes/../a.csv")}}))
     assert opened == run
     for other in (tmp_path / "recipes/../b.csv", tmp_path / "recipes/../absent.csv"):
         with pytest.raises(RecipeError, match=r"data\.table"):
-            open_run(store, "small", {**FIELDS, "data": {"table": str(other)}})
+            open_run(store, Recipe({**FIELDS, "data": {"table": str(other)}}))
+    run = begun(store, {**FIELDS, "also": [{"table": str(tmp_path / "a.csv"), "split": "test"}]})
+    again = {"table": str(tmp_path / "recipes/../a.csv"), "split": "test"}
+    assert open_run(store, Recipe({**FIELDS, "also": [again]})) == run
+    with pytest.raises(RecipeError, match=r'also\.0\.split is "val", it was "test"'):
+        open_run(store, Recipe({**FIELDS, "also": [{**again, "split": "val"}]}))
+    with pytest.raises(RecipeError, match=r"also is \[\], it was"):
+        open_run(store, Recipe({**FIELDS, "also": []}))
+
+
+def test_a_field_that_did_not_exist_had_its_default(store: ArtifactStore) -> None:
+    run = begun(store)
+    assert open_run(store, Recipe({**FIELDS, "added": True}, defaults={"added": True})) == run
+    with pytest.raises(RecipeError, match="added is false, it was not a field"):
+        open_run(store, Recipe({**FIELDS, "added": False}, defaults={"added": True}))
 
 
 def test_models_are_those_that_were_evaluated(store: ArtifactStore) -> None:
@@ -100,7 +128,7 @@ def test_pointers_of_another_recipe_or_other_images_are_not_believed(
     first.keep("iteration-04/merged/predictions", ADAPTER)
     first.keep("anchor_verdicts/a", ADAPTER)
     second = begun(store, *other)
-    opened = open_run(store, "small", other[0])
+    opened = open_run(store, Recipe(other[0]))
     for run in (second, opened):
         assert run.find("iteration-04/merged/predictions") is None and run.read("anchor_verdicts/a") is None
         assert run.models() == [] and run.pointers() == {} == run.pointers("anchor_verdicts")
@@ -127,29 +155,29 @@ def test_a_recipe_that_is_not_the_runs_is_refused_with_what_differs(store: Artif
     begun(store)
     changed = {**FIELDS, "training": {"learning_rate": 2e-4}, "added": True}
     with pytest.raises(RecipeError) as error:
-        open_run(store, "small", changed)
+        open_run(store, Recipe(changed))
     said = str(error.value)
     assert "training.learning_rate is 0.0002, it was 0.0001" in said and "training.beta" in said and "added" in said
     assert "seed" not in said and "judge" not in said and "whyscore run" in said
     another = {**FIELDS, "judge": {"rows": 5, "openai": {"model": "b"}}}
     with pytest.raises(RecipeError, match=r"judge\.rows.* 5.* null") as error:
-        open_run(store, "small", another, besides=("judge.openai",))
+        open_run(store, Recipe(another), besides=("judge.openai",))
     assert "openai" not in str(error.value)
     fields = {**another, "judge": {"rows": None, "openai": {"model": "b"}}}
-    run = open_run(store, "small", fields, besides=("judge.openai",))
+    run = open_run(store, Recipe(fields), besides=("judge.openai",))
     assert run.fields == FIELDS  # its pointers are those of the run
 
 
 def test_a_run_of_before_or_none_at_all_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(StoreError, match="nothing of a run small"):
-        open_run(store, "small", FIELDS)
+        open_run(store, Recipe(FIELDS))
     store.write_pointer("runs/small/report.json", ADAPTER.model_dump())
     assert read_run(store, "small") is None
     with pytest.raises(StoreError, match=r"run\.json"):
-        open_run(store, "small", FIELDS)
+        open_run(store, Recipe(FIELDS))
     store.files.write(store.path("runs/small/run.json"), b"{")
     with pytest.raises(StoreError, match=r"run\.json"):
-        open_run(store, "small", FIELDS)
+        open_run(store, Recipe(FIELDS))
     run = begun(store)
     assert run.find("report") is None  # it does not say whose it is
     run.end()
