@@ -10,12 +10,14 @@ from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import Flow, State, flow
+from prefect import Flow, State
+from prefect import flow as prefect_flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from deployments.own_recipes import PastedRecipe, is_own, name_to_show, own_recipes, read_own, read_pasted
 from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
 from flows.seeds import seeds as run_seeds
@@ -27,7 +29,22 @@ from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
 from pipeline_lib.report.verdict import verdict_line, verdict_of
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.store.runs import control_name, seeds_name
+from tasks.stage.cards import flush
 from tasks.stage.gpu_pool import compute_here
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _send_cards(flow: object, flow_run: object, state: object) -> None:
+    """Cards that are left when the process ends are lost, with an error in its log for each (Prefect 3.8.8)."""
+    flush()
+
+
+def flow(name: str, flow_run_name: Callable[[], str] | None = None) -> Callable[[Callable[P, T]], Flow[P, T]]:
+    """Prefect's decorator for a deployed flow."""
+    return prefect_flow(name=name, flow_run_name=flow_run_name, on_completion=[_send_cards], on_failure=[_send_cards])
+
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -45,16 +62,23 @@ for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 
 def _run_name() -> str:
     parameters = flow_run.parameters
-    recipe = parameters["recipe"]
-    name = recipe.name if isinstance(recipe, BaseRecipe) else str(recipe)
+    name = name_to_show(parameters["recipe"])
     return str((parameters.get("overrides") or {}).get("name", name))
 
 
 def shipped_recipes(method: str) -> Any:
-    """The recipes in `recipes/<method>/` as choices of a form, by their paths there without ending."""
+    """Recipe files as choices of a form: those in `recipes/<method>/` by their paths there without ending, then others.
+
+    The others are people's own, of the folder that `whyscore deploy --recipes` was given.
+    """
     folder = RECIPES / method
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    return StrEnum("ShippedRecipe", {name: name for name in names})
+    return StrEnum("ShippedRecipe", {name: name for name in [*names, *own_recipes(method)]})
+
+
+def choices(method: str) -> Any:
+    """The recipes that a form takes: one of the files, the fields, or text."""
+    return shipped_recipes(method) | recipe_class(method) | PastedRecipe
 
 
 def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any], store: str | None) -> Recipe:
@@ -62,6 +86,10 @@ def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any],
     changes = dict(overrides)
     if store:
         changes["runtime.store"] = store
+    if isinstance(recipe, PastedRecipe):
+        return of_kind(kind, read_pasted(recipe, changes))
+    if isinstance(recipe, str) and is_own(recipe):
+        return of_kind(kind, read_own(recipe, changes))
     if not isinstance(recipe, BaseRecipe):
         return load_recipe_of(kind, RECIPES / kind.model_fields["method"].default / f"{recipe}.yaml", changes)
     fields = recipe.model_dump(mode="json")
@@ -85,7 +113,7 @@ def finished_state(store: str, report: ArtifactRef) -> State[ArtifactRef]:
 def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] = _run_name) -> Flow[..., Any]:
     """A flow that takes a recipe of the method, with a form for it: a shipped one or one's own, and what to change."""
     kind = recipe_class(method)
-    choice = shipped_recipes(method) | kind
+    choice = choices(method)
 
     # The overrides are never changed; None would be shown as a choice of types in the form.
     def deployed(recipe: choice, overrides: dict[str, Any] = {}, store: str | None = None) -> State[ArtifactRef]:  # type: ignore[valid-type] # noqa: B006
@@ -96,7 +124,7 @@ def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] 
     deployed.__doc__ = f"""{(run.description or run.name).splitlines()[0]}
 
     Args:
-        recipe: A shipped recipe as it is, or your own, field by field.
+        recipe: A shipped recipe or a file of your own as it is; or your own recipe, field by field or as pasted YAML.
         overrides: Fields to change, e.g. {{"data.table": "s3://photos/table.csv", "name": "mine"}}.
         store: Where artifacts are kept: s3://bucket/prefix or a folder that all workers share; empty: the recipe's.
     """
@@ -106,7 +134,7 @@ def deployed_flow(method: str, run: Flow[..., Any], run_name: Callable[[], str] 
 def prediction_flow(method: str, run: Flow[..., Any]) -> Flow[..., Any]:
     """A flow that applies the model of a finished run of the method to new images, with a form for its recipe."""
     kind = recipe_class(method)
-    choice = shipped_recipes(method) | kind
+    choice = choices(method)
 
     def deployed(
         recipe: choice,  # type: ignore[valid-type]
@@ -162,7 +190,7 @@ def __getattr__(name: str) -> Flow[..., Any]:
     return deployed_flow(method, getattr(import_module(f"flows.controls.{method}"), name), _control_run_name)
 
 
-_SelfImprove = shipped_recipes("self_improve") | SelfImproveRecipe
+_SelfImprove = choices("self_improve")
 
 
 @flow(name="seeds", flow_run_name=_seeds_run_name)
@@ -176,7 +204,7 @@ def seeds(
     """Run a recipe once a seed, and compare final with zero-shot models over seeds.
 
     Args:
-        recipe: A shipped recipe as it is, or your own, field by field.
+        recipe: A shipped recipe or a file of your own as it is; or your own recipe, field by field or as pasted YAML.
         seeds: At least two different ones, e.g. 1, 2 and 3.
         controls: Make the negative control of each run too.
         overrides: Fields to change, e.g. {"data.table": "s3://photos/table.csv", "name": "mine"}.

@@ -43,5 +43,6 @@ def _save_block(url: str) -> UUID:
     from prefect.blocks.webhook import Webhook
     from pydantic import SecretStr
 
-    saved: UUID = Webhook(url=SecretStr(url)).save(BLOCK, overwrite=True)
+    saved = Webhook(url=SecretStr(url)).save(BLOCK, overwrite=True)
+    assert isinstance(saved, UUID)
     return saved

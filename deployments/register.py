@@ -11,6 +11,7 @@ import yaml
 
 from deployments.automations import register_automation
 from deployments.notify import register_notifications
+from deployments.own_recipes import Listed, list_recipes
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.store.browse import browsing
 
@@ -26,18 +27,23 @@ def register(
     gpus: int | None = None,
     notify: str | None = None,
     store_url: str | None = None,
+    recipes: str | None = None,
 ) -> list[str]:
     """Register everything that WhyScore needs; returns lines that name it.
 
     `store` is where the deployments keep their artifacts unless a run says otherwise, `home` the folder in which
     workers find the code (None: where it is here), `gpus` how many runs the GPU pool takes at a time (None: as many
     as it has workers), `notify` the webhook that is told of ended and waiting runs (None: as before), `store_url` the
-    address under which browsers reach the store. Raises `WhyScoreError` when the server cannot be reached or refuses.
+    address under which browsers reach the store, `recipes` a folder or s3:// prefix of recipe files that the forms
+    offer too. Raises `WhyScoreError` when the server cannot be reached or refuses.
     """
     variables = browsing(store, store_url) if store_url else {}
+    listed = list_recipes(recipes) if recipes else Listed({}, [])
+    variables |= listed.variables
     home = (home or FOLDER.parent).resolve()
     done = [_register_pool(name, pool_type, gpus if name == "gpu" else None) for name in POOLS]
-    environment = os.environ | {"WHYSCORE_STORE": store, "WHYSCORE_HOME": str(home), "PREFECT_CLI_PROMPT": "false"}
+    given = {"WHYSCORE_STORE": store, "WHYSCORE_HOME": str(home), "PREFECT_CLI_PROMPT": "false"}
+    environment = os.environ | given | listed.variables
     project = prefect_project(variables)
     with tempfile.TemporaryDirectory(prefix="whyscore-deploy-") as folder:
         path = Path(folder) / "prefect.yaml"
@@ -46,6 +52,7 @@ def register(
         ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise WhyScoreError(f"prefect deploy failed:\n{ran.stdout[-3000:]}{ran.stderr[-3000:]}")
+    done += listed.lines
     done += [f"deployment {item['name']}" for item in project["deployments"]]
     automations = yaml.safe_load((FOLDER / "automations.yaml").read_text(encoding="utf-8"))["automations"]
     done += [register_automation(item) for item in automations]

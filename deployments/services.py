@@ -102,19 +102,18 @@ def s3_server(settings: dict[str, str]) -> Service:
 def worker(
     stack: Path, settings: dict[str, str], pool: str, name: str, limit: int, environment: dict[str, str]
 ) -> Service:
-    """A process worker: each flow run is a process below it."""
+    """A process worker: each flow run is a process below it, with the libraries imported."""
     api = f"http://127.0.0.1:{settings['PREFECT_PORT']}/api"
     return Service(
         f"worker-{name}",
         [
-            sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name,
-            "--limit", str(limit),
+            sys.executable, "-m", "deployments.worker", "--pool", pool, "--name", name, "--limit", str(limit),
         ],
         _inherited() | THRIFTY | client_environment(settings) | environment
         | {
             "PREFECT_HOME": str(stack.resolve() / "prefect"),
             "PREFECT_LOGGING_EXTRA_LOGGERS": "whyscore",
-            "PREFECT_WORKER_QUERY_SECONDS": "3",  # its default of 10 is long where stages are short
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # its default of 10 is long where stages are short
         },
         lambda: _is_online(api, settings, pool, name),
         folder=ROOT,

@@ -29,7 +29,7 @@ class Watched(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="Hub id (owner/name) or s3://bucket/prefix of a saved model")
-    recipe: str = Field(description="A shipped recipe, e.g. demo or paper/ava_llava-1.5-7b; its model is replaced")
+    recipe: str = Field(description="A recipe of the form, e.g. demo or own/mine.yaml; its model is replaced")
     overrides: dict[str, Any] = Field({}, description='Fields of the recipe to change, e.g. {"data.table": "s3://.."}')
 
 

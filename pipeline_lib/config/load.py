@@ -62,11 +62,19 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Ba
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
     except ValueError as error:  # of the path or of the text
         raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
-    fields = read_yaml(content, f"recipe {path}")
+    return recipe_from_text(content, str(path), str(path.parent), overrides)
+
+
+def recipe_from_text(text: str, source: str, folder: str | None, overrides: dict[str, Any] | None = None) -> BaseRecipe:
+    """As `load_recipe`, from the text of a recipe of any place; `source` names it in messages.
+
+    `folder`, local or s3://, is the one that relative paths are relative to. Without one they are refused.
+    """
+    fields = read_yaml(text, f"recipe {source}")
     if not isinstance(fields, dict):
-        raise RecipeError(f"recipe {path} must be a mapping of fields, found {type(fields).__name__}")
+        raise RecipeError(f"recipe {source} must be a mapping of fields, found {type(fields).__name__}")
     of_method = recipe_class(fields.get("method", DEFAULT_METHOD))
-    return parse_recipe(_resolve_paths(of_method, fields, path.parent), overrides, source=str(path))
+    return parse_recipe(_resolve_paths(of_method, fields, folder), overrides, source=source)
 
 
 def read_yaml(text: str, source: str) -> Any:
@@ -88,7 +96,7 @@ def read_yaml(text: str, source: str) -> Any:
         ) from None
 
 
-def _resolve_paths(kind: Any, value: Any, folder: Path) -> Any:
+def _resolve_paths(kind: Any, value: Any, folder: str | None) -> Any:
     """The value of a field of some type, with `folder` before each relative path that the type marks."""
     found = get_origin(kind)
     if found is Annotated:
@@ -96,7 +104,7 @@ def _resolve_paths(kind: Any, value: Any, folder: Path) -> Any:
         for mark in marks:
             if isinstance(mark, RelativeToRecipe) and isinstance(value, str):
                 is_path = value and "://" not in value and value[0] != "~" and value.endswith(mark.ending)
-                return str(folder / value) if is_path else value
+                return _beside(folder, value) if is_path else value
         return _resolve_paths(of, value, folder)
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
         types = get_type_hints(kind, include_extras=True)
@@ -108,6 +116,18 @@ def _resolve_paths(kind: Any, value: Any, folder: Path) -> Any:
         for of in get_args(kind):
             value = _resolve_paths(of, value, folder)
     return value
+
+
+def _beside(folder: str | None, path: str) -> str:
+    """A path of a recipe in a folder."""
+    if path.startswith("/"):
+        return path
+    if folder is None:
+        raise RecipeError(
+            f"{shorten(path)} is relative to the folder of the recipe's file, and this recipe has none: give an"
+            " absolute path or s3://"
+        )
+    return f"{folder.rstrip('/')}/{path}" if "://" in folder else str(Path(folder) / path)
 
 
 def parse_recipe(

@@ -91,8 +91,7 @@ def show_report(store: ArtifactStore, page: str, ref: ArtifactRef) -> None:
         return
     verdict = verdicts.verdict_of(store, ref)
     said = verdicts.verdict_line(verdict) if verdict else ""
-    parts = [f"[Report]({browser_address(store.root, page)})", said, f"`{page}`"]
-    _show("report link", "\n\n".join(part for part in parts if part), said or "Report")
+    _show("report link", f"[Report]({browser_address(store.root, page)})\n\n`{page}`", said or "Report")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ Answer = TypeVar("Answer")
 DEPLOYMENT = "WHYSCORE_GPU_STAGES"
 """Environment variable that names the deployment which computes stages that need the model; unset: they run here."""
 
-POLL_S = 2.0
+POLL_S = 0.5
 RESTART_PATIENCE = timedelta(seconds=90)
 """How long a crashed run may stay crashed: the automation starts it again within seconds."""
 

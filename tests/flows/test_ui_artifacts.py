@@ -59,7 +59,6 @@ def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_serve
     page = Path(store.root) / "runs/small/report/report.html"
     assert page.exists() and f"[Report]({page.as_uri()})" in found["small-report-link"].data
     assert found["small-report-link"].description == found["small-verdict"].description
-    assert found["small-verdict"].description in found["small-report-link"].data
     assert "iterations: 2" in found["small-recipe"].data and "ite-2 merged" in found["small-results"].data
     computed = {name for name, artifact in found.items() if "**computed**" in artifact.data}
     assert computed == {key("ite-2 ties_merge"), key("ite-2 merged evaluate")}

@@ -49,7 +49,7 @@ def test_cancel_stops_training_with_a_checkpoint_and_retry_goes_on_from_it(
     run: Any = run_deployment("self_improve/self_improve", parameters=parameters, timeout=0)
 
     wait_for(lambda: said("train_score: ") and said(" steps, "), 600, "it trains")
-    (training,) = stage_runs("ite-1 train_score")
+    (training,) = stage_runs("small ite-1 train_score")
     set_state(run.id, Cancelling())
     wait_for(lambda: said("after SIGTERM"), 30, "the training is told, not only the run that waits for it")
     wait_for(lambda: read_run(training.id).state.is_cancelled(), 120, "the stage is cancelled")
@@ -61,6 +61,6 @@ def test_cancel_stops_training_with_a_checkpoint_and_retry_goes_on_from_it(
 
     set_state(run.id, Scheduled(name="AwaitingRetry"))
     wait_for(lambda: said("going on from step "), 300, "the training goes on")
-    assert len(stage_runs("ite-1 generate")) == 1, "a finished stage was computed again"
+    assert len(stage_runs("small ite-1 generate")) == 1, "a finished stage was computed again"
     set_state(run.id, Cancelling())
     wait_for(lambda: read_run(run.id).state.is_cancelled(), 180, "the run is cancelled again")

@@ -37,8 +37,13 @@ def test_a_run_finishes_with_its_heavy_stages_in_the_gpu_pool(
     assert (Path(store.path("runs/through-the-api/report")) / "report.html").exists()
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
+        keys = {artifact.key for artifact in client.read_artifacts(limit=200)}
     gpu = {item.name for item in runs if item.work_pool_name == "gpu" and item.parameters.get("stage")}
-    assert {"ite-1 generate", "zero-shot evaluate", "ite-1 train_score", "ite-1 score evaluate"} <= gpu
+    stages = ("ite-1 generate", "zero-shot evaluate", "ite-1 train_score", "ite-1 score evaluate")
+    assert {f"through-the-api {stage}" for stage in stages} <= gpu
+    of_this_run = {key for key in keys if key and key.startswith("through-the-api-")}
+    assert {f"through-the-api-{name}" for name in ("ite-1-train-score", "verdict", "report-link")} <= of_this_run
+    assert not any(key and key.startswith(("ite-", "zero-shot")) for key in keys), "a card without the run's name"
     assert not any(light in name for name in gpu for light in ("discretize", "judge", "report", "swap"))
 
 

@@ -28,7 +28,18 @@ def deploy(
         ),
     ] = None,
     store_url: Annotated[
-        str | None, typer.Option(help="Address under which browsers reach the store, for the links to reports")
+        str | None,
+        typer.Option(
+            envvar="WHYSCORE_STORE_URL", help="Address under which browsers reach the store, for the links to reports"
+        ),
+    ] = None,
+    recipes: Annotated[
+        str | None,
+        typer.Option(
+            callback=at_home,
+            envvar="WHYSCORE_RECIPES",
+            help="Folder or s3://bucket/prefix of recipe files that the forms offer too; all workers must see it",
+        ),
     ] = None,
 ) -> None:
     """Register pools, deployments and automations on the Prefect server (PREFECT_API_URL, else that of `make up`)."""
@@ -46,5 +57,8 @@ def deploy(
         check_server(os.environ["PREFECT_API_URL"])
         from deployments.register import register
 
-        for line in register(wanted, home=home, pool_type=pool_type, gpus=gpus, notify=notify, store_url=store_url):
+        lines = register(
+            wanted, home=home, pool_type=pool_type, gpus=gpus, notify=notify, store_url=store_url, recipes=recipes
+        )
+        for line in lines:
             typer.echo(line)
