@@ -6,7 +6,6 @@ from collections import defaultdict
 from functools import partial
 
 from pipeline_lib.config.base import Runtime, TrackerName
-from pipeline_lib.errors import LostArtifactError, StoreError
 from pipeline_lib.report.verdict import FILE, verdict_of, verdict_text
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from pipeline_lib.trackers.background import background
@@ -32,7 +31,7 @@ def track_stage(runtime: Runtime, ref: ArtifactRef, title: str) -> None:
     store = ArtifactStore(runtime.store)
     try:
         record = _record(store, ref, title)
-    except (StoreError, LostArtifactError) as error:
+    except Exception as error:  # a damaged artifact is found and computed again by whoever uses it
         log.warning("%s is not in the trackers: %s", title, error)
         return
     entry = Entry(entry_id(store.root, name), name, "", {"store": store.root})

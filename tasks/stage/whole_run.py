@@ -28,7 +28,6 @@ class _WholeRun:
     took: list[Took] = field(default_factory=list)
     computed: dict[str, Manifest] = field(default_factory=dict)
     cached: dict[str, Manifest] = field(default_factory=dict)
-
     is_whole: bool = True  # whether the plan has all stages, or ends at a missing result that decides what follows
     said: str = ""
 
@@ -91,7 +90,7 @@ def note_stage(runtime: Runtime, ref: ArtifactRef, title: str, *, cached: bool) 
 def end_of_run(usd_per_device_hour: float | None) -> None:
     """Say what the run computed and what cached stages saved, in device hours."""
     run = _this_run()
-    if run is None:
+    if run is None or not (run.computed or run.cached):
         return
     computed, saved = (
         cost_text(cost_of(stages.values()), usd_per_device_hour) for stages in (run.computed, run.cached)
