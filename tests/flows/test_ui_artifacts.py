@@ -48,7 +48,8 @@ def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_serve
     bar = found.pop("small-whole-run")
     assert float(bar.data) == 100.0 and bar.description.startswith(f"{len(STAGES)} of {len(STAGES)} stages are done; ")
     hours = "(under )?[0-9.]+ device hours without a GPU"
-    cost = f"computed 2 stages in {hours} and took {len(STAGES) - 2} stages from the store, which saved {hours}$"
+    # the shards of the evaluation are there, so neither of the two needed a model
+    cost = f"computed 2 stages and took {len(STAGES) - 2} stages from the store, which saved {hours}$"
     assert re.search(f"this run {cost}", bar.description)
     left = [line for line in lines if "stages are done" in line]
     assert left[0].startswith(f"{len(STAGES) - 1} of {len(STAGES)} stages are done; left: about ")
