@@ -100,10 +100,10 @@ def test_a_run_that_waits_is_told_of_once(
             notify.register_notifications(receiver.url)
             run: Any = run_deployment("self_improve/self_improve", parameters={"recipe": "demo"}, timeout=0)
             wait_for(lambda: receiver.told, 120, "the waiting run is told of")
-            assert receiver.told[0].startswith("demo (self_improve) waits: Late in the pool cpu")
+            assert receiver.told[0].startswith(f"{run.name} (self_improve, demo) waits: Late in the pool cpu")
             client.set_flow_run_state(run.id, Cancelled(), force=True)
             wait_for(lambda: len(receiver.told) > 1, 60, "its end is told of")
-            assert receiver.told[1].startswith("demo (self_improve): Cancelled") and len(receiver.told) == 2
+            assert receiver.told[1].startswith(f"{run.name} (self_improve): Cancelled") and len(receiver.told) == 2
         finally:
             client.update_work_pool("cpu", WorkPoolUpdate(is_paused=False))
             notify.register_notifications(notify.NONE)
