@@ -6,7 +6,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-model test lint quick-lint test-all mutants test-crash test-s3 test-platform test-vllm bench up down clean
+.PHONY: help setup demo demo-model test lint quick-lint test-all mutants test-crash test-s3 test-platform test-vllm test-wheel bench up down clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-s3     the store and a demo-size run on a real S3 server, which it starts and stops (long)"
 	@echo "make test-platform  runs on PostgreSQL, a Prefect server and workers, killed in the middle (long)"
 	@echo "make test-vllm   generation by a real vLLM for CPUs, installed in .venv-vllm: 3.5 GB (long)"
+	@echo "make test-wheel  the wheel is built, installed into an empty folder, and runs the whole demo there (minutes)"
 	@echo "make bench       training and generation beside their peers; adds to bench/RESULTS.md (minutes)"
 	@echo "make up, make down  the platform as plain processes (STORE=s3://bucket/prefix; docs/operations.md)"
 	@echo "make demo-model  make the bundled base VLM anew"
@@ -78,6 +79,9 @@ test-platform: setup
 
 test-vllm: setup .venv-vllm/.installed
 	WHYSCORE_VLLM=.venv-vllm $(BIN)/python -m pytest tests/vllm
+
+test-wheel: setup
+	$(BIN)/python -m pytest tests/flows/test_wheel.py --demo-size
 
 bench: setup
 	$(BIN)/python -m bench.dpo

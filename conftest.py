@@ -3,7 +3,7 @@
 import pytest
 
 OPTIONS = {
-    "--demo-size": "crash and S3 tests at the size of the demo (make test-crash, make test-s3)",
+    "--demo-size": "crash, S3 and wheel tests at the size of the demo (make test-crash, make test-s3, make test-wheel)",
     "--all-moments": "a run is killed at each kind of moment (make test-crash, make test-all)",
     "--all-families": "parity with TRL for all eight families of models (make test-all)",
     "--platform": "PostgreSQL, a Prefect server and workers (make test-platform)",

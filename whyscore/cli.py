@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from whyscore.commands import checks, models, new, page, platform, runs, stores
+from whyscore.commands import checks, compare, models, new, page, platform, push, runs, stores
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +41,9 @@ for command in (
     runs.seeds,
     stores.status,
     stores.report,
+    compare.compare,
     models.predict,
+    push.push,
     page.app,
     runs.rejudge,
     runs.ablation,

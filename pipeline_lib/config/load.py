@@ -1,6 +1,7 @@
 """Read a recipe of any method. Only this module lists the methods: each folder in `methods/` is one."""
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from pipeline_lib.errors import RecipeError
 
 DEFAULT_METHOD = "self_improve"
 """The method of a recipe without `method`."""
+
+SHIPPED = Path(__file__).parents[2] / "recipes"
+"""The recipes that are installed with WhyScore: of the checkout, or of the wheel."""
 
 
 def method_names() -> list[str]:
@@ -53,11 +57,12 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Ba
     """Read a YAML recipe of any method; `overrides` maps dotted field names to values, e.g. `{"data.table": "my.csv"}`.
 
     A relative path in the file is relative to the file's folder, in every field that is marked as `RelativeToRecipe`;
-    one in `overrides` to the working directory. Raises `RecipeError` that lists every wrong field at once.
+    one in `overrides` to the working directory. `recipes/<method>/<name>.yaml` is a shipped recipe where there is no
+    such file here, with paths as if it were here. Raises `RecipeError` that lists every wrong field at once.
     """
     path = Path(path)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = _content(path)
     except OSError as error:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
     except ValueError as error:  # of the path or of the text
@@ -75,6 +80,19 @@ def recipe_from_text(text: str, source: str, folder: str | None, overrides: dict
         raise RecipeError(f"recipe {source} must be a mapping of fields, found {type(fields).__name__}")
     of_method = recipe_class(fields.get("method", DEFAULT_METHOD))
     return parse_recipe(_resolve_paths(of_method, fields, folder), overrides, source=source)
+
+
+def _content(path: Path) -> str:
+    """The text of a recipe; that of the shipped one for `recipes/..` where there is no such file here."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path.parts[:1] != (SHIPPED.name,) or ".." in path.parts:
+            raise
+        shipped = SHIPPED.joinpath(*path.parts[1:])
+        if not shipped.is_file():
+            raise
+        return shipped.read_text(encoding="utf-8")
 
 
 def read_yaml(text: str, source: str) -> Any:
@@ -127,7 +145,10 @@ def _beside(folder: str | None, path: str) -> str:
             f"{shorten(path)} is relative to the folder of the recipe's file, and this recipe has none: give an"
             " absolute path or s3://"
         )
-    return f"{folder.rstrip('/')}/{path}" if "://" in folder else str(Path(folder) / path)
+    if "://" in folder:
+        return f"{folder.rstrip('/')}/{path}"
+    # Of a shipped recipe: `recipes/x/../..` leads nowhere where there is no such folder.
+    return str(Path(folder) / path) if Path(folder).is_dir() else os.path.normpath(Path(folder) / path)
 
 
 def parse_recipe(

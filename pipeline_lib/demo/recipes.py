@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipeline_lib.config.base import BaseRecipe
-from pipeline_lib.config.load import method_names, parse_recipe
+from pipeline_lib.config.load import SHIPPED, method_names, parse_recipe
 from pipeline_lib.demo.dataset import write_dataset
 from pipeline_lib.demo.method_data import write_answer_pairs, write_questions, write_unlabelled
 from pipeline_lib.errors import RecipeError
@@ -25,12 +25,11 @@ WRITERS: Mapping[str, Callable[[Path, int], Path]] = {
 }
 """The kinds of data of the demos; each function writes one into a folder and returns the path of its table."""
 _DEMO_PATH = re.compile(r"\.\./\.\./whyscore-data/demo/(\w+)/seed-0/[^/]+")
-_RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def methods_with_demo() -> list[str]:
     """The methods that have a demo, `self_improve` first."""
-    found = [method for method in method_names() if (_RECIPES / method / "demo.yaml").is_file()]
+    found = [method for method in method_names() if (SHIPPED / method / "demo.yaml").is_file()]
     return sorted(found, key=lambda method: (method != "self_improve", method))
 
 
@@ -41,7 +40,7 @@ def demo_recipe(method: str, folder: Path, seed: int, overrides: dict[str, Any])
     """
     if method not in methods_with_demo():
         raise RecipeError(f"there is no demo of {method!r}; there are demos of {', '.join(methods_with_demo())}")
-    fields = yaml.safe_load((_RECIPES / method / "demo.yaml").read_text(encoding="utf-8"))
+    fields = yaml.safe_load((SHIPPED / method / "demo.yaml").read_text(encoding="utf-8"))
     fields = _with_data(fields, folder / "demo", seed)
     fields["name"] = seed_name(fields["name"], seed)
     fields.setdefault("runtime", {})["store"] = str(folder / "store")

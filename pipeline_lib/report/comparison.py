@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from pipeline_lib.config.base import Split
 from pipeline_lib.metrics.scores import Estimate
 from pipeline_lib.report.formatting import Column, bounds_text, estimate_text, value_text
-from pipeline_lib.report.page import render_template
-from pipeline_lib.report.style import BASE, GREY, INK, SCORE, draw_svg, shade
+from pipeline_lib.report.page import Grid, Paragraph, Section, kind_of, render_template
+from pipeline_lib.report.style import BASE, GREY, INK, SCORE, data_uri, draw_svg, shade
+from pipeline_lib.report.text_table import text_table
 
 WIDTH_PX, MAX_PANEL_PX, LETTER_PX = 1090, 480, 6.9
 ROW_PX, FRAME_PX = 27, 62
@@ -27,6 +28,7 @@ class Row(NamedTuple):
     leads: bool = False  # set in bold, and its interval is drawn across all rows
     apart: bool = False  # for reference: not one of the compared models
     collapsed: bool = False
+    colour: str = ""  # of its mark and interval; else by what it is
 
     def figure(self, column: Column, split: Split) -> Estimate:
         """A figure with its interval; NaN where it was not measured, so that a table can show a dash."""
@@ -48,6 +50,8 @@ class Comparison(NamedTuple):
     outcome: str = ""  # the result in one sentence
     recipe_lines: str = ""  # to paste
     paper: tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]] | None = None  # caption, headings, rows
+    sections: tuple[Section, ...] = ()  # between the figures and the notes
+    measured_on: str = ""  # what the figures are of, where that is not one split of one data set
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -61,9 +65,23 @@ def comparison_text(comparison: Comparison) -> str:
     table.insert(1, "-" * max(len(line) for line in table))
     notes = [comparison.outcome, *comparison.notes] if comparison.outcome else comparison.notes
     below = [textwrap.fill(note, 120) for note in notes]
+    for section in comparison.sections:
+        if said := _section_lines(section):
+            table += ["", section.heading, "", *said]
     if comparison.recipe_lines:
         below += ["", "Recipe lines:", comparison.recipe_lines.rstrip()]
     return "\n".join([f"{comparison.heading} ({comparison.title})", "", *table, "", *below]) + "\n"
+
+
+def _section_lines(section: Section) -> list[str]:
+    """The texts and tables of a section; a terminal shows no drawings."""
+    said = []
+    for part in section.parts:
+        if isinstance(part, Paragraph):
+            said.append(textwrap.fill(part.text, 120))
+        elif isinstance(part, Grid):
+            said.append(textwrap.fill(part.caption, 120) + "\n\n" + text_table(part.headings, part.rows))
+    return "\n\n".join(said).splitlines()
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -82,11 +100,16 @@ def render_comparison(comparison: Comparison) -> str:
         }
         for row in comparison.rows
     ]
-    return render_template("comparison.html.j2", comparison=comparison, rows=rows, panels=_panels(comparison))
+    panels = _panels(comparison)
+    return render_template(
+        "comparison.html.j2", comparison=comparison, rows=rows, panels=panels, kind=kind_of, data_uri=data_uri
+    )
 
 
 def _panels(comparison: Comparison) -> list[tuple[int, Markup]]:
     """The width of each panel and its drawing; all are scaled alike, so that a row is one row across them."""
+    if not comparison.drawn:
+        return []
     names = round(LETTER_PX * max(len(row.name) for row in comparison.rows))
     plain = min(MAX_PANEL_PX, (WIDTH_PX - names) // len(comparison.drawn))
     panels: list[tuple[int, Markup]] = []
@@ -113,7 +136,7 @@ def _draw(axes: Axes, comparison: Comparison, column: Column, named: bool) -> No
     axes.set_axisbelow(True)
     for at, (row, name) in enumerate(zip(comparison.rows, axes.get_yticklabels(), strict=True)):
         figure = row.figure(column, comparison.split)
-        colour = SCORE if row.leads else BASE if row.apart else INK
+        colour = row.colour or (SCORE if row.leads else BASE if row.apart else INK)
         name.set_color(GREY if row.apart else INK)
         name.set_fontweight("bold" if row.leads else "normal")
         if not math.isfinite(figure.value):

@@ -30,12 +30,20 @@ class Grid(NamedTuple):
     caption: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    of_words: bool = False  # its cells are words, which begin at the left; else figures
 
 
 class Drawing(NamedTuple):
     """A figure: what `style.draw_svg` drew, and its caption."""
 
     svg: Markup
+    caption: str
+
+
+class Panels(NamedTuple):
+    """Figures of one size side by side, two in a row, and their caption."""
+
+    svgs: Sequence[Markup]
     caption: str
 
 
@@ -46,7 +54,7 @@ class Exhibit(NamedTuple):
     texts: Sequence[tuple[str, str]]
 
 
-Part = Paragraph | Grid | Drawing | Exhibit
+Part = Paragraph | Grid | Drawing | Panels | Exhibit
 
 
 class Section(NamedTuple):
@@ -68,7 +76,12 @@ class Page(NamedTuple):
 
 def render_page(page: Page) -> str:
     """The page as HTML, every text escaped; the same page gives the same bytes."""
-    return render_template("page.html.j2", page=page, kind=lambda part: type(part).__name__, data_uri=data_uri)
+    return render_template("page.html.j2", page=page, kind=kind_of, data_uri=data_uri)
+
+
+def kind_of(part: Part) -> str:
+    """The name of a part's kind, for templates."""
+    return type(part).__name__
 
 
 def html_environment(folder: Path) -> jinja2.Environment:
