@@ -1,8 +1,9 @@
 """Progress of long work as log lines: name, share, speed, time left."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -12,6 +13,9 @@ EVERY_SECONDS = 5.0
 
 Listener = Callable[["Progress", str], None]
 """Gets the counter and its line at each log line; it must not raise."""
+
+Points = Sequence[tuple[int, float]]
+"""A curve: the units done, and a value."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener of progress", default=None)
 
@@ -34,11 +38,17 @@ class Progress:
         self.done = self.skipped = 0
         self.started = self.last_line = time.monotonic()
         self.listener = _listener.get()
+        self.curves: dict[str, list[tuple[int, float]]] = {}  # figures by name, each with the units done and a value
 
     def skip(self, units: int) -> None:
         """Count units that an earlier run finished; they do not count for the speed."""
         self.done += units
         self.skipped += units
+
+    def draw(self, at: int, figures: Mapping[str, float]) -> None:
+        """Add a point to the curve of each figure, for listeners; shown with the next line."""
+        for name, value in figures.items():
+            self.curves.setdefault(name, []).append((at, value))
 
     def advance(self, units: int = 1, note: str = "") -> None:
         """Count finished units; `note` is shown behind the line, e.g. a loss."""
@@ -58,6 +68,12 @@ class Progress:
         log.info("%s", line)
         if self.listener:
             self.listener(self, line)
+
+
+def thinned(points: Points, most: int) -> list[tuple[int, float]]:
+    """At most so many of the points, evenly spread, the last one among them."""
+    step = max(1, math.ceil(len(points) / most))
+    return list(points[::-step][::-1])
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from pipeline_lib.config.base import BaseRecipe, Data, ImageData, Split
 from pipeline_lib.data.table import NO_LIMIT, CheckedTable, ImageList, check_table
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.store import ArtifactStore
+from pipeline_lib.trackers.tracker import check_trackers
 
 OPENED_IMAGES = 2000
 """The number of images of a table that are opened, evenly spread; a run opens all."""
@@ -69,6 +70,12 @@ def _dask(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
         store, folders = ArtifactStore(recipe.runtime.store), (recipe.model.id, image_folder(recipe.data))
         count = check_cluster(recipe.runtime.dask, store, folders)
         yield Finding("dask", "ok", f"{count} worker(s) at {recipe.runtime.dask}, of this version")
+
+
+def _trackers(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
+    if names := recipe.runtime.trackers:
+        check_trackers(names)
+        yield Finding("trackers", "ok", f"{', '.join(names)} can be used; no server was asked")
 
 
 def _table(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
@@ -211,6 +218,7 @@ def _size(recipe: BaseRecipe, facts: Facts) -> Iterator[Finding]:
 COMMON: dict[str, Check] = {
     "store": _store,
     "dask": _dask,
+    "trackers": _trackers,
     "table": _table,
     "images": _images,
     "prompt": _prompt,

@@ -21,10 +21,10 @@ class Planned(NamedTuple):
     role: str | None = None  # in that folder
 
 
-def plan_text(store: ArtifactStore, stages: Sequence[Planned]) -> str:
+def plan_text(store: ArtifactStore, stages: Sequence[Planned], notes: Sequence[str] = ()) -> str:
     """The plan as a table for a terminal, with a line below each stage whose key its run's last pointers do not have.
 
-    Such a line names the arguments that differ, the old value and the new one.
+    Such a line names the arguments that differ, the old value and the new one. `notes` are further lines at the end.
     """
     before = {run: last_pointers(store, run) for run in {stage.run for stage in stages if stage.run}}
     width = max((len(stage.label) for stage in stages), default=0)
@@ -36,7 +36,8 @@ def plan_text(store: ArtifactStore, stages: Sequence[Planned]) -> str:
         if old is not None and old != stage.ref:
             lines.append(f"{'':<{width}}  was {old.key[:8]}: {_why(store, old, stage)}")
     missing = sum(stage.missing is not None for stage in stages)
-    return "\n".join([*lines, "", f"{len(stages)} stages, {len(stages) - missing} cached, {missing} to compute"])
+    counts = f"{len(stages)} stages, {len(stages) - missing} cached, {missing} to compute"
+    return "\n".join([*lines, "", counts, *notes])
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline_lib.errors import StoreError
 from pipeline_lib.progress import duration
+from pipeline_lib.report.cost import Cost, cost_of, cost_text
 from pipeline_lib.report.provenance import provenance, provenance_text
 from pipeline_lib.report.verdict import Verdict, verdict_line, verdict_of_run, verdict_text
 from pipeline_lib.store import ArtifactStore, Manifest
@@ -46,9 +47,10 @@ class RunStatus(NamedTuple):
     size: int  # bytes of the artifacts that it needs; runs share some
     verdict: Verdict | None
     made: str  # when, where and in what time; empty without a report
+    manifests: dict[str, Manifest]  # of the artifacts that it needs, by address
 
 
-def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
+def store_status(store: ArtifactStore, names: list[str] | None = None, usd_per_device_hour: float | None = None) -> str:
     """The runs (all, or those named) and what is under way, for a terminal; raises `StoreError` if a run is not there.
 
     The verdict of each has one line, or all its lines where runs are named. A few listings and small files: seconds
@@ -66,14 +68,17 @@ def store_status(store: ArtifactStore, names: list[str] | None = None) -> str:
         raise StoreError(f"{store.root} has nothing of a run {missing[0]} yet{there}")
     size = sum(size for files in (times, *found.values()) for size, _ in files.values())
     lines = [f"Store {store.root}: {len(known)} run(s), {_size(size)}"]
-    for name in names or known:
-        lines += ["", *_lines(run_status(store, name, found[name]), whole=names is not None)]
+    runs = [run_status(store, name, found[name], usd_per_device_hour) for name in names or known]
+    if shared := _shared(runs, usd_per_device_hour):
+        lines.append(shared)
+    for run in runs:
+        lines += ["", *_lines(run, usd_per_device_hour, whole=names is not None)]
     if open_stages := list(under_way(store, times)):
         lines += ["", "Under way or unfinished:", *(f"  {line}" for line in open_stages)]
     return "\n".join(lines)
 
 
-def run_status(store: ArtifactStore, name: str, files: Times) -> RunStatus:
+def run_status(store: ArtifactStore, name: str, files: Times, usd_per_device_hour: float | None = None) -> RunStatus:
     """Read one run's pointers and the figures of its newest model; `files` are those of its folder."""
     run = read_run(store, name)
     pointers = run.pointers() if run else {}
@@ -92,7 +97,10 @@ def run_status(store: ArtifactStore, name: str, files: Times) -> RunStatus:
         artifacts=len(manifests),
         size=sum(entry.size for manifest in manifests.values() for entry in manifest.files.values()),
         verdict=verdict_of_run(run) if run else None,
-        made=provenance_text(provenance(manifests, report.address)) if report and report.address in manifests else "",
+        made=provenance_text(provenance(manifests, report.address), usd_per_device_hour)
+        if report and report.address in manifests
+        else "",
+        manifests=manifests,
     )
 
 
@@ -177,7 +185,19 @@ def _figure(store: ArtifactStore, pointer: Any, metric: str, heading: str) -> st
     return f"{main['metric'].replace('_', ' ')} {main['value']:.3f} [{main['low']:.2f} {main['high']:.2f}]"
 
 
-def _lines(run: RunStatus, *, whole: bool) -> list[str]:
+def _shared(runs: list[RunStatus], usd_per_device_hour: float | None) -> str:
+    """What several runs took together, and what they did not have to compute because another had."""
+    once = cost_of({at: one for run in runs for at, one in run.manifests.items()}.values())
+    each = [cost_of(run.manifests.values()) for run in runs]
+    gpu_s, other_s = sum(one.gpu_s for one in each) - once.gpu_s, sum(one.other_s for one in each) - once.other_s
+    saved = Cost(round(gpu_s, 3), round(other_s, 3))
+    if len(runs) < 2 or not (said := cost_text(once, usd_per_device_hour)):
+        return ""
+    shared = cost_text(saved, usd_per_device_hour)
+    return f"Together they took {said}" + (f"; stages that several of them share saved {shared}" if shared else "")
+
+
+def _lines(run: RunStatus, usd_per_device_hour: float | None, *, whole: bool) -> list[str]:
     state = "finished" if run.finished else "not finished"
     ite = "" if run.finished else ", nothing evaluated yet"  # there are methods that evaluate nothing
     if run.evaluated:
@@ -193,6 +213,8 @@ def _lines(run: RunStatus, *, whole: bool) -> list[str]:
         lines.insert(1, f"  {run.evaluated.name}: {run.evaluated.figures}")
     if run.made:
         lines.append(f"  {run.made}")
+    elif cost := cost_text(cost_of(run.manifests.values()), usd_per_device_hour):
+        lines.append(f"  took {cost} so far")
     if run.verdict:
         said = verdict_text(run.verdict).splitlines() if whole else [verdict_line(run.verdict)]
         lines += [f"  {line}" for line in said]

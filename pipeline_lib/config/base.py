@@ -30,6 +30,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
+TrackerName = Literal["mlflow", "wandb", "tensorboard"]
+"""An experiment tracker; its Python package has the same name."""
+
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -269,8 +272,19 @@ class Runtime(Section):
     dask: str | None = Field(
         None, description="Scheduler whose workers share the shards, e.g. tcp://gpu1:8786; null: all of them here"
     )
+    trackers: tuple[TrackerName, ...] = Field(
+        (), description="Experiment trackers that get curves and figures: mlflow, wandb, tensorboard; empty: none"
+    )
+    usd_per_device_hour: float | None = Field(
+        None, ge=0, description="Price of an hour of one device (a GPU, or the machine on a CPU), for status and report"
+    )
     openai: OpenAIEndpoint = OpenAIEndpoint()
     generation_server: GenerationServer = GenerationServer()
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_tracker_once(cls, trackers: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(dict.fromkeys(trackers))
 
 
 class Bootstrap(Section):

@@ -12,6 +12,7 @@ from markupsafe import escape
 
 from pipeline_lib.errors import StoreError
 from pipeline_lib.progress import duration
+from pipeline_lib.report.cost import Cost, cost_of, cost_text
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from pipeline_lib.store.gc import reachable, references
 
@@ -28,7 +29,7 @@ class Provenance(NamedTuple):
     published: str | None  # time of the artifact itself, UTC
     stages: int
     seconds: float  # of all stages, computed by this run or by others that share them
-    gpu_seconds: float
+    cost: Cost
     devices: tuple[str, ...]  # of stages with a model: cpu, mps and names of GPUs
 
 
@@ -39,31 +40,33 @@ def provenance(manifests: Mapping[str, Manifest], address: str) -> Provenance:
         used |= {at: manifests[at] for at in wanted if at in manifests}
         wanted = {at for one in wanted if one in used for at in references(used[one].arguments)} - used.keys()
         wanted &= manifests.keys()
-    on_gpu = [one for one in used.values() if one.device not in (None, "cpu", "mps")]
     return Provenance(
         version=own.versions.get("whyscore") if own else None,
         published=own.published if own else None,
         stages=len(used),
         seconds=sum(one.seconds for one in used.values()),
-        gpu_seconds=sum(one.seconds * one.device_count for one in on_gpu),
+        cost=cost_of(used.values()),
         devices=tuple(sorted({one.device for one in used.values() if one.device})),
     )
 
 
-def provenance_text(found: Provenance) -> str:
-    """The facts in a sentence or two."""
+def provenance_text(found: Provenance, usd_per_device_hour: float | None = None) -> str:
+    """The facts in a sentence or two, with the price of the device hours if there is one."""
     day = f" on {found.published[:10]}" if found.published else ""
     version = f" by WhyScore {found.version}" if found.version else ""
     where = f" on {', '.join(_shown(device) for device in found.devices)}" if found.devices else ""
-    gpu = f", {found.gpu_seconds / 3600:.2g} GPU hours" if found.gpu_seconds else ""
+    hours = cost_text(found.cost, usd_per_device_hour)
+    cost = f", {hours}" if hours else ""
     made = f"Made{day}{version}. " if day or version else ""
-    return f"{made}Its {found.stages} stages took {duration(found.seconds)} of computing{where}{gpu}."
+    return f"{made}Its {found.stages} stages took {duration(found.seconds)} of computing{where}{cost}."
 
 
-def filled(store: ArtifactStore, ref: ArtifactRef) -> Callable[[str, bytes], bytes]:
+def filled(
+    store: ArtifactStore, ref: ArtifactRef, usd_per_device_hour: float | None = None
+) -> Callable[[str, bytes], bytes]:
     """A function that puts the facts into the pages among an artifact's files: `change` of `copy_out`."""
     try:
-        text = provenance_text(provenance(reachable(store, [ref.address]), ref.address))
+        text = provenance_text(provenance(reachable(store, [ref.address]), ref.address), usd_per_device_hour)
     except StoreError as error:
         log.warning("the report does not say when and in what time it was made: %s", error)
         text = ""

@@ -66,7 +66,7 @@ def train_dpo(
         lazy_rows(with_reference(pairs, reference, chat), open_image, fields),
         job,
         place,
-        figures={"rewards/accuracies": "accuracy"},
+        figures={"rewards/margins": "reward margin", "rewards/accuracies": "accuracy"},
     )
     return pa.table(
         {

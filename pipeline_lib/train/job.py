@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_lib.config.base import Grpo, Lora
+from pipeline_lib.config.base import Grpo, Lora, TrackerName
 from pipeline_lib.data.image_set import ImageSet
 from pipeline_lib.store import ArtifactRef, ArtifactStore
 from pipeline_lib.vlm.model_ref import ModelRef
@@ -100,3 +100,5 @@ class Place(NamedTuple):
     gradient_checkpointing: bool = False
     decode_workers: int = 0  # further processes that make batches of images
     processes: Processes | None = None  # None: this one alone
+    trackers: tuple[TrackerName, ...] = ()  # that get its curves
+    run: str = ""  # name of the run, for trackers

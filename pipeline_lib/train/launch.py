@@ -61,6 +61,8 @@ def run_job_in_processes(job: TrainingJob, place: Place, tables: Mapping[str, pa
             device=device,
             processes=count,
             fsdp=runtime.fsdp,
+            trackers=place.trackers,
+            run=place.run,
         )
         (folder / SPEC).write_text(spec.model_dump_json(), encoding="utf-8")
         (folder / "accelerate.yaml").write_text(yaml.safe_dump(_accelerate(spec)), encoding="utf-8")
@@ -193,6 +195,9 @@ class _Relay:
             if progress is None:
                 progress = self.progress[event["what"]] = Progress(event["what"], event["total"], event["unit"])
             progress.done = event["done"]
+            for name, points in event["curves"].items():
+                for at, value in points:
+                    progress.draw(at, {name: value})
             if progress.listener:
                 progress.listener(progress, event["line"])
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from pipeline_lib.config.base import TrackerName
 from pipeline_lib.errors import Interrupted, WhyScoreError
-from pipeline_lib.progress import Progress, listening
+from pipeline_lib.progress import Progress, listening, thinned
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.store.patience import expect_server
 from pipeline_lib.train.job import Place, Processes, TrainingJob
@@ -24,6 +25,9 @@ from pipeline_lib.train.run_job import run_job
 
 EVENT = "whyscore-event "
 """Marks a line of standard output that is for the waiting process."""
+
+NEW_POINTS = 10
+"""Points of each curve that are sent with a progress line, which comes every few seconds."""
 
 SPEC, LOG = "spec.json", "training_log.parquet"
 
@@ -45,6 +49,8 @@ class Spec(BaseModel):
     device: Literal["cpu", "cuda"]
     processes: int
     fsdp: bool
+    trackers: tuple[TrackerName, ...]
+    run: str
 
 
 def main(folder: Path) -> None:
@@ -78,6 +84,8 @@ def _train(folder: Path, asked: threading.Event, rank: int) -> None:
         gradient_checkpointing=spec.gradient_checkpointing,
         decode_workers=spec.decode_workers,
         processes=Processes(spec.processes, rank, spec.fsdp, folder / "training", asked.is_set),
+        trackers=spec.trackers,
+        run=spec.run,
     )
     try:
         with listening(_emit_progress):
@@ -115,7 +123,10 @@ class _Sender(logging.Handler):
 
 def _emit_progress(progress: Progress, line: str) -> None:
     if os.environ["RANK"] == "0":
-        _emit(what=progress.what, total=progress.total, unit=progress.unit, done=progress.done, line=line)
+        curves = {name: thinned(points, NEW_POINTS) for name, points in progress.curves.items()}
+        progress.curves.clear()  # the waiting process keeps them; a line on the pipe must be short
+        counted = {"total": progress.total, "unit": progress.unit, "done": progress.done}
+        _emit(what=progress.what, **counted, line=line, curves=curves)
 
 
 def _emit(**event: Any) -> None:

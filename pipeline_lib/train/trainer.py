@@ -21,6 +21,8 @@ from pipeline_lib.config.base import Lora
 from pipeline_lib.errors import Interrupted, ModelError, StoreError
 from pipeline_lib.progress import Progress
 from pipeline_lib.store import ArtifactRef, ArtifactStore
+from pipeline_lib.trackers.curves import CurveReporter
+from pipeline_lib.trackers.tracker import Entry, entry_id
 from pipeline_lib.train.checkpoints import MirrorCheckpoints, restore_newest
 from pipeline_lib.train.job import Place, Processes, TrainingJob
 from pipeline_lib.train.lora import (
@@ -66,6 +68,7 @@ def train_adapter(
         os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(vlm.model.get_decoder().layers[0]).__name__
     with _scratch(processes) as scratch:
         progress = _ProgressCallback(label, figures, processes.asked_to_stop if processes else None)
+        reporters = _reporters(job, place)
         trainer_class = weighing_micro_batches(trainer_class, steps.micro_batches)
         if place.decode_workers:
             trainer_class = opening_ahead(trainer_class)
@@ -75,7 +78,7 @@ def train_adapter(
             train_dataset=rows,
             processing_class=vlm.processor,
             peft_config=lora_config(vlm.model, job.lora.lora_rank),
-            callbacks=[_Mirror(place.store, place.address), progress],
+            callbacks=[_Mirror(place.store, place.address), progress, *reporters],
             **(options or {}),
         )
         trainer.remove_callback(PrinterCallback)  # it prints records as dicts; WhyScore has progress lines and a table
@@ -87,8 +90,14 @@ def train_adapter(
         resume = _restore(place, Path(scratch))
         if resume is not None:
             log.info("%s: going on from %s", label, resume.name.replace("checkpoint-", "step "))
-        with nullcontext() if processes else on_sigterm(progress.stop):
-            _train(trainer, resume, place)
+        finished = False
+        try:
+            with nullcontext() if processes else on_sigterm(progress.stop):
+                _train(trainer, resume, place)
+            finished = not progress.stopped
+        finally:
+            for reporter in reporters:
+                reporter.close(trainer.args, trainer.state, finished=finished)
         if progress.stopped:  # also after the last step: the run ends, and the next one reads that checkpoint
             at = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
             raise Interrupted(f"{label} stopped at {at} after SIGTERM; run the recipe again to continue")
@@ -96,6 +105,30 @@ def train_adapter(
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, place.save_to, "default", job.base.name, adapter)
         return [record for record in trainer.state.log_history if "loss" in record]
+
+
+def _reporters(job: TrainingJob, place: Place) -> list[CurveReporter]:
+    """A callback for each tracker, in the first process alone; a failure in one of `report_to` would end a training."""
+    if not place.trackers or (place.processes and place.processes.rank):
+        return []
+    settings = {
+        "seed": job.seed,
+        "learning_rate": job.learning_rate,
+        "processes": place.processes.size if place.processes else 1,
+        **{f"lora.{name}": value for name, value in job.lora.model_dump().items()},
+        **{f"loss.{name}": value for name, value in _leaves(job.loss.model_dump(exclude={"reward"}))},
+        "artifact": place.address,
+    }
+    entry = Entry(entry_id(place.store.root, place.address), place.run, place.label, settings)
+    return [CurveReporter(name, entry) for name in place.trackers]
+
+
+def _leaves(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", value
 
 
 class _Steps(NamedTuple):
@@ -244,13 +277,27 @@ class _ProgressCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.progress = Progress(self.what, state.max_steps, "steps")
         self.progress.skip(state.global_step)
+        for record in state.log_history:  # of an attempt before, from its checkpoint
+            self._draw(record)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         newest = state.log_history[-1]
         if "loss" in newest:
             figures = [f"{word} {newest[name]:.2f}" for name, word in self.figures.items() if name in newest]
             note = ", ".join([f"loss {newest['loss']:.3f}", *figures])
+            self._draw(newest)
             self.progress.advance(state.global_step - self.progress.done, note)
+
+    def _draw(self, record: Mapping[str, Any]) -> None:
+        names = {"loss": "loss", "learning_rate": "learning rate", **self.figures}
+        self.progress.draw(
+            record["step"],
+            {
+                word: float(record[name])
+                for name, word in names.items()
+                if name in record and not name.endswith("_per_s")
+            },
+        )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.asked is not None:

@@ -15,14 +15,16 @@ from pipeline_lib.device import check_memory
 from pipeline_lib.errors import RecipeError
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from pipeline_lib.store.runs import RunFolder, control_name, copied, folder_of, read_run
+from pipeline_lib.trackers.tracker import check_trackers
 from pipeline_lib.vlm.model_ref import ModelRef
 from pipeline_lib.vlm.shapes import check_shapes_of
 from tasks.common.find_near_duplicates import find_near_duplicates
-from tasks.stage import At, with_whole_inputs
+from tasks.stage import At, trackers, with_whole_inputs
 from tasks.stage.cards import show_recipe, show_report
 from tasks.stage.gpu_pool import pool_deployment
 from tasks.stage.plan import is_planning, note_role
 from tasks.stage.shards import check_workers
+from tasks.stage.whole_run import end_of_run, expect_stages
 
 log = logging.getLogger("whyscore.run")
 
@@ -60,6 +62,7 @@ class Run(Generic[Recipe]):
         """Give the folder to this recipe: pointers of another recipe are no longer valid."""
         if not is_planning():
             self.folder.begin()
+            expect_stages(self.store)
 
     def show(self, role: str, ref: ArtifactRef, folder: str) -> None:
         """Write the pointer of the last artifact, and copy its files into the run's folder."""
@@ -67,7 +70,8 @@ class Run(Generic[Recipe]):
             from pipeline_lib.report.provenance import filled
 
             # before the pointer, which says that the copy is of this run
-            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder, filled(self.store, ref)))
+            price = self.recipe.runtime.usd_per_device_hour
+            with_whole_inputs(self.store, lambda: self.folder.copy_out(ref, folder, filled(self.store, ref, price)))
             show_page(self.store, self.folder.name, folder, ref)
         self.keep(role, ref)
 
@@ -75,6 +79,8 @@ class Run(Generic[Recipe]):
         """Remove the pointers of other recipes."""
         if not is_planning():
             self.folder.end()
+            end_of_run(self.recipe.runtime.usd_per_device_hour)
+            trackers.flush(self.recipe.runtime)
 
 
 def show_page(store: ArtifactStore, name: str, folder: str, ref: ArtifactRef) -> None:
@@ -90,6 +96,7 @@ def check_before(recipe: BaseRecipe, store: ArtifactStore, model: ModelRef) -> N
     if is_planning():
         return
     show_recipe(recipe)
+    check_trackers(recipe.runtime.trackers)
     store.check_writable()
     store.check_space()
     if not pool_deployment():  # else the worker checks its own memory

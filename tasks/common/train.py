@@ -7,6 +7,7 @@ import pyarrow as pa
 from pipeline_lib.tables.table import Table
 from pipeline_lib.train.job import Place, TrainingJob, checkpoints_of
 from tasks.stage import Work
+from tasks.stage.cards import run_name
 
 
 def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_table: Table) -> None:
@@ -23,6 +24,8 @@ def train(work: Work, job: TrainingJob, tables: Mapping[str, pa.Table], log_tabl
         checkpoint_every=work.runtime.checkpoint_every,
         gradient_checkpointing=work.runtime.gradient_checkpointing,
         decode_workers=work.runtime.decode_workers,
+        trackers=work.runtime.trackers,
+        run=run_name(),
     )
     if work.runtime.training_processes > 1:
         from pipeline_lib.train.launch import run_job_in_processes

@@ -24,6 +24,7 @@ from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.errors import LostArtifactError
 from pipeline_lib.progress import Progress, listening
 from pipeline_lib.report import verdict as verdicts
+from pipeline_lib.report.curves import curves_markdown
 from pipeline_lib.report.stage_card import stage_card
 from pipeline_lib.store import ArtifactRef, ArtifactStore, Manifest
 from pipeline_lib.store.browse import browser_address
@@ -37,6 +38,9 @@ log = logging.getLogger("whyscore.ui")
 
 TIMEOUT_S = 10.0
 
+CURVES_EVERY_S = 15.0
+"""The curves of a training are sent again so often."""
+
 PAUSE_S = 60.0
 """Nothing is sent for so long after a failure, so that a run does not wait for an unreachable server at its end."""
 
@@ -45,6 +49,7 @@ RESULTS = ("results.txt", "comparison.txt")
 
 _sender = ThreadPoolExecutor(1, "whyscore-ui")  # its queue is emptied before the process ends
 _silent_until = 0.0
+_shares: dict[tuple["UUID", str], "UUID"] = {}
 _of_run: ContextVar[str | None] = ContextVar("of_run", default=None)
 
 
@@ -105,6 +110,11 @@ def run_name() -> str:
     return _of_run.get() or (context.flow_run.name if context and context.flow_run else "")
 
 
+def is_part_of_another_run() -> bool:
+    """Whether this flow run computes a stage for another flow, which shows the stage itself."""
+    return _of_run.get() is not None
+
+
 def show_artifact(store: ArtifactStore, ref: ArtifactRef, title: str) -> None:
     """A card of a stage that was computed elsewhere."""
     if FlowRunContext.get() is not None and isinstance(manifest := store.lookup(ref.address), Manifest):
@@ -113,15 +123,17 @@ def show_artifact(store: ArtifactStore, ref: ArtifactRef, title: str) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[None]:
-    """Show progress bars meanwhile, but none for work of a few seconds."""
+    """Show progress bars and curves meanwhile, but none for work of a few seconds."""
     bars: dict[int, UUID] = {}
     begun: set[int] = set()
+    draw = _live_curves()
 
     def move(progress: Progress, line: str) -> None:
         which, finished = id(progress), progress.done >= progress.total
         if finished and which not in begun:
             return
         begun.add(which)
+        draw(progress, line)
         percent = 100.0 * progress.done / max(progress.total, 1)
         new = _artifact("progress", f"{progress.what} progress", percent, line)
 
@@ -135,6 +147,48 @@ def progress_bars() -> Iterator[None]:
 
     with listening(move):
         yield
+
+
+def _live_curves() -> Callable[[Progress, str], None]:
+    """Draws the curves of work that has some, in a card that is sent every `CURVES_EVERY_S` and at the end."""
+    shown: dict[int, UUID] = {}
+    sent: dict[int, float] = {}
+
+    def draw(progress: Progress, line: str) -> None:
+        which, now, finished = id(progress), time.monotonic(), progress.done >= progress.total
+        if not progress.curves or (now - sent.get(which, -CURVES_EVERY_S) < CURVES_EVERY_S and not finished):
+            return
+        sent[which] = now
+        curves = {name: list(points) for name, points in progress.curves.items()}
+        new = _artifact("markdown", f"{progress.what} curves", "", line)
+
+        def send(client: "SyncPrefectClient") -> None:
+            markdown = curves_markdown(curves)
+            if which in shown:
+                client.update_artifact(shown[which], ArtifactUpdate(data=markdown, description=line))
+            else:
+                shown[which] = client.create_artifact(new.model_copy(update={"data": markdown})).id
+
+        _send(send)
+
+    return draw
+
+
+def show_share(title: str, percent: float, line: str) -> None:
+    """A bar on the flow run's page that moves each time, e.g. how far the whole run is."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    which = context.flow_run.id, title
+    new = _artifact("progress", title, percent, line)
+
+    def send(client: "SyncPrefectClient") -> None:
+        if which in _shares:
+            client.update_artifact(_shares[which], ArtifactUpdate(data=percent, description=line))
+        else:
+            _shares[which] = client.create_artifact(new).id
+
+    _send(send)
 
 
 def flush() -> None:

@@ -25,6 +25,8 @@ from tasks.stage.cards import progress_bars, show_artifact, show_stage
 from tasks.stage.gpu_pool import compute_in_pool, pool_deployment
 from tasks.stage.plan import is_planning, note
 from tasks.stage.references import artifact_references
+from tasks.stage.trackers import track_stage
+from tasks.stage.whole_run import note_stage
 
 if TYPE_CHECKING:
     from pipeline_lib.vlm.engine.engine import Engine
@@ -183,6 +185,8 @@ class Stage(Generic[P]):
             log.info("%s: computing [%s %s], %s", title, self.name, ref.key[:8], found.reason)
         call = self._task.with_options(refresh_cache=not hit, result_storage=artifact_references())
         result: ArtifactRef = call(at.runtime, ref, title, arguments)
+        track_stage(at.runtime, ref, title)
+        note_stage(at.runtime, ref, title, cached=hit)
         if isinstance(found, Manifest):
             shown = found
             with_whole_inputs(store, lambda: show_stage(store, shown, title, cached=True))

@@ -1,7 +1,7 @@
 """The stages of a run, found by running its flow without computing anything."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,10 +21,17 @@ def plan(flow: Callable[..., object], *arguments: Any) -> list[Planned]:
 
     `flow` is the function of a flow, called outside of Prefect. Nothing is computed, and nothing is written.
     """
+    return plan_so_far(flow, *arguments)[0]
+
+
+def plan_so_far(flow: Callable[..., object], *arguments: Any) -> tuple[list[Planned], bool]:
+    """The same, and whether the plan is whole: false when a missing result decides what follows."""
     with _planning() as planned:
-        with suppress(PlanEnds):
+        try:
             flow(*arguments)
-        return planned
+        except PlanEnds:
+            return planned, False
+        return planned, True
 
 
 def is_planning() -> bool:

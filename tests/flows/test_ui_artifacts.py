@@ -43,7 +43,18 @@ def test_every_stage_of_a_run_has_a_card_cached_or_computed(again, prefect_serve
     store.retract(f"steps/ties_merge/{merged}")
     newest = store.read_pointer("runs/small/iteration-02/merged/predictions.json")["address"]
     store.retract(newest)
-    found = shown(self_improve(again, return_state=True).state_details.flow_run_id)
+    with listen("whyscore.run") as lines:
+        found = shown(self_improve(again, return_state=True).state_details.flow_run_id)
+    bar = found.pop("small-whole-run")
+    assert float(bar.data) == 100.0 and bar.description.startswith(f"{len(STAGES)} of {len(STAGES)} stages are done; ")
+    hours = "(under )?[0-9.]+ device hours without a GPU"
+    # the shards of the evaluation are there, so neither of the two needed a model
+    cost = f"computed 2 stages and took {len(STAGES) - 2} stages from the store, which saved {hours}$"
+    assert re.search(f"this run {cost}", bar.description)
+    left = [line for line in lines if "stages are done" in line]
+    assert left[0].startswith(f"{len(STAGES) - 1} of {len(STAGES)} stages are done; left: about ")
+    assert left[0].endswith(" for 1 stage") and left[1:] == [f"{len(STAGES)} of {len(STAGES)} stages are done"]
+    assert any(line.startswith("this run computed 2 stages") for line in lines)
     assert set(found) == {"small-recipe", "small-results", "small-verdict", "small-report-link", *map(key, STAGES)}
     assert found["small-verdict"].data.startswith("**Can this model tell good images from bad ones? ")
     page = Path(store.root) / "runs/small/report/report.html"
@@ -98,6 +109,34 @@ def test_long_work_has_a_bar_and_short_work_has_none(prefect_server, monkeypatch
     (bar,) = shown(flow_run_id).values()
     assert bar.key == f"{name}-long-progress" and bar.type == "progress"
     assert float(bar.data) == 100.0 and "4/4 steps" in bar.description and "loss 0.1" in bar.description
+
+
+def test_a_training_draws_its_curves_while_it_trains(prefect_server, monkeypatch):
+    monkeypatch.setattr("pipeline_lib.progress.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(cards, "CURVES_EVERY_S", 0.0)
+    seen = []
+
+    def card(flow_run_id: Any) -> Any:
+        return next(found for key, found in shown(flow_run_id).items() if key.endswith("training-curves"))
+
+    @task
+    def train() -> None:
+        with cards.progress_bars():
+            progress = Progress("training", 3, "steps")
+            for step in range(1, 4):
+                progress.draw(step, {"loss": 1 / step, "learning rate": 1e-4})
+                progress.advance()
+                seen.append(card(FlowRunContext.get().flow_run.id).data)
+
+    @flow(name="curves")
+    def curves() -> Any:
+        train()
+        return FlowRunContext.get().flow_run.id
+
+    last = card(curves())
+    assert last.type == "markdown" and last.data == seen[-1] and len(set(seen)) == 3
+    assert "| loss | 1 | 0.3333 | 1 | 0.3333 |" in last.data and "| loss | 1 | 0.5 | 1 | 0.5 |" in seen[1]
+    assert "3/3 steps" in last.description and last.data.startswith("![loss, learning rate](data:image/svg+xml;base64,")
 
 
 def test_a_server_that_is_away_costs_no_run_and_is_not_asked_again_at_once(again, prefect_server, monkeypatch):

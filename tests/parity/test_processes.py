@@ -153,14 +153,19 @@ def training_processes(root: int) -> list[psutil.Process]:
 def test_two_processes_train_what_one_trains(train: Train, whole: Trained, caplog: pytest.LogCaptureFixture) -> None:
     """The last step of each epoch is a smaller one; the likelihood term is a mean over tokens, the other over pairs."""
     shown: list[int] = []
+    curves: dict[str, Any] = {}
 
     def listener(progress: Progress, line: str) -> None:
         assert (progress.what, progress.total, progress.unit) == ("training", STEPS, "steps")
         assert line.startswith(f"training: {progress.done}/{STEPS} steps")
         shown.append(progress.done)
+        curves.update(progress.curves)
 
     with caplog.at_level(logging.INFO), listening(listener):
         two = train("two", 2)
+    assert curves["loss"][-1] == (STEPS, two.log["loss"].to_pylist()[-1]) and {"learning rate", "accuracy"} <= set(
+        curves
+    )
     same(whole, two)
     assert two.log["step"].to_pylist() == list(range(1, STEPS + 1))
     assert shown[-1] == STEPS and shown == sorted(set(shown))

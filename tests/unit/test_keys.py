@@ -144,6 +144,8 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "runtime.decode_workers": (2, set()),
     "runtime.pixel_cache": ("pixels", set()),
     "runtime.pixel_cache_gb": (2.0, set()),
+    "runtime.trackers": (("mlflow",), set()),
+    "runtime.usd_per_device_hour": (2.0, set()),
     "runtime.dask": ("tcp://elsewhere:8786", set()),
 }
 

@@ -9,7 +9,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 ORDER = (
-    *("errors", "addresses", "progress", "sampling", "tables", "store", "config", "device", "openai_server", "data"),
+    *(
+        "errors",
+        "addresses",
+        "progress",
+        "sampling",
+        "tables",
+        "store",
+        "config",
+        "device",
+        "openai_server",
+        "trackers",
+        "data",
+    ),
     *("vlm", "train", "metrics", "judges", "report", "methods", "use", "demo", "checks", "testing"),
 )
 """The rooms of pipeline_lib, each of which may import those before it."""

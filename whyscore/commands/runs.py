@@ -33,6 +33,7 @@ def plan(
     """Show every stage of a run, cached or not, and why its key differs from the last run's; compute nothing."""
     with errors_for_people():
         from pipeline_lib.checks.plan import plan_text
+        from pipeline_lib.checks.time_left import plan_notes
         from pipeline_lib.config.load import load_recipe
         from pipeline_lib.config.seeds import recipe_of_seed
         from pipeline_lib.store import ArtifactStore
@@ -53,7 +54,8 @@ def plan(
         for of in recipes:
             if seeds is not None:
                 typer.echo(f"Run {of.name}")
-            typer.echo(plan_text(ArtifactStore(of.runtime.store), plan_flow(flow.fn, of)))
+            store, planned = ArtifactStore(of.runtime.store), plan_flow(flow.fn, of)
+            typer.echo(plan_text(store, planned, plan_notes(store, planned, of.runtime.usd_per_device_hour)))
 
 
 def demo(

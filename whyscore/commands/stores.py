@@ -32,14 +32,14 @@ def status(
         from pipeline_lib.store.runs import names as run_names
 
         show_log()
-        names = None
+        names = price = None
         if recipe:
             parsed = load_recipe(recipe, parse_overrides(overrides))
-            store = store or parsed.runtime.store
+            store, price = store or parsed.runtime.store, parsed.runtime.usd_per_device_hour
             names = belonging_to(parsed.name, run_names(ArtifactStore(store))) or [parsed.name]
             if run := read_run(ArtifactStore(store), parsed.name):
                 run.check(parsed)
-        typer.echo(store_status(ArtifactStore(store or "whyscore-data/store"), names))
+        typer.echo(store_status(ArtifactStore(store or "whyscore-data/store"), names, price))
 
 
 def report(recipe: RecipePath, overrides: Overrides = None) -> None:

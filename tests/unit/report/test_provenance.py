@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def test_facts_are_of_the_artifact_and_of_what_it_was_made_from(store: ArtifactStore) -> None:
     found = provenance(reachable(store, ["steps/report/r", "steps/other/r"]), REPORT.address)
     assert found.stages == 3 and found.devices == ("NVIDIA <X>",)
-    assert found.seconds == pytest.approx(5400, abs=5) and found.gpu_seconds == pytest.approx(10800, abs=20)
+    assert found.seconds == pytest.approx(5400, abs=5) and found.cost.gpu_s == pytest.approx(10800, abs=20)
     said = provenance_text(found)
     assert said.endswith("Its 3 stages took 1 h 30 min of computing on NVIDIA <X>, 3 GPU hours.")
     assert found.published is not None and found.published[:10] in said and "by WhyScore" in said

@@ -37,9 +37,11 @@ def test_log_records_and_progress_are_passed_on(caplog: pytest.LogCaptureFixture
         relay = launch._Relay()
         relay.take(said(logger="whyscore.train", level=logging.WARNING, message="100 % of it"))
         for done in (1, 5):
-            relay.take(said(what="a", total=5, unit="steps", done=done, line=f"a: {done}/5"))
+            curves = {"loss": [[done, done / 2]], "reward": [[done, float("nan")]]}
+            relay.take(said(what="a", total=5, unit="steps", done=done, line=f"a: {done}/5", curves=curves))
     assert caplog.record_tuples == [("whyscore.train", logging.WARNING, "100 % of it")]
     assert shown == [("a", 1, 5, "a: 1/5"), ("a", 5, 5, "a: 5/5")] and len(relay.progress) == 1
+    assert relay.progress["a"].curves["loss"] == [(1, 0.5), (5, 2.5)] and len(relay.progress["a"].curves["reward"]) == 2
 
 
 def _of(progress: Progress, line: str) -> tuple[str, int, int, str]:
