@@ -26,6 +26,7 @@ import torch
 from datasets import Dataset
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.modeling_layers import GradientCheckpointingLayer
 from trl import DPOConfig, DPOTrainer
 
 from bench.results import add_rows
@@ -56,6 +57,15 @@ def reference(shape: Shape, batch_size: int, device: str, dtype: torch.dtype) ->
         swapped = pair["chosen"].partition("\n")[0] + "\n" + pair["rejected"].partition("\n")[2]
         rows.append(Row([pair["image"]], pair["prompt"], [pair["chosen"], pair["rejected"], swapped]))
     return lambda: shared_logps(vlm, rows)
+
+
+def switch_on_checkpointing(trainer: Any) -> None:
+    """As `trainer.train` does, which is not called here; raises `RuntimeError` when no layer would compute again."""
+    trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+    trainer.model.train()
+    layers = [layer for layer in trainer.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    if not any(layer.gradient_checkpointing and layer.training for layer in layers):
+        raise RuntimeError("gradient checkpointing is off; this version of transformers switches it on in another way")
 
 
 def step(
@@ -91,6 +101,8 @@ def step(
                 weight.normal_(std=0.02)
     trainer.current_gradient_accumulation_steps = 1
     trainer.accelerator.prepare(trainer.model)
+    if checkpointing:
+        switch_on_checkpointing(trainer)
 
     def once() -> float:
         batch = trainer.data_collator([dict(row) for row in rows])

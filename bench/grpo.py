@@ -29,7 +29,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOTrainer
 
-from bench.dpo import counting, forget_peak, status_mb
+from bench.dpo import counting, forget_peak, status_mb, switch_on_checkpointing
 from bench.results import add_rows
 from bench.shapes import NARROW, QUESTION, Shape, build, pictures
 from pipeline_lib.config.base import Grpo
@@ -114,6 +114,8 @@ class Side:
                     weight.normal_(std=0.02)
         self.trainer.accelerator.prepare(self.trainer.model)
         self.trainer.model.train()
+        if checkpointing:
+            switch_on_checkpointing(self.trainer)
 
     def make(self, model: Any, processor: Any) -> Any:
         """The trainer."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline_lib.config.base import BaseRecipe, Data, ImageData, Split
 from pipeline_lib.data.table import NO_LIMIT, CheckedTable, ImageList, check_table
-from pipeline_lib.errors import WhyScoreError
+from pipeline_lib.errors import RecipeError, WhyScoreError
 from pipeline_lib.store import ArtifactStore
 from pipeline_lib.trackers.tracker import check_trackers
 
@@ -39,9 +39,13 @@ Check = Callable[[Any, Facts], Iterator[Finding]]
 def examine(recipe: BaseRecipe, card: str | None = None) -> Iterator[Finding]:
     """Run all checks of a recipe's method; a check is skipped only if it needs the result of one that failed.
 
-    Memory and hours are estimated for this machine, or for a `card` (`pipeline_lib.checks.estimate.ceiling`).
+    Memory and hours are estimated for this machine, or for one of `CARDS`. Raises `RecipeError` for another `card`.
     """
+    from pipeline_lib.checks.estimate.ceiling import CARDS
     from pipeline_lib.checks.methods import checks_of
+
+    if card is not None and card not in CARDS:
+        raise RecipeError(f"--card: expected one of {', '.join(CARDS)}; there are no figures of others")
 
     yield Finding("recipe", "ok", f"{recipe.name}, a run of {recipe.method}")
     facts: Facts = {"card": card}

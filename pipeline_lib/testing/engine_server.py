@@ -226,7 +226,7 @@ def build_app(server: EngineServer) -> FastAPI:
 @contextlib.contextmanager
 def running(server: EngineServer) -> Iterator[EngineServer]:
     """Serve on a free port, in a thread of this process."""
-    config = uvicorn.Config(build_app(server), port=0, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(build_app(server), port=0, log_config=None, log_level="error", timeout_graceful_shutdown=1)
     web = uvicorn.Server(config)
     thread = threading.Thread(target=web.run, daemon=True)
     thread.start()

@@ -55,6 +55,7 @@ def settings(server: EngineServer, folder: Path) -> dict[str, Any]:
         "runtime.shard_rows": 2,
         "runtime.generation_server.base_url": server.url,
         "runtime.generation_server.model": "tiny",
+        "runtime.generation_server.compare_pixels": False,  # else the model is loaded once, to compare
         "runtime.generation_server.adapters": str(folder / "served"),
     }
 

@@ -149,6 +149,7 @@ def _serve(served: Any, listening: Any) -> None:
     config = uvicorn.Config(
         served,
         log_level="warning",
+        log_config=None,  # uvicorn's own closes the handlers of the whole process
         access_log=False,
         server_header=False,
         ws="none",

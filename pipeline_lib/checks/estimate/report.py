@@ -12,7 +12,6 @@ from pipeline_lib.checks.estimate.model_size import CHARACTERS_A_TOKEN, ModelSiz
 from pipeline_lib.checks.estimate.stages import StagesOf, Tokens
 from pipeline_lib.config.base import BaseRecipe
 from pipeline_lib.device import DeviceMemory, device_memory, pick_device
-from pipeline_lib.errors import RecipeError
 from pipeline_lib.vlm.model_ref import ModelRef
 
 _TEMPLATE_TOKENS = 12  # of the turns' marks, where the chat template is not known
@@ -43,18 +42,13 @@ def estimate(
 ) -> Estimate:
     """The costs of a recipe's stages here, or on one of `CARDS`.
 
-    Raises `ModelError` for a model of unknown size, `RecipeError` for an unknown card.
+    Raises `ModelError` for a model of unknown size.
     """
     sized = size_of_model(base)
     found = stages_of(recipe, facts, _counter(sized))
     dtype = getattr(torch, recipe.model.dtype)
     number = torch.empty(0, dtype=dtype).element_size()
-    if card is None:
-        ceiling = _measured(pick_device(recipe.runtime.device), dtype)
-    elif card in CARDS:
-        ceiling = CARDS[card]
-    else:
-        raise RecipeError(f"there are no figures of a card {card}; known are {', '.join(CARDS)}")
+    ceiling = CARDS[card] if card else _measured(pick_device(recipe.runtime.device), dtype)
     saved = {rank: sized.saved_bytes(rank, dtype) for rank in {max(1, stage.rank) for stage in found.stages}}
     checkpointing = recipe.runtime.gradient_checkpointing
     costs = [

@@ -168,8 +168,7 @@ def test_the_doctor_tells_memory_and_hours_of_a_model_that_is_not_here(tmp_path:
     assert "an estimate" in hours and CARDS["h100"].device in hours and "576 tokens an image in 1 view" in hours
     (size,) = (line for line in lines("--set", "model.id=nobody/nothing", "--card", "h100") if line[6:10] == "size")
     assert size.startswith("skip") and "nobody/nothing" in size and "llava-hf/llava-1.5-7b-hf" in size
-    (size,) = (line for line in lines("--card", "abacus") if line[6:10] == "size")
-    assert size.startswith("skip") and "a6000, h100" in size
+    assert any("a6000, h100" in line for line in lines("--card", "abacus"))
 
 
 def test_too_large_a_run_is_remarked_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

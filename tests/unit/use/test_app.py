@@ -67,7 +67,7 @@ def brightness(paths: list[str]) -> list[ScoredImage]:
 @contextlib.contextmanager
 def serving(score: Callable[[list[str]], list[ScoredImage]] = brightness, **settings: Any) -> Iterator[httpx.Client]:
     """A client of the page, which is served on a free port by a thread of this process."""
-    config = uvicorn.Config(build_app(score, FACTS, **settings), port=0, log_level="error", ws="none")
+    config = uvicorn.Config(build_app(score, FACTS, **settings), port=0, log_config=None, log_level="error", ws="none")
     web = uvicorn.Server(config)
     thread = threading.Thread(target=web.run, daemon=True)
     thread.start()
