@@ -9,7 +9,6 @@ from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, State
@@ -22,7 +21,15 @@ from flows.experiments.ablation import ablation as run_ablation
 from flows.predict import predict as run_predict
 from flows.seeds import seeds as run_seeds
 from pipeline_lib.config.base import BaseRecipe, Runtime
-from pipeline_lib.config.load import Recipe, load_recipe_of, method_names, of_kind, parse_recipe, recipe_class
+from pipeline_lib.config.load import (
+    SHIPPED,
+    Recipe,
+    load_recipe_of,
+    method_names,
+    of_kind,
+    parse_recipe,
+    recipe_class,
+)
 from pipeline_lib.config.seeds import check_seeds, recipe_of_seed
 from pipeline_lib.errors import WhyScoreError
 from pipeline_lib.methods.self_improve.recipe import SelfImproveRecipe
@@ -44,9 +51,6 @@ def _send_cards(flow: object, flow_run: object, state: object) -> None:
 def flow(name: str, flow_run_name: Callable[[], str] | None = None) -> Callable[[Callable[P, T]], Flow[P, T]]:
     """Prefect's decorator for a deployed flow."""
     return prefect_flow(name=name, flow_run_name=flow_run_name, on_completion=[_send_cards], on_failure=[_send_cards])
-
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -71,7 +75,7 @@ def shipped_recipes(method: str) -> Any:
 
     The others are people's own, of the folder that `whyscore deploy --recipes` was given.
     """
-    folder = RECIPES / method
+    folder = SHIPPED / method
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
     return StrEnum("ShippedRecipe", {name: name for name in [*names, *own_recipes(method)]})
 
@@ -91,7 +95,7 @@ def chosen_recipe(kind: type[Recipe], recipe: object, overrides: dict[str, Any],
     if isinstance(recipe, str) and is_own(recipe):
         return of_kind(kind, read_own(recipe, changes))
     if not isinstance(recipe, BaseRecipe):
-        return load_recipe_of(kind, RECIPES / kind.model_fields["method"].default / f"{recipe}.yaml", changes)
+        return load_recipe_of(kind, SHIPPED / kind.model_fields["method"].default / f"{recipe}.yaml", changes)
     fields = recipe.model_dump(mode="json")
     return of_kind(kind, parse_recipe(fields, changes, source="recipe of this run"))
 
